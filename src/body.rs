@@ -1,0 +1,204 @@
+//! The response body: passes frames on, and watches for the end.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http::{HeaderMap, Method, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
+
+use crate::{
+    completer::Completer,
+    completion::Delivery,
+    current,
+    end_of_body::{EndOfBody, Progress},
+};
+
+pin_project! {
+    /// The response body of [`Defer`](crate::Defer).
+    ///
+    /// Frames, errors, size hint and end of stream are those of the wrapped body. It decides the
+    /// scope when the body ends, whichever way it does; see the
+    /// [table](crate#when-a-response-is-over).
+    pub struct ResponseBody<B, E> {
+        // Dropped before the scope is decided: what the body holds is gone when callbacks run.
+        #[pin]
+        inner: B,
+        watch: Watch<E>,
+    }
+}
+
+/// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
+struct Watch<E> {
+    completer: Option<Completer>,
+    end: EndOfBody,
+    /// Where only the end of the stream tells success from failure.
+    classify_eos: Option<E>,
+    is_over_already: bool,
+    handed_over: bool,
+}
+
+impl<E: ClassifyEos> Watch<E> {
+    fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
+        let Some(mut completer) = self.completer.take() else {
+            return;
+        };
+        completer.verdict.delivery = delivery;
+        if let Some(classify_eos) = self.classify_eos.take() {
+            let classified = classify_eos.classify_eos(trailers).is_ok();
+            completer.verdict.success = match trailers {
+                Some(_) => classified,
+                None => classified && completer.verdict.success && delivery != Delivery::BodyError,
+            };
+        }
+    }
+}
+
+/// Unlike [`Watch::complete`], without the bound that a destructor can't have.
+impl<E> Drop for Watch<E> {
+    fn drop(&mut self) {
+        if let Some(completer) = &mut self.completer {
+            let whole =
+                self.handed_over && self.end.may_be_dropped() && self.classify_eos.is_none();
+            completer.verdict.delivery = if whole {
+                Delivery::Sent
+            } else {
+                Delivery::Aborted
+            };
+        }
+    }
+}
+
+impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
+    /// Wraps the body of a response, and classifies it as far as its head tells.
+    pub(crate) fn wrap<C>(
+        response: Response<B>,
+        method: &Method,
+        version: Version,
+        classifier: C,
+        mut completer: Completer,
+    ) -> Response<Self>
+    where
+        C: ClassifyResponse<ClassifyEos = E>,
+    {
+        let verdict = &mut completer.verdict;
+        verdict.status = Some(response.status());
+        let classify_eos = match classifier.classify_response(&response) {
+            ClassifiedResponse::Ready(result) => {
+                verdict.success = result.is_ok();
+                None
+            }
+            // The HTTP status stands until the stream has ended: without trailers there may be
+            // no other.
+            ClassifiedResponse::RequiresEos(classify_eos) => {
+                verdict.success = response.status().as_u16() < 400;
+                Some(classify_eos)
+            }
+        };
+        let end = EndOfBody::of(method, version, &response);
+        let is_over_already = end.is_over_already(response.body());
+        response.map(|inner| Self {
+            watch: Watch {
+                completer: Some(completer),
+                end,
+                classify_eos,
+                is_over_already,
+                handed_over: false,
+            },
+            inner,
+        })
+    }
+
+    /// The response leaves the layer: a body that nobody will poll is over now.
+    pub(crate) fn handed_over(&mut self) {
+        self.watch.handed_over = true;
+        if self.watch.is_over_already {
+            self.watch.complete(Delivery::Sent, None);
+        }
+    }
+
+    /// The right to decide, for who runs the callbacks without waiting for the end of the body.
+    pub(crate) fn take_completer(&mut self) -> Option<Completer> {
+        let mut completer = self.watch.completer.take()?;
+        completer.verdict.delivery = Delivery::Sent;
+        Some(completer)
+    }
+}
+
+impl<B, E> Body for ResponseBody<B, E>
+where
+    B: Body,
+    E: ClassifyEos,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        let watch = this.watch;
+        let Some(completer) = &mut watch.completer else {
+            return this.inner.poll_frame(cx);
+        };
+        let polled = ready!(current::enter(completer.scope(), || {
+            this.inner.as_mut().poll_frame(cx)
+        }));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
+                }
+                if let Progress::Over = watch.end.frame(frame, &*this.inner) {
+                    watch.complete(Delivery::Sent, frame.trailers_ref());
+                }
+            }
+            Some(Err(_)) => watch.complete(Delivery::BodyError, None),
+            None => match watch.end.none() {
+                Progress::Short => watch.complete(Delivery::BodyError, None),
+                Progress::Over | Progress::Continues => watch.complete(Delivery::Sent, None),
+            },
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B: fmt::Debug, E> fmt::Debug for ResponseBody<B, E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ResponseBody")
+            .field("inner", &self.inner)
+            .field("is_over", &self.watch.completer.is_none())
+            .finish()
+    }
+}
+
+impl<B: Body + Default, E> Default for ResponseBody<B, E> {
+    /// The default of the wrapped body, with nothing deferred to its end.
+    fn default() -> Self {
+        Self {
+            watch: Watch {
+                completer: None,
+                end: EndOfBody::default(),
+                classify_eos: None,
+                is_over_already: false,
+                handed_over: false,
+            },
+            inner: B::default(),
+        }
+    }
+}

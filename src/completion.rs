@@ -1,0 +1,109 @@
+//! How a unit of work ended.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// How one unit of work ended: the verdict that decides which callbacks run.
+///
+/// There is exactly one completion per scope. It is decided once, before the first callback of
+/// the scope starts, and every callback of the scope sees the same one.
+///
+/// ```
+/// use axum_defer::{Completion, defer, scope};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// scope(async {
+///     defer(|completion: Completion| async move {
+///         assert!(completion.is_success() && completion.is_delivered());
+///     });
+/// })
+/// .await;
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) success: bool,
+    pub(crate) delivery: Delivery,
+    pub(crate) level: Level,
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
+}
+
+impl Completion {
+    /// The status of the response, or `None` when there was no response: the handler was
+    /// cancelled, panicked or failed, or the unit of work was no HTTP request.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Whether the response was a success as the layer's classifier sees it: a status below 400,
+    /// or grpc-status 0. For [`scope`](crate::scope()) it is what the output says.
+    ///
+    /// Delivery does not enter into it: a 200 whose client went away half-way is a success that
+    /// was not [delivered](Self::is_delivered).
+    pub fn is_success(&self) -> bool {
+        self.success
+    }
+
+    /// Whether the response went out whole, up to the [`Level`] that decided it.
+    pub fn is_delivered(&self) -> bool {
+        self.delivery == Delivery::Sent
+    }
+
+    /// What became of the response.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// Which signal decided the completion.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Body bytes, without the protocol's framing.
+    ///
+    /// At [`Level::HandedOver`] these are the bytes that the server took from the body; at
+    /// [`Level::Sent`] the bytes of the response as it went out (after compression, say) that
+    /// the connection has accepted.
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Time from the arrival of the request at the layer to this completion.
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+/// What became of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// The response is over and went out whole.
+    Sent,
+    /// The body was dropped before its end, or the connection was lost before the last byte.
+    Aborted,
+    /// The body yielded an error, or ended before the length that it had declared.
+    BodyError,
+    /// There never was a response: the handler was cancelled (its client went away), panicked,
+    /// or a service failed.
+    NoResponse,
+}
+
+/// The signal that decided a [`Completion`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// The server has taken the last frame of the body. Bytes may still be in the process.
+    ///
+    /// All that a Tower layer can see by itself, so it is what every server gives.
+    HandedOver,
+    /// The transport has accepted the last byte and was flushed, or the connection was lost.
+    ///
+    /// Needs a connection that reports it: `axum_defer::serve`, or the parts in
+    /// [`sent`](crate::sent).
+    Sent,
+}

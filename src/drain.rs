@@ -1,0 +1,399 @@
+//! Counts what is pending and running, waits for it, and reports what was left.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::Future,
+    panic::Location,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::{sync::Notify, time::Instant};
+
+/// What is known of all scopes of a layer and its clones.
+#[derive(Default)]
+pub(crate) struct Tracker {
+    /// Callbacks that are registered or running, and requests that hold the drain up.
+    active: AtomicUsize,
+    running: AtomicUsize,
+    held: AtomicUsize,
+    ran: AtomicU64,
+    failed: AtomicU64,
+    skipped: AtomicU64,
+    lost: AtomicU64,
+    idle: Notify,
+    /// Wakes requests that wait because of `max_pending`.
+    room: Arc<Notify>,
+    /// The scopes that have callbacks, so that a drain that ran out of time can name them.
+    scopes: Mutex<Slab<Weak<dyn Unfinished>>>,
+}
+
+/// A scope as the tracker sees it.
+pub(crate) trait Unfinished: Send + Sync {
+    fn unfinished(&self) -> Vec<UnfinishedCallback>;
+}
+
+impl Tracker {
+    pub(crate) fn registered(&self) {
+        self.active.fetch_add(1, SeqCst);
+        #[cfg(feature = "metrics")]
+        crate::observe::meter::pending(1.0);
+    }
+
+    pub(crate) fn started(&self) {
+        self.running.fetch_add(1, SeqCst);
+        #[cfg(feature = "metrics")]
+        {
+            crate::observe::meter::pending(-1.0);
+            crate::observe::meter::running(1.0);
+        }
+    }
+
+    /// A callback that had started is over.
+    pub(crate) fn ended(&self, end: End) {
+        self.running.fetch_sub(1, SeqCst);
+        #[cfg(feature = "metrics")]
+        crate::observe::meter::running(-1.0);
+        self.count(end);
+    }
+
+    /// A callback that had not started never will.
+    pub(crate) fn dropped(&self, end: End) {
+        #[cfg(feature = "metrics")]
+        crate::observe::meter::pending(-1.0);
+        self.count(end);
+    }
+
+    fn count(&self, end: End) {
+        let tally = match end {
+            End::Ran => Some(&self.ran),
+            End::Failed => Some(&self.failed),
+            End::Skipped => Some(&self.skipped),
+            End::Lost => Some(&self.lost),
+            End::Withdrawn => None,
+        };
+        if let Some(tally) = tally {
+            tally.fetch_add(1, SeqCst);
+        }
+        self.released();
+    }
+
+    /// Keeps the tracker from being idle until [`Tracker::let_go`].
+    pub(crate) fn hold(&self) {
+        self.held.fetch_add(1, SeqCst);
+        self.active.fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.held.fetch_sub(1, SeqCst);
+        self.released();
+    }
+
+    fn released(&self) {
+        if self.active.fetch_sub(1, SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
+        self.room.notify_one();
+    }
+
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(SeqCst)
+    }
+
+    /// Callbacks that are registered or running.
+    pub(crate) fn callbacks(&self) -> usize {
+        self.active().saturating_sub(self.held.load(SeqCst))
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Notify> {
+        &self.room
+    }
+
+    /// Lists a scope until [`Tracker::delist`] with the key that this returns.
+    pub(crate) fn list(&self, scope: Weak<dyn Unfinished>) -> usize {
+        self.scopes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(scope)
+    }
+
+    pub(crate) fn delist(&self, key: usize) {
+        let delisted = self
+            .scopes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_remove(key);
+        drop(delisted);
+    }
+
+    fn unfinished(&self) -> Vec<UnfinishedCallback> {
+        let scopes: Vec<_> = self
+            .scopes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(_, scope)| scope.clone())
+            .collect();
+        scopes
+            .iter()
+            .filter_map(Weak::upgrade)
+            .flat_map(|scope| scope.unfinished())
+            .collect()
+    }
+
+    async fn wait_idle(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            // From here on a notification is kept, so none falls between the look and the wait.
+            idle.as_mut().enable();
+            if self.active() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            ran: self.ran.load(SeqCst),
+            failed: self.failed.load(SeqCst),
+            skipped: self.skipped.load(SeqCst),
+            lost: self.lost.load(SeqCst),
+        }
+    }
+}
+
+/// How a callback's time with the tracker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Ran,
+    Failed,
+    Skipped,
+    Lost,
+    /// Cancelled, forgotten or replaced: somebody wanted it so.
+    Withdrawn,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Tally {
+    ran: u64,
+    failed: u64,
+    skipped: u64,
+    lost: u64,
+}
+
+/// Watches over the callbacks of a [`DeferLayer`](crate::DeferLayer) and all of its clones.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use axum::Router;
+/// use axum_defer::DeferLayer;
+///
+/// # async fn example(shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+/// let app: Router = Router::new().layer(layer);
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+/// let report = deferred.drain(Duration::from_secs(30)).await;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct DeferHandle {
+    tracker: Arc<Tracker>,
+}
+
+impl DeferHandle {
+    pub(crate) fn new(tracker: Arc<Tracker>) -> Self {
+        Self { tracker }
+    }
+
+    /// Callbacks that are registered and have not started, those of requests in flight included.
+    pub fn pending(&self) -> usize {
+        self.tracker.callbacks().saturating_sub(self.running())
+    }
+
+    /// Callbacks that are running now.
+    pub fn running(&self) -> usize {
+        self.tracker.running.load(SeqCst)
+    }
+
+    /// Waits until no callback is pending or running, and no handler is being
+    /// [run to completion](crate::DeferLayer::run_to_completion).
+    ///
+    /// Requests that register callbacks later are not waited for. While requests keep coming in,
+    /// this may take for ever; [`drain`](Self::drain) has a deadline.
+    pub async fn wait_idle(&self) {
+        self.tracker.wait_idle().await;
+    }
+
+    /// Waits as [`wait_idle`](Self::wait_idle) does, but not longer than `deadline`, and reports.
+    ///
+    /// Call it when no new requests come in any more. Callbacks that are not finished at the
+    /// deadline are named in the report and go on for as long as the runtime does.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose time driver is enabled.
+    pub async fn drain(&self, deadline: Duration) -> DrainReport {
+        let drain = Trackers::default();
+        drain.add(&self.tracker);
+        let deadline = Instant::now().checked_add(deadline);
+        at_most_until(deadline, drain.wait_idle()).await;
+        drain.report()
+    }
+}
+
+impl fmt::Debug for DeferHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DeferHandle")
+            .field("pending", &self.pending())
+            .field("running", &self.running())
+            .finish()
+    }
+}
+
+/// Waits for a future, until the deadline if there is one; whether it was in time.
+pub(crate) async fn at_most_until(deadline: Option<Instant>, future: impl Future) -> bool {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.is_ok(),
+        None => {
+            future.await;
+            true
+        }
+    }
+}
+
+/// The trackers that are drained together, each with its tally when the counting began.
+#[derive(Default)]
+pub(crate) struct Trackers(Mutex<Vec<(Arc<Tracker>, Tally)>>);
+
+impl Trackers {
+    /// Adds a tracker, counting from now, unless it is known.
+    pub(crate) fn add(&self, tracker: &Arc<Tracker>) {
+        let mut trackers = self.lock();
+        if !trackers
+            .iter()
+            .any(|(known, _)| Arc::ptr_eq(known, tracker))
+        {
+            trackers.push((tracker.clone(), tracker.tally()));
+        }
+    }
+
+    /// Counts from now.
+    #[cfg(feature = "serve")]
+    pub(crate) fn start(&self) {
+        for (tracker, tally) in self.lock().iter_mut() {
+            *tally = tracker.tally();
+        }
+    }
+
+    pub(crate) async fn wait_idle(&self) {
+        let trackers: Vec<_> = self.lock().iter().map(|(known, _)| known.clone()).collect();
+        for tracker in trackers {
+            tracker.wait_idle().await;
+        }
+    }
+
+    pub(crate) fn report(&self) -> DrainReport {
+        let mut report = DrainReport::default();
+        for (tracker, start) in self.lock().iter() {
+            let now = tracker.tally();
+            report.ran += now.ran - start.ran;
+            report.failed += now.failed - start.failed;
+            report.skipped += now.skipped - start.skipped;
+            report.lost += now.lost - start.lost;
+            report.unfinished.extend(tracker.unfinished());
+        }
+        report
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Tracker>, Tally)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a drain saw, from its start to its end.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Callbacks that ran to a good end.
+    pub ran: u64,
+    /// Callbacks that returned an error, panicked or timed out.
+    pub failed: u64,
+    /// Callbacks that the rule kept from running.
+    pub skipped: u64,
+    /// Callbacks that should have run and could not.
+    pub lost: u64,
+    /// Callbacks that were pending or running at the deadline.
+    pub unfinished: Vec<UnfinishedCallback>,
+}
+
+impl DrainReport {
+    /// Whether nothing was left unfinished or lost.
+    pub fn is_complete(&self) -> bool {
+        self.unfinished.is_empty() && self.lost == 0
+    }
+}
+
+impl fmt::Display for DrainReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "deferred callbacks: {} ran, {} failed, {} skipped, {} lost, {} unfinished",
+            self.ran,
+            self.failed,
+            self.skipped,
+            self.lost,
+            self.unfinished.len()
+        )?;
+        for (index, callback) in self.unfinished.iter().enumerate() {
+            formatter.write_str(if index == 0 { ": " } else { ", " })?;
+            callback.fmt(formatter)?;
+        }
+        Ok(())
+    }
+}
+
+/// A callback that was not finished when a drain ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedCallback {
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) running: bool,
+}
+
+impl UnfinishedCallback {
+    /// The name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Where `defer` was called.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// Whether it had started.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+}
+
+impl fmt::Display for UnfinishedCallback {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.name() {
+            write!(formatter, "{name} ")?;
+        }
+        let state = if self.running { "running" } else { "pending" };
+        write!(formatter, "({}, {state})", self.location)
+    }
+}

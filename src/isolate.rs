@@ -1,0 +1,65 @@
+//! Keeps a panic in user code from reaching the server, the runtime or the next callback.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// Runs `code`; a panic becomes its message.
+pub(crate) fn isolate<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let message = message(payload.as_ref());
+        // The payload is user data: its own drop may panic too, and then there is no one left
+        // to tell.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
+        message
+    })
+}
+
+/// Drops user data; a panic in its destructor ends here.
+pub(crate) fn drop_isolated<T>(value: T) {
+    let _ = isolate(|| drop(value));
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic payload that is no string".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            std::panic::panic_any(PanicsOnDrop);
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_its_message() {
+        assert_eq!(isolate(|| 7), Ok(7));
+        assert_eq!(isolate(|| panic!("plain")), Err::<(), _>("plain".into()));
+        let number = 3;
+        assert_eq!(
+            isolate(|| panic!("of {number}")),
+            Err::<(), _>("of 3".into())
+        );
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_ends_here() {
+        let outcome: Result<(), _> = isolate(|| std::panic::panic_any(PanicsOnDrop));
+        assert!(outcome.unwrap_err().contains("no string"));
+        drop_isolated(PanicsOnDrop);
+    }
+}

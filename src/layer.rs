@@ -1,0 +1,378 @@
+//! The layer: everything that can be set.
+
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tower_http::classify::{
+    GrpcErrorsAsFailures, MakeClassifier, SharedClassifier, StatusInRangeAsFailures,
+};
+use tower_layer::Layer;
+
+use crate::{
+    callback::CallbackEnd,
+    completion::Completion,
+    drain::DeferHandle,
+    observe::DeferObserver,
+    options::{CallbackFuture, Options},
+    run_to_completion::RunToCompletion,
+    service::Defer,
+    unit::{self, UnitOutput},
+};
+
+/// Runs what handlers [`defer`](crate::defer) after their responses have been sent.
+///
+/// Add it to a router, a route, or any Tower stack of HTTP services. Options are set on the
+/// layer; its clones share their limits, their counts and their [`handle`](Self::handle). Of two
+/// such layers on the path of a request, the inner one owns what the handler defers.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use axum_defer::DeferLayer;
+///
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "hello" }))
+///     .layer(
+///         DeferLayer::new()
+///             .timeout(Duration::from_secs(30))
+///             .max_concurrency(64),
+///     );
+/// ```
+///
+/// # Where to put it
+///
+/// Outside of whatever defers. Layers outside of it don't change what counts as a success: a
+/// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
+/// `TimeoutLayer` inside is a failure.
+pub struct DeferLayer<M = SharedClassifier<StatusInRangeAsFailures>, D = InPlace> {
+    make_classifier: M,
+    options: Arc<Options>,
+    drive: PhantomData<fn() -> D>,
+}
+
+/// Handlers are driven by the connection, and cancelled when it goes; the default.
+#[derive(Clone, Copy, Debug)]
+pub struct InPlace;
+
+/// Handlers are driven to their end; see [`DeferLayer::run_to_completion`].
+#[derive(Clone, Copy, Debug)]
+pub struct ToCompletion;
+
+impl DeferLayer {
+    /// A layer for which a response is a success when its status is below 400.
+    pub fn new() -> Self {
+        Self::with(SharedClassifier::new(StatusInRangeAsFailures::new(
+            400..=999,
+        )))
+    }
+}
+
+impl Default for DeferLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DeferLayer<SharedClassifier<GrpcErrorsAsFailures>> {
+    /// A layer for which a response is a success when its grpc-status is 0, in the headers or in
+    /// the trailers.
+    ///
+    /// If the client goes away before the trailers, the HTTP status decides. The status is in
+    /// the trailers unless the response has no message: see "Responses" in
+    /// [gRPC over HTTP2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// let layer = DeferLayer::new_for_grpc();
+    /// // tonic::transport::Server::builder().layer(layer)
+    /// # let _ = layer;
+    /// ```
+    pub fn new_for_grpc() -> Self {
+        Self::with(SharedClassifier::new(GrpcErrorsAsFailures::new()))
+    }
+}
+
+impl<M> DeferLayer<M> {
+    fn with(make_classifier: M) -> Self {
+        Self {
+            make_classifier,
+            options: Arc::default(),
+            drive: PhantomData,
+        }
+    }
+
+    /// Drives each handler to its end, also when the client goes away before the response.
+    ///
+    /// Without this, a server drops the handler of a client that has gone, at whichever `.await`
+    /// it is, and only callbacks that are [`always`](crate::DeferredCallback::always) run. With
+    /// it, the services inside of this layer run on a task of their own, and callbacks run by
+    /// the status of the response, with the [`Delivery`](crate::Delivery) that was.
+    ///
+    /// The task counts as work for [`DeferHandle::wait_idle`] and for a drain. A panic in the
+    /// handler reaches the layers outside as it does without this, and upgrades work. A handler
+    /// that reads the body of a request whose client has gone gets the error that it would get
+    /// anyway. Task-locals of the layers outside are not seen inside.
+    ///
+    /// It costs a task per request, so it is for the handlers that need it: put the layer on
+    /// their routes.
+    ///
+    /// # Panics
+    ///
+    /// The service panics when it is called outside of a Tokio runtime.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// async fn place_order() -> &'static str {
+    ///     // Both of these happen, or the error is known; also if the phone loses its network.
+    ///     // reserve().await; charge().await;
+    ///     defer(async { /* mail the receipt */ });
+    ///     "thank you"
+    /// }
+    ///
+    /// let app: Router = Router::new().route(
+    ///     "/orders",
+    ///     post(place_order).layer(DeferLayer::new().run_to_completion()),
+    /// );
+    /// ```
+    #[must_use]
+    pub fn run_to_completion(self) -> DeferLayer<M, ToCompletion> {
+        DeferLayer {
+            make_classifier: self.make_classifier,
+            options: self.options,
+            drive: PhantomData,
+        }
+    }
+}
+
+impl<M, D> DeferLayer<M, D> {
+    /// Tells success from failure with one of tower-http's classifiers, or one of your own.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    /// use tower_http::classify::ServerErrorsAsFailures;
+    ///
+    /// // A 404 is a success here.
+    /// let layer = DeferLayer::new().classifier(ServerErrorsAsFailures::make_classifier());
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn classifier<N: MakeClassifier>(self, make_classifier: N) -> DeferLayer<N, D> {
+        DeferLayer {
+            make_classifier,
+            options: self.options,
+            drive: PhantomData,
+        }
+    }
+
+    /// Which completions callbacks run for, unless a callback has a rule of its own.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// let only_if_delivered = DeferLayer::new().when(|completion| {
+    ///     completion.is_success() && completion.is_delivered()
+    /// });
+    /// # let _ = only_if_delivered;
+    /// ```
+    #[must_use]
+    pub fn when<F>(self, rule: F) -> Self
+    where
+        F: Fn(&Completion) -> bool + Send + Sync + 'static,
+    {
+        self.set(|options| options.rule = Some(Arc::new(rule)))
+    }
+
+    /// Runs the callbacks of a scope side by side, on one task, instead of one after the other.
+    #[must_use]
+    pub fn concurrent(self) -> Self {
+        self.set(|options| options.concurrent = true)
+    }
+
+    /// Ends each callback that has run for this long; see
+    /// [`DeferredCallback::timeout`](crate::DeferredCallback::timeout).
+    ///
+    /// There is no limit by default.
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.set(|options| options.timeout = Some(limit))
+    }
+
+    /// Runs the callbacks of at most `scopes` scopes at once, across all clones of the layer; the
+    /// others wait in the order in which their responses ended.
+    ///
+    /// # Panics
+    ///
+    /// If `scopes` is 0 or above [`Semaphore::MAX_PERMITS`].
+    #[must_use]
+    pub fn max_concurrency(self, scopes: usize) -> Self {
+        assert!(
+            scopes > 0,
+            "with `max_concurrency(0)` no callback would ever run"
+        );
+        self.set(|options| options.running = Some(Arc::new(Semaphore::new(scopes))))
+    }
+
+    /// Lets requests wait while `callbacks` callbacks, or more, are registered or running.
+    ///
+    /// The service is not [ready](tower_service::Service::poll_ready) then, so an axum router
+    /// holds the request, and `tower::load_shed` outside of this layer answers 503 at once. What
+    /// requests that are inside already defer is never refused: at most this many callbacks are
+    /// pending, and those of the requests in flight on top.
+    ///
+    /// # Panics
+    ///
+    /// If `callbacks` is 0.
+    ///
+    /// ```
+    /// use axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::get};
+    /// use axum_defer::DeferLayer;
+    /// use tower::{BoxError, ServiceBuilder};
+    ///
+    /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(
+    ///     ServiceBuilder::new()
+    ///         .layer(HandleErrorLayer::new(|_: BoxError| async {
+    ///             StatusCode::SERVICE_UNAVAILABLE
+    ///         }))
+    ///         .load_shed()
+    ///         .layer(DeferLayer::new().max_pending(10_000)),
+    /// );
+    /// ```
+    #[must_use]
+    pub fn max_pending(self, callbacks: usize) -> Self {
+        assert!(
+            callbacks > 0,
+            "with `max_pending(0)` no request would ever get in"
+        );
+        self.set(|options| options.max_pending = Some(callbacks))
+    }
+
+    /// Tells `observer` what happens to each callback. May be called several times; they are
+    /// told in that order.
+    #[must_use]
+    pub fn observer(self, observer: impl DeferObserver) -> Self {
+        self.set(|options| options.observers.push(observer))
+    }
+
+    /// Wraps the future of every callback.
+    ///
+    /// A callback runs on a task of its own, where neither the task-locals of the request nor
+    /// its span are set. `wrap` is called by [`defer`](crate::defer), on the task of the request
+    /// and before the callback is registered, so it can look at what is set there and carry it
+    /// over. It is called for blocking callbacks too, and wraps the future that waits for the
+    /// blocking thread; task-locals don't reach that thread. A panic in `wrap` is a panic of
+    /// `defer`.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// tokio::task_local! {
+    ///     static TENANT: String;
+    /// }
+    ///
+    /// let layer = DeferLayer::new().wrap(|callback| {
+    ///     let tenant = TENANT.try_with(String::clone).unwrap_or_default();
+    ///     TENANT.scope(tenant, callback)
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn wrap<W, F>(self, wrap: W) -> Self
+    where
+        W: Fn(CallbackFuture) -> F + Send + Sync + 'static,
+        F: Future<Output = CallbackEnd> + Send + 'static,
+    {
+        self.set(|options| {
+            options.wrap = Some(Arc::new(move |future| CallbackFuture::new(wrap(future))));
+        })
+    }
+
+    /// Runs the callbacks before the response is returned, for tests: see
+    /// [`testing`](crate::testing).
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn inline(self) -> Self {
+        self.set(|options| options.inline = true)
+    }
+
+    /// Watches over the callbacks of this layer and its clones.
+    pub fn handle(&self) -> DeferHandle {
+        DeferHandle::new(self.options.tracker.clone())
+    }
+
+    /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
+    ///
+    /// [`classifier`](Self::classifier), `run_to_completion` and
+    /// [`max_pending`](Self::max_pending) are about requests, and play no part here.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let jobs = DeferLayer::new().concurrent();
+    /// let output = jobs
+    ///     .scope(async {
+    ///         defer(async { /* after the job */ });
+    ///         Ok::<_, std::io::Error>(42)
+    ///     })
+    ///     .await;
+    /// assert_eq!(output.unwrap(), 42);
+    /// # }
+    /// ```
+    pub fn scope<F>(&self, future: F) -> impl Future<Output = F::Output>
+    where
+        F: Future<Output: UnitOutput>,
+    {
+        unit::run(self.options.clone(), future)
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut Options)) -> Self {
+        set(Arc::make_mut(&mut self.options));
+        self
+    }
+}
+
+impl<M: Clone, D> Clone for DeferLayer<M, D> {
+    fn clone(&self) -> Self {
+        Self {
+            make_classifier: self.make_classifier.clone(),
+            options: self.options.clone(),
+            drive: PhantomData,
+        }
+    }
+}
+
+impl<M, D> fmt::Debug for DeferLayer<M, D> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DeferLayer")
+            .field("timeout", &self.options.timeout)
+            .field("concurrent", &self.options.concurrent)
+            .field("max_pending", &self.options.max_pending)
+            .field("handle", &self.handle())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, M: Clone> Layer<S> for DeferLayer<M, InPlace> {
+    type Service = Defer<S, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Defer::new(inner, self.make_classifier.clone(), self.options.clone())
+    }
+}
+
+impl<S, M: Clone> Layer<S> for DeferLayer<M, ToCompletion> {
+    type Service = RunToCompletion<S, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RunToCompletion::new(Defer::new(
+            inner,
+            self.make_classifier.clone(),
+            self.options.clone(),
+        ))
+    }
+}

@@ -1,0 +1,98 @@
+//! Feature `tracing`: a span per callback, and an event for each that fails or never runs.
+
+use std::panic::Location;
+
+use tracing::{Span, debug, error, field};
+
+use super::{Finished, LostReason, Outcome};
+use crate::{callback::Header, completion::Completion};
+
+/// Made when the callback is registered, because a span can only follow from one that is still
+/// open, and the request's own may close as soon as the response ends.
+pub(crate) fn span(location: &'static Location<'static>) -> Span {
+    let span = tracing::info_span!(
+        parent: None,
+        "deferred",
+        name = field::Empty,
+        place = %location,
+        outcome = field::Empty,
+    );
+    if !span.is_disabled() {
+        span.follows_from(Span::current());
+    }
+    span
+}
+
+/// Names the span; a span takes each field once, so this waits until the name is final.
+fn record(header: &Header, outcome: &'static str) {
+    record_name(header);
+    header.span.record("outcome", outcome);
+}
+
+pub(crate) fn record_name(header: &Header) {
+    if let Some(name) = header.name.as_deref() {
+        header.span.record("name", name);
+    }
+}
+
+fn name(header: &Header) -> &str {
+    header.name.as_deref().unwrap_or("unnamed")
+}
+
+pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
+    header.span.record("outcome", finished.outcome.label());
+    if !matches!(finished.outcome, Outcome::Ok) {
+        error!(
+            parent: &header.span,
+            callback = name(header),
+            place = %header.location,
+            outcome = %finished.outcome,
+            took = ?finished.took,
+            "deferred callback failed",
+        );
+    }
+}
+
+pub(crate) fn skipped(header: &Header, completion: &Completion) {
+    record(header, "skipped");
+    debug!(
+        parent: &header.span,
+        callback = name(header),
+        place = %header.location,
+        status = completion.status().map(|status| status.as_u16()),
+        success = completion.is_success(),
+        delivery = ?completion.delivery(),
+        "deferred callback skipped",
+    );
+}
+
+pub(crate) fn cancelled(header: &Header) {
+    record(header, "cancelled");
+    debug!(
+        parent: &header.span,
+        callback = name(header),
+        place = %header.location,
+        "deferred callback cancelled",
+    );
+}
+
+pub(crate) fn replaced(header: &Header) {
+    record(header, "replaced");
+    debug!(
+        parent: &header.span,
+        callback = name(header),
+        place = %header.location,
+        "deferred callback replaced by a later one of the same name",
+    );
+}
+
+pub(crate) fn lost(header: &Header, reason: LostReason) {
+    record(header, "lost");
+    error!(
+        parent: &header.span,
+        callback = name(header),
+        place = %header.location,
+        %reason,
+        "deferred callback lost",
+    );
+}

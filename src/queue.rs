@@ -1,0 +1,235 @@
+//! The callbacks of one scope that have not run yet: their order and their names.
+//!
+//! Plain data. Whatever is taken out is handed to the caller, who drops it after the scope's
+//! lock is released: dropping a callback runs user code.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
+};
+
+use crate::callback::{BoxEntry, Header};
+
+/// Empty places are kept until they outnumber the callbacks by this many.
+const COMPACT_ABOVE: usize = 32;
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// Ordered by id. Taking one out of the middle leaves an empty place, so that it costs
+    /// nothing to those behind it.
+    places: VecDeque<Place>,
+    occupied: usize,
+    next_id: u64,
+    /// Made with the first name: most requests have none.
+    names: Option<HashMap<Cow<'static, str>, u64>>,
+}
+
+struct Place {
+    id: u64,
+    entry: Option<BoxEntry>,
+}
+
+/// What became of a callback that was to get a name.
+pub(crate) enum Named {
+    /// It is not waiting any more.
+    TooLate,
+    /// It has the name; the callback that had it before was registered earlier, and is out.
+    Replaced(Option<BoxEntry>),
+    /// It is out itself: the callback that has the name was registered later.
+    Outranked(BoxEntry),
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.occupied
+    }
+
+    pub(crate) fn push(&mut self, mut entry: BoxEntry) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        entry.as_mut().header_mut().id = id;
+        self.places.push_back(Place {
+            id,
+            entry: Some(entry),
+        });
+        self.occupied += 1;
+        id
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<BoxEntry> {
+        while let Some(place) = self.places.pop_front() {
+            if let Some(entry) = place.entry {
+                self.vacated(&entry);
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn header_mut(&mut self, id: u64) -> Option<&mut Header> {
+        let index = self.index_of(id)?;
+        let entry = self.places[index].entry.as_mut()?;
+        Some(entry.as_mut().header_mut())
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) -> Option<BoxEntry> {
+        let index = self.index_of(id)?;
+        let entry = self.places[index].entry.take()?;
+        self.vacated(&entry);
+        self.compact();
+        Some(entry)
+    }
+
+    pub(crate) fn remove_named(&mut self, name: &str) -> Option<BoxEntry> {
+        let id = *self.names.as_ref()?.get(name)?;
+        self.remove(id)
+    }
+
+    pub(crate) fn rename(&mut self, id: u64, name: Cow<'static, str>) -> Named {
+        let Some(header) = self.header_mut(id) else {
+            return Named::TooLate;
+        };
+        let old_name = header.name.take();
+        let names = self.names.get_or_insert_default();
+        if let Some(old_name) = old_name {
+            names.remove(&old_name);
+        }
+        let holder = names.get(&name).copied();
+        if holder.is_some_and(|holder| holder > id) {
+            return match self.remove(id) {
+                Some(entry) => Named::Outranked(entry),
+                None => Named::TooLate,
+            };
+        }
+        let replaced = holder.and_then(|holder| self.remove(holder));
+        self.names.get_or_insert_default().insert(name.clone(), id);
+        if let Some(header) = self.header_mut(id) {
+            header.name = Some(name);
+        }
+        Named::Replaced(replaced)
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.names
+            .as_ref()
+            .is_some_and(|names| names.contains_key(name))
+    }
+
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &Header> {
+        self.places
+            .iter()
+            .filter_map(|place| Some(&place.entry.as_ref()?.header))
+    }
+
+    fn index_of(&self, id: u64) -> Option<usize> {
+        // A handle is nearly always used right after its callback was registered.
+        match self.places.back() {
+            Some(last) if last.id == id => Some(self.places.len() - 1),
+            _ => self.places.binary_search_by_key(&id, |place| place.id).ok(),
+        }
+    }
+
+    fn vacated(&mut self, entry: &BoxEntry) {
+        self.occupied -= 1;
+        if let (Some(name), Some(names)) = (&entry.header.name, &mut self.names) {
+            names.remove(name);
+        }
+    }
+
+    /// A stream that registers the same name for hours must not pile up empty places.
+    fn compact(&mut self) {
+        if self.places.len() > 2 * self.occupied + COMPACT_ABOVE {
+            self.places.retain(|place| place.entry.is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::callback::{Deferrable, Entry};
+
+    fn entry() -> BoxEntry {
+        Box::pin(Entry::new(
+            Header::new(Location::caller()),
+            async {}.into_run(),
+        ))
+    }
+
+    fn names(queue: &Queue) -> Vec<&str> {
+        queue
+            .headers()
+            .map(|header| header.name.as_deref().unwrap_or("-"))
+            .collect()
+    }
+
+    #[test]
+    fn the_later_registration_keeps_the_name_whichever_is_named_last() {
+        let mut queue = Queue::default();
+        let first = queue.push(entry());
+        let second = queue.push(entry());
+        queue.push(entry());
+        assert!(matches!(
+            queue.rename(first, "a".into()),
+            Named::Replaced(None)
+        ));
+        assert!(matches!(
+            queue.rename(second, "a".into()),
+            Named::Replaced(Some(_))
+        ));
+        assert_eq!(names(&queue), ["a", "-"]);
+
+        let mut queue = Queue::default();
+        let first = queue.push(entry());
+        let second = queue.push(entry());
+        queue.rename(second, "a".into());
+        assert!(matches!(
+            queue.rename(first, "a".into()),
+            Named::Outranked(_)
+        ));
+        assert_eq!(names(&queue), ["a"]);
+        assert!(queue.header_mut(second).is_some());
+    }
+
+    #[test]
+    fn a_new_name_frees_the_old_one_and_the_same_name_again_changes_nothing() {
+        let mut queue = Queue::default();
+        let id = queue.push(entry());
+        queue.rename(id, "a".into());
+        queue.rename(id, "a".into());
+        assert_eq!((names(&queue), queue.len()), (vec!["a"], 1));
+        queue.rename(id, "b".into());
+        assert!(!queue.contains("a") && queue.contains("b"));
+        assert!(queue.remove_named("a").is_none());
+        assert!(queue.remove_named("b").is_some());
+        assert!(!queue.contains("b"));
+        assert!(matches!(queue.rename(id, "c".into()), Named::TooLate));
+        assert!(!queue.contains("c"));
+    }
+
+    #[test]
+    fn what_was_taken_out_frees_its_name() {
+        let mut queue = Queue::default();
+        let id = queue.push(entry());
+        queue.rename(id, "a".into());
+        assert!(queue.pop().is_some());
+        assert!(!queue.contains("a"));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn replacing_one_name_for_ever_takes_no_more_room() {
+        let mut queue = Queue::default();
+        let kept = queue.push(entry());
+        for _ in 0..10_000 {
+            let id = queue.push(entry());
+            queue.rename(id, "heartbeat".into());
+        }
+        assert_eq!(queue.len(), 2);
+        assert!(queue.places.len() <= 2 * 2 + COMPACT_ABOVE + 1);
+        assert_eq!(names(&queue), ["-", "heartbeat"]);
+        assert!(queue.header_mut(kept).is_some());
+    }
+}

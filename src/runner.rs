@@ -1,0 +1,297 @@
+//! Runs the callbacks of one scope: in order, each isolated, within the limits.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+
+use crate::{
+    callback::{BoxEntry, BoxError, Failure},
+    completion::Completion,
+    current,
+    drain::End,
+    isolate::{drop_isolated, isolate},
+    observe::{Finished, LostReason, Outcome},
+    scope::{Scope, Start},
+};
+
+/// Starts the runner of a scope on a task of its own, if the scope asks for one.
+pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
+    if start == Start::Nothing {
+        return;
+    }
+    let run = Run::new(scope.clone(), Unfinished::IsLost);
+    // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
+    // called on will do.
+    let runtime = tokio::runtime::Handle::try_current()
+        .ok()
+        .or_else(|| scope.runtime());
+    match runtime {
+        // A runtime that is shutting down drops the task unpolled, which reports the callbacks
+        // as lost.
+        Some(runtime) => drop(runtime.spawn(run.to_end())),
+        None => drop(run),
+    }
+}
+
+/// Runs the callbacks of a scope in the calling task, if the scope asks for a runner.
+pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
+    if start == Start::Runner {
+        Run::new(scope.clone(), Unfinished::MovesToATask)
+            .to_end()
+            .await;
+    }
+}
+
+/// The one runner of a scope. What it has not run when it is dropped is not forgotten.
+struct Run {
+    scope: Arc<Scope>,
+    unfinished: Option<Unfinished>,
+}
+
+/// What becomes of the callbacks that a runner which is dropped early leaves.
+enum Unfinished {
+    /// The runner was a task, so the runtime is shutting down.
+    IsLost,
+    /// The runner was part of somebody's future, which they dropped.
+    MovesToATask,
+}
+
+impl Run {
+    fn new(scope: Arc<Scope>, unfinished: Unfinished) -> Self {
+        Self {
+            scope,
+            unfinished: Some(unfinished),
+        }
+    }
+
+    async fn to_end(mut self) {
+        let scope = self.scope.clone();
+        let _permit = match &scope.options.running {
+            Some(permits) => permits.acquire().await.ok(),
+            None => None,
+        };
+        let Some(completion) = scope.completion() else {
+            return;
+        };
+        if scope.options.concurrent {
+            side_by_side(&scope, completion).await;
+        } else {
+            one_by_one(&scope, completion).await;
+        }
+        self.unfinished = None;
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        match self.unfinished {
+            Some(Unfinished::IsLost) => self.scope.lose_all(LostReason::NoRuntime),
+            Some(Unfinished::MovesToATask) => start(&self.scope, Start::Runner),
+            None => {}
+        }
+    }
+}
+
+async fn one_by_one(scope: &Arc<Scope>, completion: Completion) {
+    while let Some(entry) = scope.next() {
+        run(scope, completion, entry).await;
+    }
+}
+
+async fn side_by_side(scope: &Arc<Scope>, completion: Completion) {
+    let mut running = FuturesUnordered::new();
+    while let Some(entry) = scope.next() {
+        running.push(run(scope, completion, entry));
+        poll_fn(|cx| {
+            loop {
+                match running.poll_next_unpin(cx) {
+                    Poll::Ready(Some(())) => continue,
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => match scope.next_beside_others(cx) {
+                        Some(entry) => running.push(run(scope, completion, entry)),
+                        None => return Poll::Pending,
+                    },
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// One callback, from the verdict to the report.
+async fn run(scope: &Arc<Scope>, completion: Completion, entry: BoxEntry) {
+    let mut turn = Turn::new(scope, completion, entry);
+    if !turn.is_allowed() {
+        return;
+    }
+    turn.start();
+    match turn.timeout() {
+        None => (&mut turn).await,
+        Some(limit) => {
+            // Without a time driver this panics; the callback has failed then, visibly.
+            let timeout = isolate(|| tokio::time::timeout(limit, &mut turn));
+            match timeout {
+                Ok(timeout) => {
+                    if timeout.await.is_err() {
+                        turn.finish(Outcome::TimedOut(limit));
+                    }
+                }
+                Err(message) => turn.finish(Outcome::Panicked(&message)),
+            }
+        }
+    }
+}
+
+/// What a callback captured may defer something when it is dropped, as its code may.
+fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
+    let _ = isolate(|| current::enter(scope, || drop(entry)));
+}
+
+/// A callback whose turn it is. It leaves by exactly one of the exits; dropped before that, it
+/// was lost.
+struct Turn<'a> {
+    scope: &'a Arc<Scope>,
+    completion: Completion,
+    entry: Option<BoxEntry>,
+    started: Option<(Instant, Duration)>,
+}
+
+impl<'a> Turn<'a> {
+    fn new(scope: &'a Arc<Scope>, completion: Completion, entry: BoxEntry) -> Self {
+        scope.announce(&entry);
+        Self {
+            scope,
+            completion,
+            entry: Some(entry),
+            started: None,
+        }
+    }
+
+    fn is_allowed(&mut self) -> bool {
+        let options = &self.scope.options;
+        let Some(entry) = &self.entry else {
+            return false;
+        };
+        match entry
+            .header
+            .rule
+            .allows(&self.completion, options.rule.as_ref())
+        {
+            Ok(true) => true,
+            Ok(false) => {
+                options.observers.skipped(&entry.header, &self.completion);
+                self.leave(End::Skipped);
+                false
+            }
+            Err(message) => {
+                self.start();
+                self.finish(Outcome::Panicked(&message));
+                false
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let own = self.entry.as_ref().and_then(|entry| entry.header.timeout);
+        own.or(self.scope.options.timeout)
+    }
+
+    fn start(&mut self) {
+        let Some(entry) = &self.entry else { return };
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(entry.header.registered);
+        self.started = Some((now, waited));
+        self.scope.options.tracker.started();
+        #[cfg(feature = "tracing")]
+        crate::observe::trace::record_name(&entry.header);
+        self.scope.options.observers.started(&entry.header, waited);
+    }
+
+    fn finish(&mut self, outcome: Outcome<'_>) {
+        let (Some(entry), Some((start, waited))) = (&self.entry, self.started) else {
+            return;
+        };
+        let finished = Finished {
+            outcome,
+            waited,
+            took: start.elapsed(),
+        };
+        self.scope
+            .options
+            .observers
+            .finished(&entry.header, &finished);
+        self.leave(if finished.is_ok() {
+            End::Ran
+        } else {
+            End::Failed
+        });
+    }
+
+    fn lose(&mut self, reason: LostReason) {
+        if let Some(entry) = &self.entry {
+            self.scope.options.observers.lost(&entry.header, reason);
+            self.leave(End::Lost);
+        }
+    }
+
+    /// Nothing of the callback is left when the tracker is told: whoever waits until idle may
+    /// rely on what it captured being gone.
+    fn leave(&mut self, end: End) {
+        let Some(entry) = self.entry.take() else {
+            return;
+        };
+        self.scope.not_running(entry.header.id);
+        drop_isolated_in(self.scope, entry);
+        let tracker = &self.scope.options.tracker;
+        if self.started.is_some() {
+            tracker.ended(end);
+        } else {
+            tracker.dropped(end);
+        }
+    }
+}
+
+impl Future for Turn<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(entry) = &mut this.entry else {
+            return Poll::Ready(());
+        };
+        #[cfg(feature = "tracing")]
+        let _entered = entry.header.span.clone().entered();
+        let completion = &this.completion;
+        let polled = current::enter(this.scope, || {
+            isolate(|| entry.as_mut().poll_run(cx, completion))
+        });
+        match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => this.finish(Outcome::Ok),
+            Ok(Poll::Ready(Err(Failure::Lost))) => this.lose(LostReason::NoRuntime),
+            Ok(Poll::Ready(Err(Failure::Error(error)))) => {
+                this.finish(Outcome::Error(error.as_ref()));
+                drop_isolated::<BoxError>(error);
+            }
+            Err(message) => this.finish(Outcome::Panicked(&message)),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.lose(if self.started.is_some() {
+            LostReason::Interrupted
+        } else {
+            LostReason::NoRuntime
+        });
+    }
+}

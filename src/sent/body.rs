@@ -1,0 +1,161 @@
+//! The outermost body: knows when the response has ended, and watches its buffers.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{
+    buffer::SentBuf,
+    transmission::{Flush, Transmission},
+};
+use crate::end_of_body::{EndOfBody, Progress};
+
+pin_project! {
+    /// The response body of [`Sent`](super::Sent).
+    #[derive(Debug)]
+    pub struct SentBody<B> {
+        // Dropped before the inner body, whose drop decides what only the last one to go can
+        // settle.
+        outgoing: Outgoing,
+        #[pin]
+        inner: B,
+    }
+}
+
+/// What is left of the response; ends the transmission exactly once, at the latest when dropped.
+#[derive(Debug)]
+struct Outgoing {
+    transmission: Arc<Transmission>,
+    end: EndOfBody,
+    /// HTTP/2: other responses share the connection, and h2's queue.
+    multiplexed: bool,
+    /// The last frame ended the response and is watched itself.
+    last_frame_watched: bool,
+    /// Bytes of frames that went by unwatched.
+    unwatched: u64,
+    /// What the connection will have written, at least, when the last unwatched frame is out.
+    unwatched_until: u64,
+    is_over: bool,
+}
+
+impl<B: Body> SentBody<B> {
+    pub(super) fn new(
+        inner: B,
+        end: EndOfBody,
+        multiplexed: bool,
+        transmission: Arc<Transmission>,
+    ) -> Self {
+        let mut outgoing = Outgoing {
+            transmission,
+            end,
+            multiplexed,
+            last_frame_watched: false,
+            unwatched: 0,
+            unwatched_until: 0,
+            is_over: false,
+        };
+        if outgoing.end.is_over_already(&inner) {
+            outgoing.ended();
+        }
+        Self { outgoing, inner }
+    }
+}
+
+impl Outgoing {
+    fn ended(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        // Over HTTP/1 the body is polled by the task that writes, and nothing is flushed between
+        // the end of the body and the end of the message.
+        let flush =
+            if self.transmission.is_watched() && (self.last_frame_watched || !self.multiplexed) {
+                Flush::Next
+            } else {
+                Flush::Beyond(self.transmission.written().max(self.unwatched_until))
+            };
+        self.transmission.ended(flush, self.unwatched);
+    }
+
+    fn abort(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.transmission.abort(self.unwatched);
+        }
+    }
+
+    fn buffer<D: Buf>(&mut self, data: D, length: u64) -> SentBuf<D> {
+        self.last_frame_watched = length > 0 && self.transmission.is_watched();
+        if self.last_frame_watched {
+            SentBuf::watched(data, self.transmission.clone(), length)
+        } else {
+            self.unwatched += length;
+            self.unwatched_until = self.transmission.written() + length;
+            SentBuf::unwatched(data)
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.end.may_be_dropped() {
+            self.ended();
+        } else {
+            self.abort();
+        }
+    }
+}
+
+impl<B: Body> Body for SentBody<B> {
+    type Data = SentBuf<B::Data>;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        let polled = ready!(this.inner.as_mut().poll_frame(cx));
+        let outgoing = this.outgoing;
+        Poll::Ready(match polled {
+            Some(Ok(frame)) => {
+                let to_send = frame
+                    .data_ref()
+                    .map(|data| outgoing.end.bytes_to_send(data.remaining() as u64));
+                let progress = outgoing.end.frame(&frame, &*this.inner);
+                // A frame without data ends the response itself, so no buffer stands for its end.
+                outgoing.last_frame_watched = false;
+                let frame = frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0)));
+                if let Progress::Over = progress {
+                    outgoing.ended();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                outgoing.abort();
+                Some(Err(error))
+            }
+            None => {
+                outgoing.last_frame_watched = false;
+                match outgoing.end.none() {
+                    Progress::Short => outgoing.abort(),
+                    Progress::Over | Progress::Continues => outgoing.ended(),
+                }
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

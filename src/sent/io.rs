@@ -1,0 +1,130 @@
+//! The IO of a connection, counting what is written and flushed.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{connection::Connection, layer::SentLayer};
+use crate::drain::Trackers;
+
+pin_project! {
+    /// Wraps the IO of one connection, and sees when bytes have been accepted and flushed.
+    ///
+    /// Wrap what the HTTP server writes to: with TLS, the plaintext side, whose flush reaches the
+    /// socket. Then put [`layer`](Self::layer) around the service of the same connection. Passes
+    /// everything through; it costs two atomic counters.
+    ///
+    /// See [the module](crate::sent) for an example.
+    pub struct SentIo<I> {
+        #[pin]
+        io: I,
+        connection: OpenConnection,
+    }
+}
+
+/// Settles what still waits when the IO goes.
+struct OpenConnection(Arc<Connection>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+impl<I> SentIo<I> {
+    /// Wraps the IO of one connection.
+    pub fn new(io: I) -> Self {
+        Self::drained_by(io, None)
+    }
+
+    pub(crate) fn drained_by(io: I, trackers: Option<Arc<Trackers>>) -> Self {
+        Self {
+            io,
+            connection: OpenConnection(Connection::new(trackers)),
+        }
+    }
+
+    /// The layer that belongs around the service of this connection, outside of everything else.
+    pub fn layer(&self) -> SentLayer {
+        SentLayer::new(self.connection.0.clone())
+    }
+
+    /// The wrapped IO.
+    pub fn get_ref(&self) -> &I {
+        &self.io
+    }
+
+    /// The wrapped IO. What is written to it directly is not counted.
+    pub fn get_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+}
+
+impl<I: AsyncRead> AsyncRead for SentIo<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.project().io.poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.io.poll_write(cx, buf))?;
+        this.connection.0.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.io.poll_write_vectored(cx, bufs))?;
+        this.connection.0.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        ready!(this.io.poll_flush(cx))?;
+        this.connection.0.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        ready!(this.io.poll_shutdown(cx))?;
+        // A shutdown flushes first: so says `AsyncWrite::poll_shutdown`.
+        this.connection.0.flushed();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: fmt::Debug> fmt::Debug for SentIo<I> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SentIo")
+            .field("io", &self.io)
+            .finish_non_exhaustive()
+    }
+}

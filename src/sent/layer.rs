@@ -1,0 +1,146 @@
+//! The outermost layer of a connection's service.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Method, Request, Response, Version};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{body::SentBody, connection::Connection, transmission::Transmission};
+use crate::end_of_body::EndOfBody;
+
+/// Ties the responses of one connection to its [`SentIo`](super::SentIo).
+///
+/// Put it outside of every other layer: what lies outside of it, it can't see. Made by
+/// [`SentIo::layer`](super::SentIo::layer), one per connection.
+#[derive(Clone)]
+pub struct SentLayer {
+    connection: Arc<Connection>,
+}
+
+impl SentLayer {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection }
+    }
+}
+
+impl<S> Layer<S> for SentLayer {
+    type Service = Sent<S>;
+
+    fn layer(&self, inner: S) -> Sent<S> {
+        Sent {
+            inner,
+            connection: self.connection.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for SentLayer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SentLayer").finish_non_exhaustive()
+    }
+}
+
+/// The service of [`SentLayer`].
+#[derive(Clone)]
+pub struct Sent<S> {
+    inner: S,
+    connection: Arc<Connection>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for Sent<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Sent")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Sent<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+{
+    type Response = Response<SentBody<ResB>>;
+    type Error = S::Error;
+    type Future = SentFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let transmission = Transmission::new(self.connection.clone());
+        request.extensions_mut().insert(transmission.clone());
+        let method = request.method().clone();
+        let version = request.version();
+        let unanswered = Unanswered(Some(transmission));
+        SentFuture {
+            inner: self.inner.call(request),
+            unanswered,
+            method,
+            version,
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`Sent`].
+    pub struct SentFuture<F> {
+        // Dropped before the inner future, like `SentBody::outgoing`.
+        unanswered: Unanswered,
+        #[pin]
+        inner: F,
+        method: Method,
+        version: Version,
+    }
+}
+
+/// A request without a response; its transmission is aborted if it stays so.
+struct Unanswered(Option<Arc<Transmission>>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(transmission) = self.0.take() {
+            transmission.abort(0);
+        }
+    }
+}
+
+impl<F, B, E> Future for SentFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<SentBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        let transmission = this
+            .unanswered
+            .0
+            .take()
+            .expect("futures are not polled after they are ready");
+        let end = EndOfBody::of(this.method, *this.version, &response);
+        let multiplexed = *this.version >= Version::HTTP_2;
+        Poll::Ready(Ok(
+            response.map(|body| SentBody::new(body, end, multiplexed, transmission))
+        ))
+    }
+}
+
+impl<F> fmt::Debug for SentFuture<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SentFuture").finish_non_exhaustive()
+    }
+}

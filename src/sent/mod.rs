@@ -1,0 +1,78 @@
+//! The second level of "sent": the response has left the process.
+//!
+//! A Tower layer sees a server take the last frame of a body; up to then the bytes may all still
+//! be in the server's buffers, and a client that stopped reading keeps them there. The parts in
+//! this module see the rest. `axum_defer::serve` puts them together; with a server of your own,
+//! wrap the IO of each connection in a [`SentIo`], and the service of the same connection in its
+//! [`layer`](SentIo::layer), outside of everything else. A [`DeferLayer`](crate::DeferLayer)
+//! inside then fires when the last byte of the response has been accepted by the transport and
+//! flushed, or when the connection was lost before.
+//!
+//! ```no_run
+//! use axum::{Router, body::Body, routing::get};
+//! use axum_defer::{DeferLayer, sent::SentIo};
+//! use hyper_util::{
+//!     rt::{TokioExecutor, TokioIo},
+//!     server::conn::auto::Builder,
+//!     service::TowerToHyperService,
+//! };
+//! use tower::{Layer, ServiceExt};
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let app: Router = Router::new()
+//!     .route("/", get(|| async { "hello" }))
+//!     .layer(DeferLayer::new());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! loop {
+//!     let (stream, _) = listener.accept().await?;
+//!     let io = SentIo::new(stream);
+//!     let service = io
+//!         .layer()
+//!         .layer(app.clone())
+//!         .map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
+//!     tokio::spawn(async move {
+//!         let _ = Builder::new(TokioExecutor::new())
+//!             .serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service))
+//!             .await;
+//!     });
+//! }
+//! # }
+//! ```
+//!
+//! # How it knows
+//!
+//! A response is over when its body has ended, every buffer of it has been consumed, and the
+//! connection was flushed after that. The body's data frames are [`SentBuf`]s, which see the
+//! server consume them ([`Buf::advance`](bytes::Buf::advance)): hyper and h2 advance a buffer
+//! after its bytes were written, or when they copy it to what they write next, and in both cases
+//! flush afterwards. A buffer that is dropped unconsumed was thrown away (the client reset the
+//! stream, or the connection broke), and the response was aborted.
+//!
+//! Watching the consumption rather than the release of a `Bytes` makes no difference between a
+//! buffer that was copied and one that was written, needs no allocation per frame, and tells a
+//! reset from a delivery; and whoever keeps a clone of the `Bytes` delays nothing.
+//!
+//! What ends an HTTP/2 response without data of its own (its only HEADERS, its trailers, an empty
+//! DATA frame) passes through h2's queue unseen. Then the flush is awaited that covers more bytes
+//! than had been written when the server took it. While several responses share the connection
+//! that may be early by those few bytes, never by body bytes, and it can't wait for ever. The same
+//! holds for what is deferred after the last data frame was taken: frames of requests that have
+//! deferred nothing are not watched.
+
+mod body;
+mod buffer;
+mod connection;
+mod io;
+mod layer;
+#[cfg(feature = "serve")]
+mod listener;
+pub(crate) mod transmission;
+
+#[cfg(feature = "serve")]
+pub use self::listener::SentListener;
+pub use self::{
+    body::SentBody,
+    buffer::SentBuf,
+    io::SentIo,
+    layer::{Sent, SentFuture, SentLayer},
+};

@@ -1,0 +1,403 @@
+//! A server that knows when a response has left the process, and drains when it shuts down.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, IntoFuture, poll_fn, ready},
+    io,
+    marker::PhantomData,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, connect_info::Connected},
+    handler::HandlerService,
+    routing::MethodRouter,
+    serve::Listener,
+};
+use http::Response;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{task::JoinSet, time::Instant};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    callback::BoxError,
+    drain::{DrainReport, Trackers, at_most_until},
+    sent::{Sent, SentIo, SentListener},
+};
+
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves an app like [`axum::serve`], so that callbacks wait until the response has left the
+/// process.
+///
+/// Takes what `axum::serve` takes (any [`Listener`]; a `Router`, a `MethodRouter`, a handler, or
+/// a make-service with connect info), serves HTTP/1.1 and HTTP/2, and adds two things:
+///
+/// - Callbacks of a [`DeferLayer`](crate::DeferLayer) in the app fire when the last byte of their
+///   response was accepted by the transport and flushed, or when the connection was lost: at
+///   [`Level::Sent`](crate::Level::Sent).
+/// - A graceful shutdown waits for callbacks too, and reports what it could not wait for.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use axum_defer::{DeferLayer, defer};
+///
+/// # async fn shutdown_signal() {}
+/// # async fn example() -> std::io::Result<()> {
+/// async fn handler() -> &'static str {
+///     defer(async { println!("the client has it, or the kernel does") });
+///     "hello"
+/// }
+///
+/// let app = Router::new().route("/", get(handler)).layer(DeferLayer::new());
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// let report = axum_defer::serve(listener, app)
+///     .with_graceful_shutdown(shutdown_signal())
+///     .drain_timeout(Duration::from_secs(30))
+///     .await?;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
+///
+/// # Differences from `axum::serve`
+///
+/// - Connect info is extracted from this module's [`IncomingStream`]. The one for `SocketAddr` is
+///   there; a [`Connected`] of your own is written for `axum_defer::serve::IncomingStream`.
+/// - The response body may be any [`http_body::Body`].
+/// - Without a shutdown signal it never returns, and nothing is drained.
+///
+/// # TLS
+///
+/// Any listener will do whose IO is the plaintext side of the connection:
+///
+/// ```no_run
+/// use std::{io, net::SocketAddr};
+/// use axum::{Router, serve::Listener};
+/// use axum_defer::DeferLayer;
+/// use tokio::net::{TcpListener, TcpStream};
+/// use tokio_rustls::{TlsAcceptor, server::TlsStream};
+///
+/// struct TlsListener {
+///     tcp: TcpListener,
+///     tls: TlsAcceptor,
+/// }
+///
+/// impl Listener for TlsListener {
+///     type Io = TlsStream<TcpStream>;
+///     type Addr = SocketAddr;
+///
+///     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+///         loop {
+///             let (stream, address) = Listener::accept(&mut self.tcp).await;
+///             // A server for the public shakes hands on a task per connection.
+///             if let Ok(stream) = self.tls.accept(stream).await {
+///                 return (stream, address);
+///             }
+///         }
+///     }
+///
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         self.tcp.local_addr()
+///     }
+/// }
+///
+/// # async fn example(tls: TlsAcceptor, app: Router) -> io::Result<()> {
+/// let tcp = TcpListener::bind("127.0.0.1:443").await?;
+/// axum_defer::serve(TlsListener { tcp, tls }, app.layer(DeferLayer::new())).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Unix sockets
+///
+/// ```no_run
+/// # use axum::Router;
+/// # use axum_defer::DeferLayer;
+/// # async fn example(app: Router) -> std::io::Result<()> {
+/// let listener = tokio::net::UnixListener::bind("/run/app.sock")?;
+/// axum_defer::serve(listener, app.layer(DeferLayer::new())).await?;
+/// # Ok(()) }
+/// ```
+pub fn serve<L, M, S, B>(listener: L, make_service: M) -> Serve<L, M, S, B>
+where
+    L: Listener,
+    M: for<'a> Service<IncomingStream<'a, L>, Error = Infallible, Response = S>,
+    S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    Serve {
+        listener,
+        make_service,
+        signal: None,
+        drain_timeout: Some(DRAIN_TIMEOUT),
+        connection_timeout: None,
+        marker: PhantomData,
+    }
+}
+
+/// A server that is ready to run: await it. Made by [`serve`].
+#[must_use = "a server does nothing until it is awaited"]
+pub struct Serve<L, M, S, B> {
+    listener: L,
+    make_service: M,
+    signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    drain_timeout: Option<Duration>,
+    connection_timeout: Option<Duration>,
+    marker: PhantomData<fn() -> (S, B)>,
+}
+
+impl<L: Listener, M, S, B> Serve<L, M, S, B> {
+    /// Shuts down when `signal` is ready: stops accepting, lets responses in flight finish,
+    /// waits for their callbacks, and returns the [`DrainReport`].
+    pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.signal = Some(Box::pin(signal));
+        self
+    }
+
+    /// The time for all of the shutdown, from the signal to the return; 30 seconds by default.
+    ///
+    /// At the deadline, connections that are still open are cut, and callbacks that are not
+    /// finished stand in the report. They go on for as long as the runtime does.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = Some(timeout);
+        self
+    }
+
+    /// The part of the shutdown's time that responses have to finish; all of it by default.
+    ///
+    /// A response that never ends (server-sent events, say) is cut then, and what it deferred
+    /// has the rest of the [`drain_timeout`](Self::drain_timeout) to run.
+    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
+        self.connection_timeout = Some(timeout);
+        self
+    }
+
+    /// The address that the server listens on.
+    pub fn local_addr(&self) -> io::Result<L::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+impl<L, M, S, B> Serve<L, M, S, B>
+where
+    L: Listener,
+    M: for<'a> Service<IncomingStream<'a, L>, Error = Infallible, Response = S> + Send + 'static,
+    for<'a> <M as Service<IncomingStream<'a, L>>>::Future: Send,
+    S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    async fn run(self) -> DrainReport {
+        let Self {
+            listener,
+            mut make_service,
+            signal,
+            ..
+        } = self;
+        let trackers = Arc::new(Trackers::default());
+        let mut listener = SentListener::drained_by(listener, trackers.clone());
+        let mut signal = pin!(async {
+            match signal {
+                Some(signal) => signal.await,
+                None => std::future::pending().await,
+            }
+        });
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                (io, remote_addr) = listener.accept() => {
+                    let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
+                    let layer = io.layer();
+                    let connected = make_service.call(IncomingStream {
+                        io: io.get_ref(),
+                        remote_addr,
+                    });
+                    let Ok(service) = connected.await;
+                    let service = layer.layer(service);
+                    connections.spawn(connection(io, service, graceful.watcher()));
+                }
+                () = &mut signal => break,
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(listener);
+
+        trackers.start();
+        let start = Instant::now();
+        let deadline = self
+            .drain_timeout
+            .and_then(|timeout| start.checked_add(timeout));
+        let connection_deadline = self
+            .connection_timeout
+            .and_then(|timeout| start.checked_add(timeout))
+            .into_iter()
+            .chain(deadline)
+            .min();
+        let all_closed = async {
+            graceful.shutdown().await;
+            while connections.join_next().await.is_some() {}
+        };
+        if !at_most_until(connection_deadline, all_closed).await {
+            connections.abort_all();
+            at_most_until(deadline, async {
+                while connections.join_next().await.is_some() {}
+            })
+            .await;
+        }
+        at_most_until(deadline, trackers.wait_idle()).await;
+        trackers.report()
+    }
+}
+
+async fn connection<I, S, B>(
+    io: SentIo<I>,
+    service: Sent<S>,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let service = TowerToHyperService::new(WithAxumBody(service));
+    let mut builder = Builder::new(TokioExecutor::new());
+    // WebSockets over HTTP/2 (RFC 8441), which `axum::serve` accepts too.
+    builder.http2().enable_connect_protocol();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    // What breaks a connection is the peer's business; what was deferred hears of it.
+    let _ = watcher.watch(connection.into_owned()).await;
+}
+
+/// Gives the app the request body type that it knows.
+#[derive(Clone)]
+struct WithAxumBody<S>(S);
+
+impl<S: Service<Request>> Service<Request<Incoming>> for WithAxumBody<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> S::Future {
+        self.0.call(request.map(Body::new))
+    }
+}
+
+impl<L, M, S, B> IntoFuture for Serve<L, M, S, B>
+where
+    L: Listener,
+    M: for<'a> Service<IncomingStream<'a, L>, Error = Infallible, Response = S> + Send + 'static,
+    for<'a> <M as Service<IncomingStream<'a, L>>>::Future: Send,
+    S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Output = io::Result<DrainReport>;
+    type IntoFuture = ServeFuture;
+
+    fn into_future(self) -> ServeFuture {
+        ServeFuture(Box::pin(self.run()))
+    }
+}
+
+/// The future of [`Serve`]. It never fails; the `Result` leaves room for what may.
+#[must_use = "a server does nothing until it is awaited"]
+pub struct ServeFuture(Pin<Box<dyn Future<Output = DrainReport> + Send>>);
+
+impl Future for ServeFuture {
+    type Output = io::Result<DrainReport>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for ServeFuture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServeFuture")
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: fmt::Debug, M, S, B> fmt::Debug for Serve<L, M, S, B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Serve")
+            .field("listener", &self.listener)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("connection_timeout", &self.connection_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection that was just accepted, for make-services and [`Connected`].
+#[derive(Debug)]
+pub struct IncomingStream<'a, L: Listener> {
+    io: &'a L::Io,
+    remote_addr: L::Addr,
+}
+
+impl<L: Listener> IncomingStream<'_, L> {
+    /// The IO of the connection.
+    pub fn io(&self) -> &L::Io {
+        self.io
+    }
+
+    /// The address of the peer.
+    pub fn remote_addr(&self) -> &L::Addr {
+        &self.remote_addr
+    }
+}
+
+impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, L>> for SocketAddr {
+    fn connect_info(stream: IncomingStream<'_, L>) -> Self {
+        stream.remote_addr
+    }
+}
+
+/// An app that serves every connection alike, as `axum::serve` takes it.
+macro_rules! serves_every_connection {
+    ($([$($generics:tt)*] $app:ty;)*) => {$(
+        impl<$($generics)* L: Listener> Service<IncomingStream<'_, L>> for $app {
+            type Response = Self;
+            type Error = Infallible;
+            type Future = std::future::Ready<Result<Self, Infallible>>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, _: IncomingStream<'_, L>) -> Self::Future {
+                ready(Ok(self.clone()))
+            }
+        }
+    )*};
+}
+
+serves_every_connection! {
+    [] Router<()>;
+    [] MethodRouter<()>;
+    [H: Clone, T, S: Clone,] HandlerService<H, T, S>;
+}

@@ -1,0 +1,216 @@
+//! The service: opens a scope for each request, and hands it to the response.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Method, Request, Response, Version};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_http::classify::MakeClassifier;
+use tower_service::Service;
+
+use crate::{
+    admission::Admission, body::ResponseBody, collection::DeferredCallbackCollection,
+    completer::Completer, current, options::Options, scope::Scope,
+    sent::transmission::Transmission,
+};
+
+/// The service of [`DeferLayer`](crate::DeferLayer).
+pub struct Defer<S, M> {
+    inner: S,
+    make_classifier: M,
+    options: Arc<Options>,
+    admission: Admission,
+}
+
+impl<S, M> Defer<S, M> {
+    pub(crate) fn new(inner: S, make_classifier: M, options: Arc<Options>) -> Self {
+        Self {
+            inner,
+            make_classifier,
+            options,
+            admission: Admission::default(),
+        }
+    }
+
+    pub(crate) fn options(&self) -> &Arc<Options> {
+        &self.options
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, M: Clone> Clone for Defer<S, M> {
+    fn clone(&self) -> Self {
+        Self::new(
+            self.inner.clone(),
+            self.make_classifier.clone(),
+            self.options.clone(),
+        )
+    }
+}
+
+impl<S: fmt::Debug, M> fmt::Debug for Defer<S, M> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Defer")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, M, ReqB, ResB> Service<Request<ReqB>> for Defer<S, M>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+    M: MakeClassifier,
+{
+    type Response = Response<ResponseBody<ResB, M::ClassifyEos>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, M, ResB>;
+
+    /// Also waits while there is no room under
+    /// [`max_pending`](crate::DeferLayer::max_pending).
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if let Some(limit) = self.options.max_pending {
+            ready!(self.admission.poll_room(&self.options.tracker, limit, cx));
+        }
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let transmission = request.extensions().get::<Arc<Transmission>>().cloned();
+        let scope = Scope::open(self.options.clone(), transmission);
+        request
+            .extensions_mut()
+            .insert(DeferredCallbackCollection::new(scope.clone()));
+        let head = RequestHead {
+            classifier: self.make_classifier.make_classifier(&request),
+            method: request.method().clone(),
+            version: request.version(),
+        };
+        let completer = Completer::new(scope);
+        let inner = current::enter(completer.scope(), || self.inner.call(request));
+        ResponseFuture {
+            inner,
+            unanswered: Some((completer, head)),
+            inline: None,
+            runs_inline: self.options.inline,
+            hands_over: true,
+        }
+    }
+}
+
+/// What the response is judged by.
+struct RequestHead<C> {
+    classifier: C,
+    method: Method,
+    version: Version,
+}
+
+pin_project! {
+    /// The response future of [`Defer`].
+    ///
+    /// Dropped before it is ready, or when the wrapped service fails or panics, it decides that
+    /// there was no response.
+    pub struct ResponseFuture<F, M, B>
+    where
+        M: MakeClassifier,
+    {
+        // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
+        #[pin]
+        inner: F,
+        unanswered: Option<(Completer, RequestHead<M::Classifier>)>,
+        inline: Option<Inline<B, M::ClassifyEos>>,
+        runs_inline: bool,
+        hands_over: bool,
+    }
+}
+
+/// A response that waits for its callbacks, which run in the response future.
+struct Inline<B, E> {
+    response: Response<ResponseBody<B, E>>,
+    run: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<F, M: MakeClassifier, B> ResponseFuture<F, M, B> {
+    /// Leaves it to the caller to say when the response has been handed over.
+    pub(crate) fn without_hand_over(mut self) -> Self {
+        self.hands_over = false;
+        self
+    }
+}
+
+impl<F, M, B, E> Future for ResponseFuture<F, M, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    M: MakeClassifier,
+    B: Body,
+{
+    type Output = Result<Response<ResponseBody<B, M::ClassifyEos>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some((completer, _)) = this.unanswered {
+            let polled = current::enter(completer.scope(), || this.inner.poll(cx));
+            let answer = ready!(polled);
+            let Some((completer, head)) = this.unanswered.take() else {
+                return Poll::Pending;
+            };
+            completer.scope().watch_if_shared();
+            let mut response = ResponseBody::wrap(
+                answer?,
+                &head.method,
+                head.version,
+                head.classifier,
+                completer,
+            );
+            if *this.hands_over {
+                response.body_mut().handed_over();
+            }
+            if !*this.runs_inline {
+                return Poll::Ready(Ok(response));
+            }
+            let Some(completer) = response.body_mut().take_completer() else {
+                return Poll::Ready(Ok(response));
+            };
+            *this.inline = Some(Inline {
+                response,
+                run: Box::pin(completer.complete_here()),
+            });
+        }
+        if let Some(inline) = this.inline {
+            ready!(inline.run.as_mut().poll(cx));
+        }
+        match this.inline.take() {
+            Some(inline) => Poll::Ready(Ok(inline.response)),
+            None => panic!("`ResponseFuture` polled after it was ready"),
+        }
+    }
+}
+
+impl<F, M: MakeClassifier, B> fmt::Debug for ResponseFuture<F, M, B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ResponseFuture")
+            .finish_non_exhaustive()
+    }
+}
