@@ -14,7 +14,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{completion::Completion, isolate::isolate};
+use crate::{completion::Completion, isolate::isolate, never::Never};
 
 /// The error that a callback may return; it is reported and goes no further.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -43,6 +43,14 @@ pub trait CallbackOutput: sealed::Sealed {
 impl CallbackOutput for () {
     fn into_result(self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+/// Of a callback that ends the process, or panics: since edition 2024 that is what such a block
+/// returns.
+impl CallbackOutput for Never {
+    fn into_result(self) -> Result<(), Failure> {
+        match self {}
     }
 }
 
@@ -279,6 +287,7 @@ impl CallbackOutput for CallbackEnd {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for () {}
+    impl Sealed for super::Never {}
     impl<E> Sealed for Result<(), E> {}
     impl Sealed for super::CallbackEnd {}
 }

@@ -54,6 +54,10 @@ pub fn defer<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
 
 /// Like [`defer`], but gives the callback back when there is no scope.
 ///
+/// # Errors
+///
+/// [`NoScope`], outside of every scope.
+///
 /// ```
 /// use axum_defer::try_defer;
 ///

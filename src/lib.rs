@@ -15,6 +15,7 @@ mod extract;
 mod handle;
 mod isolate;
 mod layer;
+mod never;
 mod observe;
 mod options;
 mod queue;

@@ -35,7 +35,7 @@ pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
     match runtime {
         // A runtime that is shutting down drops the task unpolled, which reports the callbacks
         // as lost.
-        Some(runtime) => drop(runtime.spawn(run.to_end())),
+        Some(runtime) => drop(runtime.spawn(run.run_to_end())),
         None => drop(run),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
 pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
     if start == Start::Runner {
         Run::new(scope.clone(), Unfinished::MovesToATask)
-            .to_end()
+            .run_to_end()
             .await;
     }
 }
@@ -71,7 +71,7 @@ impl Run {
         }
     }
 
-    async fn to_end(mut self) {
+    async fn run_to_end(mut self) {
         let scope = self.scope.clone();
         let _permit = match &scope.options.running {
             Some(permits) => permits.acquire().await.ok(),

@@ -190,6 +190,10 @@ impl<L: Listener, M, S, B> Serve<L, M, S, B> {
     }
 
     /// The address that the server listens on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Listener::local_addr`].
     pub fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }

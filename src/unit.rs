@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{completer::Completer, completion::Delivery, current, options::Options, scope::Scope};
+use crate::{
+    completer::Completer, completion::Delivery, current, never::Never, options::Options,
+    scope::Scope,
+};
 
 /// Runs a unit of work in a scope of its own, then runs and awaits what it deferred, then returns
 /// its output.
@@ -75,6 +78,12 @@ pub trait UnitOutput {
 impl UnitOutput for () {
     fn is_success(&self) -> bool {
         true
+    }
+}
+
+impl UnitOutput for Never {
+    fn is_success(&self) -> bool {
+        match *self {}
     }
 }
 

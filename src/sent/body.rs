@@ -39,7 +39,8 @@ struct Outgoing {
     last_frame_watched: bool,
     /// Bytes of frames that went by unwatched.
     unwatched: u64,
-    /// What the connection will have written, at least, when the last unwatched frame is out.
+    /// What the connection had written at the latest when the server took the response, or its
+    /// last unwatched frame, and the length of that frame.
     unwatched_until: u64,
     is_over: bool,
 }
@@ -60,27 +61,31 @@ impl<B: Body> SentBody<B> {
             unwatched_until: 0,
             is_over: false,
         };
+        outgoing.unwatched_until = outgoing.transmission.written();
         if outgoing.end.is_over_already(&inner) {
-            outgoing.ended();
+            outgoing.ended(outgoing.last_flush());
         }
         Self { outgoing, inner }
     }
 }
 
 impl Outgoing {
-    fn ended(&mut self) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
+    fn ended(&mut self, flush: Flush) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.transmission.ended(flush, self.unwatched);
         }
+    }
+
+    /// The flush that covers a response which ends now, before the server goes on with it.
+    fn last_flush(&self) -> Flush {
         // Over HTTP/1 the body is polled by the task that writes, and nothing is flushed between
         // the end of the body and the end of the message.
-        let flush =
-            if self.transmission.is_watched() && (self.last_frame_watched || !self.multiplexed) {
-                Flush::Next
-            } else {
-                Flush::Beyond(self.transmission.written().max(self.unwatched_until))
-            };
-        self.transmission.ended(flush, self.unwatched);
+        let is_next = self.last_frame_watched || !self.multiplexed;
+        if is_next && self.transmission.is_watched() {
+            Flush::Next
+        } else {
+            Flush::Beyond(self.transmission.written().max(self.unwatched_until))
+        }
     }
 
     fn abort(&mut self) {
@@ -104,7 +109,13 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if self.end.may_be_dropped() {
-            self.ended();
+            self.ended(if self.multiplexed {
+                // h2 has the whole response by now, and may even have written it: the flush that
+                // covers it may be behind us.
+                Flush::Beyond(self.unwatched_until)
+            } else {
+                self.last_flush()
+            });
         } else {
             self.abort();
         }
@@ -132,7 +143,7 @@ impl<B: Body> Body for SentBody<B> {
                 outgoing.last_frame_watched = false;
                 let frame = frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0)));
                 if let Progress::Over = progress {
-                    outgoing.ended();
+                    outgoing.ended(outgoing.last_flush());
                 }
                 Some(Ok(frame))
             }
@@ -144,7 +155,7 @@ impl<B: Body> Body for SentBody<B> {
                 outgoing.last_frame_watched = false;
                 match outgoing.end.none() {
                     Progress::Short => outgoing.abort(),
-                    Progress::Over | Progress::Continues => outgoing.ended(),
+                    Progress::Over | Progress::Continues => outgoing.ended(outgoing.last_flush()),
                 }
                 None
             }
