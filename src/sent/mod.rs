@@ -39,6 +39,10 @@
 //! # }
 //! ```
 //!
+//! A server must take any [`Buf`](bytes::Buf) as the data of a body, as hyper and axum-server do.
+//! tonic's own insists on `Bytes`; give its routes to `axum_defer::serve`, as the router that
+//! `tonic::service::Routes::into_axum_router` makes of them.
+//!
 //! # How it knows
 //!
 //! A response is over when its body has ended, every buffer of it has been consumed, and the
