@@ -1,5 +1,6 @@
 //! WIP
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod admission;
 mod body;
