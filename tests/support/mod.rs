@@ -1,0 +1,342 @@
+//! What the tests over real sockets share: a server, clients, and a log of what callbacks saw.
+
+// Every test file is a crate of its own, and none uses all of this.
+#![allow(dead_code)]
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, time::Duration};
+
+use axum::{body::Body, extract::Request, response::Response};
+use axum_defer::{CallbackInfo, Completion, DeferObserver, LostReason, defer};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tower::Service;
+
+/// Fails instead of waiting for ever; far above what anything here takes.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(60), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("it hung"),
+    }
+}
+
+/// A plain `axum::serve` on a free port of 127.0.0.1, stopped when dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    pub(crate) async fn start<S>(service: S) -> Self
+    where
+        S: Service<Request, Response = Response, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let make_service = tower::make::Shared::new(service);
+        let task = tokio::spawn(async move { axum::serve(listener, make_service).await });
+        Self { address, task }
+    }
+
+    pub(crate) async fn raw(&self) -> RawClient {
+        RawClient::connect(self.address).await
+    }
+
+    pub(crate) async fn http1(&self) -> conn::http1::SendRequest<Full<Bytes>> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (client, connection) = conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// HTTP/2 with prior knowledge.
+    pub(crate) async fn http2(&self) -> conn::http2::SendRequest<Full<Bytes>> {
+        http2(self.address).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) async fn http2(address: SocketAddr) -> conn::http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A request of one line, for the hyper clients and for `oneshot`.
+pub(crate) fn request<B: Default>(method: &str, path: &str) -> http::Request<B> {
+    http::Request::builder()
+        .method(method)
+        .uri(format!("http://localhost{path}"))
+        .body(B::default())
+        .unwrap()
+}
+
+pub(crate) fn get<B: Default>(path: &str) -> http::Request<B> {
+    request("GET", path)
+}
+
+/// HTTP/1 byte by byte.
+pub(crate) struct RawClient {
+    stream: TcpStream,
+    /// Received, and not yet part of a response that was returned.
+    received: Vec<u8>,
+}
+
+/// A response as it was on the wire.
+#[derive(Debug)]
+pub(crate) struct RawResponse {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    /// With the chunks' framing, where there is any.
+    pub(crate) body: Vec<u8>,
+    /// Whether the body is as long as its framing says.
+    pub(crate) whole: bool,
+}
+
+impl RawClient {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            received: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Sends a GET over HTTP/1.1 that keeps the connection open.
+    pub(crate) async fn get(&mut self, path: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+            .await;
+    }
+
+    /// Reads one response; `None` when the server closed without one.
+    pub(crate) async fn response(&mut self, to_head: bool) -> Option<RawResponse> {
+        let head_length = loop {
+            if let Some(end) = find(&self.received, b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !self.receive().await {
+                return None;
+            }
+        };
+        let head: Vec<u8> = self.received.drain(..head_length).collect();
+        let head = String::from_utf8(head).unwrap();
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |name: &str| {
+            head.lines().find_map(|line| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            })
+        };
+        let framing = if to_head || matches!(status, 100..=199 | 204 | 304) {
+            Framing::Length(0)
+        } else if header("transfer-encoding").is_some() {
+            Framing::Chunks
+        } else if let Some(length) = header("content-length") {
+            Framing::Length(length.parse().unwrap())
+        } else {
+            Framing::Close
+        };
+        loop {
+            if let Some(length) = framing.length(&self.received) {
+                let body = self.received.drain(..length).collect();
+                return Some(RawResponse {
+                    status,
+                    head,
+                    body,
+                    whole: true,
+                });
+            }
+            if !self.receive().await {
+                return Some(RawResponse {
+                    status,
+                    head,
+                    body: std::mem::take(&mut self.received),
+                    whole: matches!(framing, Framing::Close),
+                });
+            }
+        }
+    }
+
+    /// Reads until `text` has come.
+    pub(crate) async fn read_until(&mut self, text: &str) {
+        while find(&self.received, text.as_bytes()).is_none() {
+            assert!(self.receive().await, "closed before {text:?}");
+        }
+    }
+
+    /// Reads until the server closes.
+    pub(crate) async fn read_to_end(mut self) -> Vec<u8> {
+        while self.receive().await {}
+        self.received
+    }
+
+    /// Breaks the connection off with a RST.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
+    /// The connection, for another protocol than HTTP.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    async fn receive(&mut self) -> bool {
+        // A server that drops a connection with unread input resets it.
+        matches!(self.stream.read_buf(&mut self.received).await, Ok(1..))
+    }
+}
+
+enum Framing {
+    Length(usize),
+    Chunks,
+    Close,
+}
+
+impl Framing {
+    /// The length of the body with its framing, once all of it is there.
+    fn length(&self, received: &[u8]) -> Option<usize> {
+        match self {
+            Self::Length(length) => (received.len() >= *length).then_some(*length),
+            Self::Close => None,
+            Self::Chunks => {
+                let mut position = 0;
+                loop {
+                    let line = find(&received[position..], b"\r\n")?;
+                    let size = std::str::from_utf8(&received[position..position + line]).unwrap();
+                    let size = usize::from_str_radix(size, 16).unwrap();
+                    if size == 0 {
+                        // Trailers, if any, stand between the last chunk and an empty line.
+                        let end = find(&received[position + line..], b"\r\n\r\n")?;
+                        return Some(position + line + end + 4);
+                    }
+                    position += line + 2 + size + 2;
+                    if position > received.len() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+/// What became of one callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Ran(Completion),
+    Skipped(Completion),
+    Lost(LostReason),
+}
+
+impl What {
+    pub(crate) fn completion(self) -> Completion {
+        match self {
+            Self::Ran(completion) | Self::Skipped(completion) => completion,
+            Self::Lost(reason) => panic!("lost: {reason}"),
+        }
+    }
+}
+
+/// Collects what becomes of callbacks: as an observer of the layer, and from inside of them.
+#[derive(Clone)]
+pub(crate) struct Log(mpsc::UnboundedSender<(String, What)>);
+
+pub(crate) struct Events(mpsc::UnboundedReceiver<(String, What)>);
+
+impl Log {
+    pub(crate) fn new() -> (Self, Events) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), Events(receiver))
+    }
+
+    /// Defers a callback that writes down that it ran, under this name.
+    #[track_caller]
+    pub(crate) fn defer(&self, name: &str) -> axum_defer::DeferredCallback {
+        let log = self.clone();
+        let written = name.to_owned();
+        defer(move |completion: Completion| async move {
+            log.ran(&written, completion);
+        })
+        .name(name.to_owned())
+    }
+
+    pub(crate) fn ran(&self, name: &str, completion: Completion) {
+        self.write(name, What::Ran(completion));
+    }
+
+    fn write(&self, name: &str, what: What) {
+        // A test that is over does not listen any more.
+        let _ = self.0.send((name.to_owned(), what));
+    }
+}
+
+impl DeferObserver for Log {
+    fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
+        self.write(
+            callback.name().unwrap_or("unnamed"),
+            What::Skipped(*completion),
+        );
+    }
+
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+        self.write(callback.name().unwrap_or("unnamed"), What::Lost(reason));
+    }
+}
+
+impl Events {
+    pub(crate) async fn next(&mut self) -> (String, What) {
+        in_time(self.0.recv()).await.unwrap()
+    }
+
+    /// What has happened by now and was not yet looked at.
+    pub(crate) fn so_far(&mut self) -> Vec<(String, What)> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
+    }
+
+    /// The names of what has run by now; nothing else may have happened.
+    pub(crate) fn ran(&mut self) -> Vec<String> {
+        self.so_far()
+            .into_iter()
+            .map(|(name, what)| match what {
+                What::Ran(_) => name,
+                other => panic!("{name}: {other:?}"),
+            })
+            .collect()
+    }
+}
+
+/// A body for `Body::new` that yields these frames, then stays pending for ever or ends.
+pub(crate) fn frames<I>(frames: I) -> Body
+where
+    I: IntoIterator<Item = Result<http_body::Frame<Bytes>, io::Error>>,
+    I::IntoIter: Send + 'static,
+{
+    Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(
+        frames,
+    )))
+}
