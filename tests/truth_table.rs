@@ -1,8 +1,6 @@
 //! When a response is over, and which callbacks run then: each kind of response, over a plain
 //! `axum::serve`, on every protocol that it speaks.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 mod support;
 
 use std::{any::Any, collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
