@@ -237,8 +237,9 @@ impl Observers {
     }
 
     pub(crate) fn finished(&self, header: &Header, finished: &Finished<'_>) {
+        // Whoever listens may ask the callback's error for its text, which is user code.
         #[cfg(feature = "tracing")]
-        trace::finished(header, finished);
+        drop_isolated(isolate(|| trace::finished(header, finished)));
         #[cfg(feature = "metrics")]
         meter::finished(finished);
         self.tell(|observer| observer.finished(&header.into(), finished));
