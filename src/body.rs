@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     completion::Delivery,
     current,
     end_of_body::{EndOfBody, Progress},
+    scope::Scope,
 };
 
 pin_project! {
@@ -36,6 +38,9 @@ pin_project! {
 /// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
 struct Watch<E> {
     completer: Option<Completer>,
+    /// Of a body that is over by its length: a layer outside may still poll it to `None`, and
+    /// it may still defer.
+    scope: Option<Arc<Scope>>,
     end: EndOfBody,
     /// Where only the end of the stream tells success from failure.
     classify_eos: Option<E>,
@@ -44,6 +49,13 @@ struct Watch<E> {
 }
 
 impl<E: ClassifyEos> Watch<E> {
+    /// The body is over, although it has not said so itself.
+    fn is_over_by_length(&mut self) {
+        if let Some(completer) = &self.completer {
+            self.scope = Some(completer.scope().clone());
+        }
+    }
+
     fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
         let Some(mut completer) = self.completer.take() else {
             return;
@@ -105,6 +117,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
         response.map(|inner| Self {
             watch: Watch {
                 completer: Some(completer),
+                scope: None,
                 end,
                 classify_eos,
                 is_over_already,
@@ -118,6 +131,9 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
     pub(crate) fn handed_over(&mut self) {
         self.watch.handed_over = true;
         if self.watch.is_over_already {
+            if !self.inner.is_end_stream() {
+                self.watch.is_over_by_length();
+            }
             self.watch.complete(Delivery::Sent, None);
         }
     }
@@ -145,7 +161,10 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            return this.inner.poll_frame(cx);
+            return match &watch.scope {
+                Some(scope) => current::enter(scope, || this.inner.poll_frame(cx)),
+                None => this.inner.poll_frame(cx),
+            };
         };
         let polled = ready!(current::enter(completer.scope(), || {
             this.inner.as_mut().poll_frame(cx)
@@ -156,6 +175,9 @@ where
                     completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
                 if let Progress::Over = watch.end.frame(frame, &*this.inner) {
+                    if frame.is_data() && !this.inner.is_end_stream() {
+                        watch.is_over_by_length();
+                    }
                     watch.complete(Delivery::Sent, frame.trailers_ref());
                 }
             }
@@ -193,6 +215,7 @@ impl<B: Body + Default, E> Default for ResponseBody<B, E> {
         Self {
             watch: Watch {
                 completer: None,
+                scope: None,
                 end: EndOfBody::default(),
                 classify_eos: None,
                 is_over_already: false,

@@ -1039,6 +1039,30 @@ mod streaming {
             );
         }
     }
+
+    #[tokio::test]
+    async fn a_body_that_is_polled_past_its_declared_length_may_still_defer() {
+        let steps = Steps::default();
+        let layer = DeferLayer::new();
+        // A layer outside that compresses reads a body to its very end, where hyper stops at the
+        // declared length.
+        respond(&layer, async || {
+            let steps = steps.clone();
+            let body = Body::from_stream(stream::unfold(0, move |chunk| {
+                let steps = steps.clone();
+                async move {
+                    if chunk == 1 {
+                        defer(steps.on_run("behind the last byte"));
+                        return None;
+                    }
+                    Some((Ok::<_, io::Error>("hello"), 1))
+                }
+            }));
+            ([(header::CONTENT_LENGTH, "5")], body)
+        })
+        .await;
+        assert_eq!(steps.take(), ["behind the last byte"]);
+    }
 }
 
 mod exactly_once {
