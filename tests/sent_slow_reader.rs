@@ -416,7 +416,7 @@ struct Slow {
 
 async fn slow_connection() -> Slow {
     let listening = TcpSocket::new_v4().unwrap();
-    listening.set_send_buffer_size(32 * 1024).unwrap();
+    listening.set_send_buffer_size(128 * 1024).unwrap();
     let send_buffer = listening.send_buffer_size().unwrap() as usize;
     listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = listening.listen(8).unwrap();
@@ -450,7 +450,7 @@ async fn slow_connection() -> Slow {
     tokio::spawn(serve(listener, app).into_future());
 
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.set_recv_buffer_size(128 * 1024).unwrap();
     let receive_buffer = socket.recv_buffer_size().unwrap() as usize;
     // Dropped with bytes unread, or with this, the client resets.
     socket.set_zero_linger().unwrap();
