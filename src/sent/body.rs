@@ -100,7 +100,8 @@ impl Outgoing {
             SentBuf::watched(data, self.transmission.clone(), length)
         } else {
             self.unwatched += length;
-            self.unwatched_until = self.transmission.written() + length;
+            // Over HTTP/1 there may be no byte after this frame, and `Beyond` asks for one more.
+            self.unwatched_until = self.transmission.written() + length.saturating_sub(1);
             SentBuf::unwatched(data)
         }
     }
@@ -118,6 +119,9 @@ impl Drop for Outgoing {
             });
         } else {
             self.abort();
+        }
+        if self.multiplexed && !self.last_frame_watched && self.unwatched == 0 {
+            self.transmission.queued();
         }
     }
 }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use super::transmission::{Flush, Transmission};
 use crate::{
     drain::{Tracker, Trackers},
-    sync::{AtomicBool, AtomicU64, Mutex, Ordering::SeqCst, lock},
+    sync::{
+        AtomicBool, AtomicU64, Mutex,
+        Ordering::{Relaxed, SeqCst},
+        lock,
+    },
 };
 
 #[derive(Default)]
@@ -13,6 +17,11 @@ pub(crate) struct Connection {
     written: AtomicU64,
     /// What `written` was at the last flush.
     flushed: AtomicU64,
+    /// How often the server has begun to look for something to read: once at least each time
+    /// before h2 looks for something to write.
+    rounds: AtomicU64,
+    /// What `rounds` was at the last flush.
+    flushed_in: AtomicU64,
     /// Somebody waits for a flush, so a flush has to look.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -44,6 +53,19 @@ impl Connection {
         }
     }
 
+    /// The server is about to read.
+    ///
+    /// Only the task that owns the IO calls this, so that there is no need to add atomically.
+    pub(super) fn reading(&self) {
+        self.rounds.store(self.rounds() + 1, Relaxed);
+    }
+
+    /// Who has put something in h2's queue and asks then knows that a later round has found it:
+    /// the lock of that queue is between the two.
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds.load(Relaxed)
+    }
+
     /// The transport has accepted some bytes.
     pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, SeqCst);
@@ -51,12 +73,10 @@ impl Connection {
 
     /// The transport was flushed of all that was written to it.
     pub(super) fn flushed(&self) {
+        self.flushed_in.store(self.rounds(), SeqCst);
         self.flushed.store(self.written(), SeqCst);
         if self.has_waiting.load(SeqCst) {
-            self.settle(|flush, flushed| match flush {
-                Flush::Next => true,
-                Flush::Beyond(written) => flushed > written,
-            });
+            self.settle(true);
         }
     }
 
@@ -81,31 +101,38 @@ impl Connection {
         waiting.transmissions.push((transmission, flush));
         self.has_waiting.store(true, SeqCst);
         drop(waiting);
-        if let Flush::Beyond(written) = flush {
-            // The flush may have come between the look at the counter and the push. One that
-            // finds `has_waiting` unset has stored `flushed` before, so it is seen here.
-            if self.flushed.load(SeqCst) > written {
-                self.settle(|flush, flushed| match flush {
-                    Flush::Next => false,
-                    Flush::Beyond(written) => flushed > written,
-                });
-            }
+        // The flush may have come between the look at the counters and the push. One that finds
+        // `has_waiting` unset has stored what it covers before, so it is seen here.
+        if flush != Flush::Next {
+            self.settle(false);
         }
     }
 
-    fn settle(&self, covered: impl Fn(Flush, u64) -> bool) {
+    fn settle(&self, is_flush: bool) {
         let flushed = self.flushed.load(SeqCst);
+        let flushed_in = self.flushed_in.load(SeqCst);
+        let mut over = Vec::new();
         let mut waiting = lock(&self.waiting);
-        let (over, rest) = std::mem::take(&mut waiting.transmissions)
-            .into_iter()
-            .partition(|(_, flush)| covered(*flush, flushed));
-        waiting.transmissions = rest;
+        waiting.transmissions.retain(|(transmission, flush)| {
+            let is_covered = match *flush {
+                Flush::Next => is_flush,
+                Flush::Beyond(written) => flushed > written,
+            };
+            let is_over = is_covered || transmission.was_dropped_by(flushed_in);
+            if is_over {
+                over.push((transmission.clone(), is_covered));
+            }
+            !is_over
+        });
         self.has_waiting
             .store(!waiting.transmissions.is_empty(), SeqCst);
         drop(waiting);
-        let over: Vec<(Arc<Transmission>, Flush)> = over;
-        for (transmission, _) in over {
-            transmission.flushed();
+        for (transmission, is_covered) in over {
+            if is_covered {
+                transmission.flushed();
+            } else {
+                transmission.closed();
+            }
         }
     }
 }

@@ -73,7 +73,9 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.project().io.poll_read(cx, buf)
+        let this = self.project();
+        this.connection.0.reading();
+        this.io.poll_read(cx, buf)
     }
 }
 
@@ -112,11 +114,9 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        ready!(this.io.poll_shutdown(cx))?;
-        // A shutdown flushes first: so says `AsyncWrite::poll_shutdown`.
-        this.connection.0.flushed();
-        Poll::Ready(Ok(()))
+        // No flush: what the server has not written by now it never will. A server that has
+        // written all of a response has flushed the connection before.
+        self.project().io.poll_shutdown(cx)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::connection::Connection;
 use crate::{
     drain::Tracker,
-    sync::{AtomicBool, Mutex, Ordering, lock},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock},
 };
 
 /// What became of a transmission.
@@ -28,8 +28,12 @@ pub(crate) struct Transmission {
     connection: Arc<Connection>,
     /// Somebody has deferred something, so the buffers are worth watching.
     watched: AtomicBool,
+    /// The connection's round in which all of the response was in h2's queue, or [`NOT_QUEUED`].
+    queued_in: AtomicU64,
     state: Mutex<State>,
 }
+
+const NOT_QUEUED: u64 = u64::MAX;
 
 #[derive(Default)]
 struct State {
@@ -62,6 +66,7 @@ impl Transmission {
         Arc::new(Self {
             connection,
             watched: AtomicBool::new(false),
+            queued_in: AtomicU64::new(NOT_QUEUED),
             state: Mutex::default(),
         })
     }
@@ -111,6 +116,11 @@ impl Transmission {
         if let Some(Flush::Beyond(written)) = &mut state.ended {
             // What ends the response is written after its last buffer.
             *written = (*written).max(self.connection.written());
+            // This buffer has held it back until now.
+            if self.queued_in.load(Ordering::Acquire) != NOT_QUEUED {
+                self.queued_in
+                    .store(self.connection.rounds(), Ordering::Release);
+            }
         }
         self.await_flush_if_written(state);
     }
@@ -130,6 +140,19 @@ impl Transmission {
         state.ended = Some(flush);
         state.bytes += unwatched;
         self.await_flush_if_written(state);
+    }
+
+    /// All of the response is in h2's queue, behind nothing but the buffers that are watched.
+    pub(super) fn queued(&self) {
+        let _state = lock(&self.state);
+        self.queued_in
+            .store(self.connection.rounds(), Ordering::Release);
+    }
+
+    /// Whether h2 would have written what ends the response by the flush of this round, if it had
+    /// not dropped it because the client reset the stream.
+    pub(super) fn was_dropped_by(&self, round: u64) -> bool {
+        round > self.queued_in.load(Ordering::Acquire)
     }
 
     /// The response ended before its body did, or there was none.

@@ -1,0 +1,324 @@
+//! A connection in memory whose window the test opens by hand, so that a test knows which bytes
+//! the transport has accepted, and when the server is stuck.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used
+)]
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+
+use axum::{Router, body::Body, extract::Request};
+use axum_defer::sent::SentIo;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::JoinHandle,
+};
+use tower::{Layer, ServiceExt};
+
+/// Both ends of one connection see this.
+#[derive(Default)]
+struct State {
+    /// What the client has sent and the server has not read.
+    to_server: Vec<u8>,
+    client_closed: bool,
+    server_reader: Option<Waker>,
+    /// All that the transport has accepted from the server.
+    accepted: Vec<u8>,
+    /// How much the transport accepts in all.
+    window: usize,
+    flush_is_shut: bool,
+    /// The server wants to write or flush, and has to wait until the test lets it.
+    stuck: bool,
+    broken: bool,
+    server_closed: bool,
+    server_writer: Option<Waker>,
+    /// How much of what was accepted the client has read.
+    read: usize,
+    client_reader: Option<Waker>,
+    vectored: bool,
+}
+
+/// The test's hand on the connection.
+#[derive(Clone)]
+pub struct Window(Arc<Mutex<State>>);
+
+impl Window {
+    pub fn new(window: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            window,
+            vectored: true,
+            ..State::default()
+        })))
+    }
+
+    /// A transport that takes one buffer at a time, which makes servers copy.
+    pub fn without_vectored_writes(self) -> Self {
+        self.state().vectored = false;
+        self
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn server_end(&self) -> ServerEnd {
+        ServerEnd(self.clone())
+    }
+
+    pub fn client_end(&self) -> ClientEnd {
+        ClientEnd(self.clone())
+    }
+
+    /// The transport accepts so many bytes more.
+    pub fn open_by(&self, bytes: usize) {
+        let mut state = self.state();
+        state.window = state.window.saturating_add(bytes);
+        wake(&mut state.server_writer);
+    }
+
+    pub fn open_for_ever(&self) {
+        self.open_by(usize::MAX);
+    }
+
+    /// Whatever is written is accepted, and not flushed until the flush is opened again.
+    pub fn shut_flush(&self, shut: bool) {
+        let mut state = self.state();
+        state.flush_is_shut = shut;
+        wake(&mut state.server_writer);
+    }
+
+    /// The client sends these bytes.
+    pub fn send(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        state.to_server.extend_from_slice(bytes);
+        wake(&mut state.server_reader);
+    }
+
+    /// The connection breaks, as by a reset.
+    pub fn break_off(&self) {
+        let mut state = self.state();
+        state.broken = true;
+        wake(&mut state.server_reader);
+        wake(&mut state.server_writer);
+        wake(&mut state.client_reader);
+    }
+
+    /// What the transport has accepted so far.
+    pub fn accepted(&self) -> Vec<u8> {
+        self.state().accepted.clone()
+    }
+
+    pub fn accepted_length(&self) -> usize {
+        self.state().accepted.len()
+    }
+
+    pub fn is_stuck(&self) -> bool {
+        self.state().stuck
+    }
+
+    pub fn is_closed_by_server(&self) -> bool {
+        self.state().server_closed
+    }
+
+    /// Lets every task go on until none can without the test.
+    ///
+    /// On a runtime of one thread without a timer or a socket at work, nothing but another task
+    /// or the test wakes a task. Each round polls all that were woken in the round before.
+    pub async fn settle(&self) {
+        let mut before = self.progress();
+        let mut quiet = 0;
+        while quiet < 30 {
+            tokio::task::yield_now().await;
+            let after = self.progress();
+            quiet = if before == after { quiet + 1 } else { 0 };
+            before = after;
+        }
+    }
+
+    fn progress(&self) -> (usize, usize, usize, bool, bool) {
+        let state = self.state();
+        (
+            state.accepted.len(),
+            state.read,
+            state.to_server.len(),
+            state.stuck,
+            state.server_closed,
+        )
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+pub struct ServerEnd(Window);
+
+impl AsyncRead for ServerEnd {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.state();
+        if state.broken {
+            return Poll::Ready(Err(broken()));
+        }
+        if state.to_server.is_empty() && !state.client_closed {
+            state.server_reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let length = buf.remaining().min(state.to_server.len());
+        buf.put_slice(&state.to_server[..length]);
+        state.to_server.drain(..length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ServerEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.state();
+        if state.broken {
+            return Poll::Ready(Err(broken()));
+        }
+        let room = state.window - state.accepted.len();
+        if room == 0 {
+            state.stuck = true;
+            state.server_writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        state.stuck = false;
+        let mut written = 0;
+        for buf in bufs {
+            let length = buf.len().min(room - written);
+            state.accepted.extend_from_slice(&buf[..length]);
+            written += length;
+        }
+        wake(&mut state.client_reader);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.state().vectored
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.state();
+        if state.broken {
+            return Poll::Ready(Err(broken()));
+        }
+        if state.flush_is_shut {
+            state.stuck = true;
+            state.server_writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        state.stuck = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+impl Drop for ServerEnd {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.server_closed = true;
+        wake(&mut state.client_reader);
+    }
+}
+
+pub struct ClientEnd(Window);
+
+impl AsyncRead for ClientEnd {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.state();
+        if state.broken {
+            return Poll::Ready(Err(broken()));
+        }
+        let start = state.read;
+        let length = buf.remaining().min(state.accepted.len() - start);
+        if length == 0 && !state.server_closed {
+            state.client_reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        buf.put_slice(&state.accepted[start..start + length]);
+        state.read += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.0.state().broken {
+            return Poll::Ready(Err(broken()));
+        }
+        self.0.send(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.state();
+        state.client_closed = true;
+        wake(&mut state.server_reader);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Serves one connection with the public parts, as somebody with a server of their own would.
+pub fn serve_window(window: &Window, app: Router) -> JoinHandle<()> {
+    let io = SentIo::new(window.server_end());
+    let service = io
+        .layer()
+        .layer(app)
+        .map_request(|request: Request<Incoming>| request.map(Body::new));
+    tokio::spawn(async move {
+        let _ = Builder::new(TokioExecutor::new())
+            .serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service))
+            .await;
+    })
+}
