@@ -10,15 +10,15 @@ use axum_defer::{CallbackInfo, Completion, DeferObserver, Finished, LostReason};
 
 /// What an observer was told, one line per event: the event, the name, what else there is.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
-    pub fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.lines().clone()
     }
 
     /// The events of one callback, without its name.
-    pub fn of(&self, name: &str) -> Vec<String> {
+    pub(crate) fn of(&self, name: &str) -> Vec<String> {
         let lines = self.lines();
         let of_name = lines.iter().filter_map(|line| {
             let (event, rest) = line.split_once(' ')?;
@@ -29,7 +29,7 @@ impl Events {
     }
 
     /// Those lines that begin like this.
-    pub fn starting_with(&self, start: &str) -> Vec<String> {
+    pub(crate) fn starting_with(&self, start: &str) -> Vec<String> {
         let mut lines = self.all();
         lines.retain(|line| line.starts_with(start));
         lines
