@@ -97,6 +97,9 @@ impl Tracker {
     fn released(&self) {
         if self.active.fetch_sub(1, SeqCst) == 1 {
             self.idle.notify_waiters();
+            // One that was woken may be held by somebody who polls it no more, and no callback
+            // is left whose end would wake the next one.
+            self.room.notify_waiters();
         }
         self.room.notify_one();
     }

@@ -322,7 +322,7 @@ impl<M, D> DeferLayer<M, D> {
     /// assert_eq!(output.unwrap(), 42);
     /// # }
     /// ```
-    pub fn scope<F>(&self, future: F) -> impl Future<Output = F::Output>
+    pub fn scope<F>(&self, future: F) -> impl Future<Output = F::Output> + use<F, M, D>
     where
         F: Future<Output: UnitOutput>,
     {

@@ -1,0 +1,487 @@
+//! `max_concurrency` and `max_pending`: how much runs at once, how much may wait, who is let in.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    error_handling::HandleErrorLayer,
+    http::{Request, Response, StatusCode},
+    routing::get,
+};
+use axum_defer::{CallbackInfo, DeferHandle, DeferLayer, DeferObserver, defer};
+use futures_util::poll;
+use http_body_util::BodyExt;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+const HANGS: Duration = Duration::from_secs(60);
+
+fn request() -> Request<Body> {
+    Request::new(Body::empty())
+}
+
+/// Sends one request and takes the response to its end, so that its callbacks are due.
+async fn send<S, B>(service: S) -> StatusCode
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: std::fmt::Debug>,
+    B: http_body_util::BodyExt<Error: std::fmt::Debug>,
+{
+    let response = service.oneshot(request()).await.unwrap();
+    let status = response.status();
+    response.into_body().collect().await.unwrap();
+    status
+}
+
+/// Lets every task that can go on do so, on a runtime of one thread.
+async fn let_others_run() {
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn at_most_n_scopes_run_at_once_across_all_clones_and_the_rest_waits_in_order() {
+    let layer = DeferLayer::new().max_concurrency(3);
+    let handle = layer.handle();
+    let (starts, mut started) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let number = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let gate = gate.clone();
+        move |_: Request<Body>| {
+            let (number, starts, gate) =
+                (number.fetch_add(1, SeqCst), starts.clone(), gate.clone());
+            async move {
+                defer(async move {
+                    starts.send(number).unwrap();
+                    gate.acquire().await.unwrap().forget();
+                });
+                // Of the same scope, so it is under the same permit.
+                defer(async {});
+                Ok::<_, Infallible>(Response::new(Body::from("hello")))
+            }
+        }
+    };
+    let one = layer.layer(service_fn(handler.clone()));
+    let other = layer.clone().layer(service_fn(handler));
+    for _ in 0..10 {
+        assert_eq!(send(one.clone()).await, 200);
+        assert_eq!(send(other.clone()).await, 200);
+    }
+
+    for expected in 0..20 {
+        let_others_run().await;
+        assert_eq!(handle.running(), 3.min(20 - expected));
+        assert_eq!(started.recv().await, Some(expected));
+        gate.add_permits(1);
+    }
+    handle.wait_idle().await;
+    assert!(started.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_scope_that_waits_for_its_turn_is_pending_and_a_panic_gives_the_turn_back() {
+    let layer = DeferLayer::new().max_concurrency(1);
+    let handle = layer.handle();
+    let gate = Arc::new(Semaphore::new(0));
+    let first = layer.layer(service_fn({
+        let gate = gate.clone();
+        move |_: Request<Body>| {
+            let gate = gate.clone();
+            async move {
+                defer(async move {
+                    gate.acquire().await.unwrap().forget();
+                    panic!("of the first scope");
+                });
+                Ok::<_, Infallible>(Response::new(Body::from("hello")))
+            }
+        }
+    }));
+    for _ in 0..5 {
+        send(first.clone()).await;
+    }
+    let_others_run().await;
+    assert_eq!((handle.running(), handle.pending()), (1, 4));
+    gate.add_permits(5);
+    tokio::time::timeout(HANGS, handle.wait_idle())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_late_callback_waits_for_a_turn_too() {
+    let layer = DeferLayer::new().max_concurrency(1);
+    let handle = layer.handle();
+    let late = layer
+        .scope(async {
+            defer(async {});
+            Ok::<_, Infallible>(axum_defer::DeferredCallbackCollection::current().unwrap())
+        })
+        .await
+        .unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let occupied = tokio::spawn(layer.scope({
+        let gate = gate.clone();
+        async move {
+            defer(async move { gate.acquire().await.unwrap().forget() });
+        }
+    }));
+    let_others_run().await;
+    late.defer(async {});
+    let_others_run().await;
+    assert_eq!((handle.running(), handle.pending()), (1, 1));
+    gate.add_permits(1);
+    occupied.await.unwrap();
+    handle.wait_idle().await;
+}
+
+/// A service whose every request defers so many callbacks that wait for the gate.
+fn gated(
+    layer: &DeferLayer,
+    gate: &Arc<Semaphore>,
+    callbacks: usize,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<
+        impl http_body_util::BodyExt<Data = bytes::Bytes, Error = axum::Error> + use<>,
+    >,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ use<> {
+    let gate = gate.clone();
+    layer.layer(service_fn(move |_: Request<Body>| {
+        let gate = gate.clone();
+        async move {
+            for _ in 0..callbacks {
+                let gate = gate.clone();
+                defer(async move { gate.acquire().await.unwrap().forget() });
+            }
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
+    }))
+}
+
+#[tokio::test]
+async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() {
+    let layer = DeferLayer::new().max_pending(2);
+    let handle = layer.handle();
+    let gate = Arc::new(Semaphore::new(0));
+    let service = gated(&layer, &gate, 1);
+
+    // Registered only: its response has not ended.
+    let open = service.clone().oneshot(request()).await.unwrap();
+    send(service.clone()).await;
+    let_others_run().await;
+    assert_eq!((handle.pending(), handle.running()), (1, 1));
+
+    let mut next = service.clone();
+    let mut ready = Box::pin(next.ready());
+    assert!(poll!(&mut ready).is_pending());
+    gate.add_permits(1);
+    let next = tokio::time::timeout(HANGS, ready).await.unwrap().unwrap();
+    assert_eq!((handle.pending(), handle.running()), (1, 0));
+
+    let response = next.call(request()).await.unwrap();
+    assert!(poll!(service.clone().ready()).is_pending());
+    gate.add_permits(2);
+    drop((response, open));
+    tokio::time::timeout(HANGS, handle.wait_idle())
+        .await
+        .unwrap();
+    assert!(poll!(service.clone().ready()).is_ready());
+}
+
+#[tokio::test]
+async fn what_was_skipped_or_cancelled_makes_room_like_what_ran() {
+    let layer = DeferLayer::new().max_pending(1);
+    let collection = layer
+        .scope(async {
+            Ok::<_, Infallible>(axum_defer::DeferredCallbackCollection::current().unwrap())
+        })
+        .await
+        .unwrap();
+    let mut service = layer.layer(service_fn(|_: Request<Body>| async {
+        defer(async { unreachable!("the response is no success") });
+        let mut response = Response::new(Body::from("hello"));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        Ok::<_, Infallible>(response)
+    }));
+    for _ in 0..3 {
+        // Nobody but the runner could make room again.
+        let response = tokio::time::timeout(HANGS, service.ready())
+            .await
+            .unwrap()
+            .unwrap()
+            .call(request())
+            .await
+            .unwrap();
+        assert!(poll!(service.ready()).is_pending());
+        response.into_body().collect().await.unwrap();
+    }
+    layer.handle().wait_idle().await;
+    let callback = collection.defer(async {});
+    assert!(poll!(service.ready()).is_pending());
+    assert!(callback.cancel());
+    assert!(poll!(service.ready()).is_ready());
+}
+
+#[tokio::test]
+async fn load_shed_outside_answers_503_while_there_is_no_room() {
+    let gate = Arc::new(Semaphore::new(0));
+    let layer = DeferLayer::new().max_pending(3);
+    let handle = layer.handle();
+    let app: Router = Router::new()
+        .route(
+            "/",
+            get({
+                let gate = gate.clone();
+                || async move {
+                    defer(async move { gate.acquire().await.unwrap().forget() });
+                    "hello"
+                }
+            }),
+        )
+        .layer(
+            ServiceBuilder::new()
+                .layer(HandleErrorLayer::new(|error: BoxError| async move {
+                    assert!(error.is::<tower::load_shed::error::Overloaded>());
+                    StatusCode::SERVICE_UNAVAILABLE
+                }))
+                .load_shed()
+                .layer(layer),
+        );
+    for _ in 0..3 {
+        assert_eq!(send(app.clone()).await, 200);
+    }
+    for _ in 0..10 {
+        assert_eq!(send(app.clone()).await, 503);
+    }
+    gate.add_permits(3);
+    handle.wait_idle().await;
+    assert_eq!(send(app.clone()).await, 200);
+    gate.add_permits(1);
+    handle.wait_idle().await;
+}
+
+#[tokio::test]
+async fn a_waiting_request_that_is_cancelled_does_not_swallow_the_wake_up_of_another() {
+    let layer = DeferLayer::new().max_pending(1);
+    let handle = layer.handle();
+    let gate = Arc::new(Semaphore::new(0));
+    let service = gated(&layer, &gate, 1);
+    send(service.clone()).await;
+
+    let mut first = Box::pin(service.clone().oneshot(request()));
+    let mut second = Box::pin(service.clone().oneshot(request()));
+    assert!(poll!(&mut first).is_pending());
+    assert!(poll!(&mut second).is_pending());
+    gate.add_permits(2);
+    handle.wait_idle().await;
+    // The wake-up was for the first in the queue, and it did not live to use it.
+    drop(first);
+    let response = tokio::time::timeout(HANGS, second).await.unwrap().unwrap();
+    response.into_body().collect().await.unwrap();
+    handle.wait_idle().await;
+}
+
+#[tokio::test]
+async fn a_waiting_service_that_nobody_polls_any_more_does_not_hold_up_the_others_for_ever() {
+    let layer = DeferLayer::new().max_pending(1);
+    let handle = layer.handle();
+    let gate = Arc::new(Semaphore::new(0));
+    let service = gated(&layer, &gate, 1);
+    send(service.clone()).await;
+
+    let mut abandoned = service.clone();
+    assert!(poll!(abandoned.ready()).is_pending());
+    let waiting = tokio::spawn({
+        let service = service.clone();
+        async move { service.oneshot(request()).await.unwrap().status() }
+    });
+    let_others_run().await;
+    gate.add_permits(2);
+    let status = tokio::time::timeout(HANGS, waiting).await.unwrap().unwrap();
+    assert_eq!(status, 200);
+    handle.wait_idle().await;
+    drop(abandoned);
+}
+
+#[tokio::test]
+async fn one_place_that_gets_free_lets_in_all_who_defer_nothing() {
+    let layer = DeferLayer::new().max_pending(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let occupied = gated(&layer, &gate, 1);
+    let defers_nothing = gated(&layer, &gate, 0);
+    send(occupied).await;
+
+    let waiting: Vec<_> = (0..100)
+        .map(|_| tokio::spawn(send(defers_nothing.clone())))
+        .collect();
+    let_others_run().await;
+    gate.add_permits(1);
+    for request in waiting {
+        let status = tokio::time::timeout(HANGS, request).await.unwrap().unwrap();
+        assert_eq!(status, 200);
+    }
+}
+
+const REQUESTS: usize = 100_000;
+const IN_FLIGHT: usize = 300;
+const PER_REQUEST: usize = 2;
+const BOUND: usize = 1_000;
+
+/// What every callback captures, so that the living ones can be counted.
+struct Payload {
+    living: Arc<AtomicUsize>,
+    _memory: [u8; 512],
+}
+
+impl Payload {
+    fn new(living: &Arc<AtomicUsize>) -> Self {
+        living.fetch_add(1, SeqCst);
+        Self {
+            living: living.clone(),
+            _memory: [7; 512],
+        }
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        self.living.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Looks at the counts whenever they grow.
+struct Highest {
+    handle: DeferHandle,
+    callbacks: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    bound_reached: Arc<Notify>,
+}
+
+impl DeferObserver for Highest {
+    fn registered(&self, _: &CallbackInfo<'_>) {
+        let callbacks = self.handle.pending() + self.handle.running();
+        self.callbacks.fetch_max(callbacks, SeqCst);
+        if callbacks >= BOUND {
+            self.bound_reached.notify_one();
+        }
+    }
+
+    fn started(&self, _: &CallbackInfo<'_>, _: Duration) {
+        self.running.fetch_max(self.handle.running(), SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_bounds_and_drain() {
+    let layer = DeferLayer::new().max_pending(BOUND).max_concurrency(16);
+    let handle = layer.handle();
+    let highest = Highest {
+        handle: handle.clone(),
+        callbacks: Arc::default(),
+        running: Arc::default(),
+        bound_reached: Arc::default(),
+    };
+    let (callbacks, running) = (highest.callbacks.clone(), highest.running.clone());
+    let bound_reached = highest.bound_reached.clone();
+    let layer = layer.observer(highest);
+
+    let living = Arc::new(AtomicUsize::new(0));
+    let most_living = Arc::new(AtomicUsize::new(0));
+    let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..REQUESTS).map(|_| 0.into()).collect());
+    let gate = Arc::new(Semaphore::new(0));
+    let done = Arc::new(Semaphore::new(0));
+    let number = Arc::new(AtomicUsize::new(0));
+    let service = layer.layer(service_fn({
+        let (living, most_living, ran) = (living.clone(), most_living.clone(), ran.clone());
+        let (gate, done, number) = (gate.clone(), done.clone(), number.clone());
+        move |_: Request<Body>| {
+            let number = number.fetch_add(1, SeqCst);
+            for _ in 0..PER_REQUEST {
+                let payload = Payload::new(&living);
+                most_living.fetch_max(living.load(SeqCst), SeqCst);
+                let (ran, gate, done) = (ran.clone(), gate.clone(), done.clone());
+                defer(async move {
+                    gate.acquire().await.unwrap().forget();
+                    ran[number].fetch_add(1, SeqCst);
+                    drop(payload);
+                    done.add_permits(1);
+                });
+            }
+            async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+        }
+    }));
+
+    let left = Arc::new(AtomicUsize::new(REQUESTS));
+    let clients: Vec<_> = (0..IN_FLIGHT)
+        .map(|_| {
+            let (service, left) = (service.clone(), left.clone());
+            tokio::spawn(async move {
+                while left
+                    .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    assert_eq!(send(service.clone()).await, 200);
+                }
+            })
+        })
+        .collect();
+
+    // Nothing ends before the first permit, so the requests pile up to the bound, and stop.
+    tokio::time::timeout(HANGS, bound_reached.notified())
+        .await
+        .unwrap();
+    let feed = async {
+        let batch = 200;
+        let mut memory_early = None;
+        for fed in (0..REQUESTS * PER_REQUEST).step_by(batch) {
+            gate.add_permits(batch);
+            done.acquire_many(batch as u32).await.unwrap().forget();
+            if fed == REQUESTS / 5 {
+                memory_early = resident_pages();
+            }
+        }
+        (memory_early, resident_pages())
+    };
+    let (memory_early, memory_late) = tokio::time::timeout(2 * HANGS, feed).await.unwrap();
+    for client in clients {
+        client.await.unwrap();
+    }
+    tokio::time::timeout(HANGS, handle.wait_idle())
+        .await
+        .unwrap();
+
+    let callbacks = callbacks.load(SeqCst);
+    let most = BOUND + IN_FLIGHT * PER_REQUEST;
+    assert!((BOUND..=most).contains(&callbacks), "{callbacks} at once");
+    let most_living = most_living.load(SeqCst);
+    assert!(most_living <= most + PER_REQUEST, "{most_living} in memory");
+    assert!(running.load(SeqCst) <= 16);
+    assert_eq!(living.load(SeqCst), 0);
+    assert!(ran.iter().all(|ran| ran.load(SeqCst) == PER_REQUEST));
+    assert_eq!((handle.pending(), handle.running()), (0, 0));
+    if let (Some(early), Some(late)) = (memory_early, memory_late) {
+        assert!(
+            late < 2 * early + 4_096,
+            "grew from {early} to {late} pages"
+        );
+    }
+}
+
+/// Pages of memory that this process holds, where the system tells.
+fn resident_pages() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    statm.split_whitespace().nth(1)?.parse().ok()
+}

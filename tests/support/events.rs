@@ -1,0 +1,80 @@
+//! An observer that writes everything down.
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum_defer::{CallbackInfo, Completion, DeferObserver, Finished, LostReason};
+
+/// What an observer was told, one line per event: the event, the name, what else there is.
+#[derive(Clone, Default)]
+pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.lines().clone()
+    }
+
+    /// The events of one callback, without its name.
+    pub(crate) fn of(&self, name: &str) -> Vec<String> {
+        let lines = self.lines();
+        let of_name = lines.iter().filter_map(|line| {
+            let (event, rest) = line.split_once(' ')?;
+            let rest = rest.strip_prefix(name)?;
+            (rest.is_empty() || rest.starts_with(' ')).then(|| format!("{event}{rest}"))
+        });
+        of_name.collect()
+    }
+
+    /// Those lines that begin like this.
+    pub(crate) fn starting_with(&self, start: &str) -> Vec<String> {
+        let mut lines = self.all();
+        lines.retain(|line| line.starts_with(start));
+        lines
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0
+            .lock()
+            .expect("no thread panics while it holds this lock")
+    }
+
+    fn add(&self, event: &str, callback: &CallbackInfo<'_>, more: &str) {
+        let name = callback.name().unwrap_or("-");
+        self.lines()
+            .push(format!("{event} {name} {more}").trim_end().to_owned());
+    }
+}
+
+impl DeferObserver for Events {
+    fn registered(&self, callback: &CallbackInfo<'_>) {
+        self.add("registered", callback, "");
+    }
+
+    fn replaced(&self, callback: &CallbackInfo<'_>) {
+        self.add("replaced", callback, "");
+    }
+
+    fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
+        self.add("started", callback, "");
+    }
+
+    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        self.add("finished", callback, &finished.outcome.to_string());
+    }
+
+    fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
+        let delivery = format!("{:?}", completion.delivery());
+        self.add("skipped", callback, &delivery);
+    }
+
+    fn cancelled(&self, callback: &CallbackInfo<'_>) {
+        self.add("cancelled", callback, "");
+    }
+
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+        self.add("lost", callback, &format!("{reason:?}"));
+    }
+}
