@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     completion::Delivery,
     current,
     end_of_body::{EndOfBody, Progress},
+    scope::Scope,
 };
 
 pin_project! {
@@ -41,6 +43,8 @@ struct Watch<E> {
     classify_eos: Option<E>,
     is_over_already: bool,
     handed_over: bool,
+    /// Decided without waiting for the body, which still belongs to the scope.
+    decided_early: Option<Arc<Scope>>,
 }
 
 impl<E: ClassifyEos> Watch<E> {
@@ -109,6 +113,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
                 classify_eos,
                 is_over_already,
                 handed_over: false,
+                decided_early: None,
             },
             inner,
         })
@@ -126,6 +131,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
     pub(crate) fn take_completer(&mut self) -> Option<Completer> {
         let mut completer = self.watch.completer.take()?;
         completer.verdict.delivery = Delivery::Sent;
+        self.watch.decided_early = Some(completer.scope().clone());
         Some(completer)
     }
 }
@@ -145,7 +151,10 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            return this.inner.poll_frame(cx);
+            return match &watch.decided_early {
+                Some(scope) => current::enter(scope, || this.inner.poll_frame(cx)),
+                None => this.inner.poll_frame(cx),
+            };
         };
         let polled = ready!(current::enter(completer.scope(), || {
             this.inner.as_mut().poll_frame(cx)
@@ -197,6 +206,7 @@ impl<B: Body + Default, E> Default for ResponseBody<B, E> {
                 classify_eos: None,
                 is_over_already: false,
                 handed_over: false,
+                decided_early: None,
             },
             inner: B::default(),
         }
