@@ -38,21 +38,20 @@ pin_project! {
 /// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
 struct Watch<E> {
     completer: Option<Completer>,
-    /// Of a body that is over by its length: a layer outside may still poll it to `None`, and
-    /// it may still defer.
-    scope: Option<Arc<Scope>>,
     end: EndOfBody,
     /// Where only the end of the stream tells success from failure.
     classify_eos: Option<E>,
     is_over_already: bool,
     handed_over: bool,
+    /// Decided before the body has said that it is over: it may still be polled, by a layer
+    /// outside, and it may still defer.
+    decided_early: Option<Arc<Scope>>,
 }
 
 impl<E: ClassifyEos> Watch<E> {
-    /// The body is over, although it has not said so itself.
-    fn is_over_by_length(&mut self) {
+    fn decides_early(&mut self) {
         if let Some(completer) = &self.completer {
-            self.scope = Some(completer.scope().clone());
+            self.decided_early = Some(completer.scope().clone());
         }
     }
 
@@ -117,11 +116,11 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
         response.map(|inner| Self {
             watch: Watch {
                 completer: Some(completer),
-                scope: None,
                 end,
                 classify_eos,
                 is_over_already,
                 handed_over: false,
+                decided_early: None,
             },
             inner,
         })
@@ -132,7 +131,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
         self.watch.handed_over = true;
         if self.watch.is_over_already {
             if !self.inner.is_end_stream() {
-                self.watch.is_over_by_length();
+                self.watch.decides_early();
             }
             self.watch.complete(Delivery::Sent, None);
         }
@@ -140,6 +139,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
 
     /// The right to decide, for who runs the callbacks without waiting for the end of the body.
     pub(crate) fn take_completer(&mut self) -> Option<Completer> {
+        self.watch.decides_early();
         let mut completer = self.watch.completer.take()?;
         completer.verdict.delivery = Delivery::Sent;
         Some(completer)
@@ -161,7 +161,7 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            return match &watch.scope {
+            return match &watch.decided_early {
                 Some(scope) => current::enter(scope, || this.inner.poll_frame(cx)),
                 None => this.inner.poll_frame(cx),
             };
@@ -176,7 +176,7 @@ where
                 }
                 if let Progress::Over = watch.end.frame(frame, &*this.inner) {
                     if frame.is_data() && !this.inner.is_end_stream() {
-                        watch.is_over_by_length();
+                        watch.decides_early();
                     }
                     watch.complete(Delivery::Sent, frame.trailers_ref());
                 }
@@ -215,11 +215,11 @@ impl<B: Body + Default, E> Default for ResponseBody<B, E> {
         Self {
             watch: Watch {
                 completer: None,
-                scope: None,
                 end: EndOfBody::default(),
                 classify_eos: None,
                 is_over_already: false,
                 handed_over: false,
+                decided_early: None,
             },
             inner: B::default(),
         }

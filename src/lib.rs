@@ -29,6 +29,8 @@ pub mod sent;
 pub mod serve;
 mod service;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod unit;
 
 #[cfg(feature = "axum")]

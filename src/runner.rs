@@ -266,12 +266,16 @@ impl Future for Turn<'_> {
         let Some(entry) = &mut this.entry else {
             return Poll::Ready(());
         };
-        #[cfg(feature = "tracing")]
-        let _entered = entry.header.span.clone().entered();
         let completion = &this.completion;
-        let polled = current::enter(this.scope, || {
-            isolate(|| entry.as_mut().poll_run(cx, completion))
-        });
+        let polled = {
+            // Left before anybody is told of the end: who waits for it may rely on the span
+            // being closed.
+            #[cfg(feature = "tracing")]
+            let _entered = entry.header.span.clone().entered();
+            current::enter(this.scope, || {
+                isolate(|| entry.as_mut().poll_run(cx, completion))
+            })
+        };
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => this.finish(Outcome::Ok),

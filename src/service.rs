@@ -1,8 +1,10 @@
 //! The service: opens a scope for each request, and hands it to the response.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -133,25 +135,33 @@ pin_project! {
     /// there was no response.
     pub struct ResponseFuture<F, M, B>
     where
+        F: Future,
         M: MakeClassifier,
     {
         // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
         #[pin]
         inner: F,
         unanswered: Option<(Completer, RequestHead<M::Classifier>)>,
-        inline: Option<Inline<B, M::ClassifyEos>>,
+        inline: Option<Box<Inline<F::Output, Response<ResponseBody<B, M::ClassifyEos>>>>>,
         runs_inline: bool,
         hands_over: bool,
     }
 }
 
-/// A response that waits for its callbacks, which run in the response future.
-struct Inline<B, E> {
-    response: Response<ResponseBody<B, E>>,
+/// An answer that waits for its callbacks, which run in the response future.
+struct Inline<A, R> {
+    answer: Answer<A, R>,
     run: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl<F, M: MakeClassifier, B> ResponseFuture<F, M, B> {
+enum Answer<A, R> {
+    Response(R),
+    /// As it came, since the type of the error has no name here.
+    Failed(A),
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl<F: Future, M: MakeClassifier, B> ResponseFuture<F, M, B> {
     /// Leaves it to the caller to say when the response has been handed over.
     pub(crate) fn without_hand_over(mut self) -> Self {
         self.hands_over = false;
@@ -170,44 +180,66 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Some((completer, _)) = this.unanswered {
-            let polled = current::enter(completer.scope(), || this.inner.poll(cx));
-            let answer = ready!(polled);
+            let polled = current::enter(completer.scope(), || {
+                if *this.runs_inline {
+                    catch_unwind(AssertUnwindSafe(|| this.inner.poll(cx)))
+                } else {
+                    Ok(this.inner.poll(cx))
+                }
+            });
+            let answer = match polled {
+                Ok(polled) => Ok(ready!(polled)),
+                Err(panic) => Err(panic),
+            };
             let Some((completer, head)) = this.unanswered.take() else {
                 return Poll::Pending;
             };
             completer.scope().watch_if_shared();
-            let mut response = ResponseBody::wrap(
-                answer?,
-                &head.method,
-                head.version,
-                head.classifier,
-                completer,
-            );
-            if *this.hands_over {
-                response.body_mut().handed_over();
-            }
-            if !*this.runs_inline {
-                return Poll::Ready(Ok(response));
-            }
-            let Some(completer) = response.body_mut().take_completer() else {
-                return Poll::Ready(Ok(response));
+            let (answer, completer) = match answer {
+                Ok(Ok(response)) => {
+                    let mut response = ResponseBody::wrap(
+                        response,
+                        &head.method,
+                        head.version,
+                        head.classifier,
+                        completer,
+                    );
+                    let completer = if *this.runs_inline {
+                        response.body_mut().take_completer()
+                    } else {
+                        None
+                    };
+                    let Some(completer) = completer else {
+                        if *this.hands_over {
+                            response.body_mut().handed_over();
+                        }
+                        return Poll::Ready(Ok(response));
+                    };
+                    (Answer::Response(response), completer)
+                }
+                Ok(Err(error)) if !*this.runs_inline => return Poll::Ready(Err(error)),
+                Ok(failed) => (Answer::Failed(failed), completer),
+                Err(panic) => (Answer::Panicked(panic), completer),
             };
-            *this.inline = Some(Inline {
-                response,
+            *this.inline = Some(Box::new(Inline {
+                answer,
                 run: Box::pin(completer.complete_here()),
-            });
+            }));
         }
         if let Some(inline) = this.inline {
             ready!(inline.run.as_mut().poll(cx));
         }
-        match this.inline.take() {
-            Some(inline) => Poll::Ready(Ok(inline.response)),
+        match this.inline.take().map(|inline| inline.answer) {
+            Some(Answer::Response(response)) => Poll::Ready(Ok(response)),
+            Some(Answer::Failed(Err(error))) => Poll::Ready(Err(error)),
+            Some(Answer::Failed(Ok(_))) => unreachable!("a response is no failure"),
+            Some(Answer::Panicked(panic)) => resume_unwind(panic),
             None => panic!("`ResponseFuture` polled after it was ready"),
         }
     }
 }
 
-impl<F, M: MakeClassifier, B> fmt::Debug for ResponseFuture<F, M, B> {
+impl<F: Future, M: MakeClassifier, B> fmt::Debug for ResponseFuture<F, M, B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ResponseFuture")

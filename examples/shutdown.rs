@@ -1,0 +1,56 @@
+//! A server that loses nothing when it is stopped.
+//!
+//! `cargo run --example shutdown`, then `curl -X POST http://127.0.0.1:3000/sign-up`, and Ctrl-C
+//! or SIGTERM within three seconds: the server stops accepting, waits for responses and for what
+//! they deferred, prints what it waited for, and exits with 1 if something was left.
+
+use std::{io, process::ExitCode, time::Duration};
+
+use axum::{Router, routing::post};
+use axum_defer::{DeferLayer, defer};
+
+async fn sign_up() -> &'static str {
+    defer(async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        println!("the welcome mail is sent");
+    })
+    .name("welcome mail");
+    "welcome\n"
+}
+
+#[tokio::main]
+async fn main() -> io::Result<ExitCode> {
+    let port = std::env::var("PORT").unwrap_or("3000".to_owned());
+    let app = Router::new()
+        .route("/sign-up", post(sign_up))
+        .layer(DeferLayer::new());
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let report = axum_defer::serve(listener, app)
+        .with_graceful_shutdown(stop_signal())
+        // Below the time that the process supervisor grants before it kills.
+        .drain_timeout(Duration::from_secs(20))
+        .await?;
+    println!("{report}");
+    Ok(if report.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).expect("a handler can be installed");
+        tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = interrupt.await;
+    println!("stopping");
+}

@@ -1,0 +1,619 @@
+//! The test kit: callbacks that have run when `oneshot` returns, and a recorder that asserts.
+#![cfg(feature = "testing")]
+
+use std::{
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::{Response, StatusCode},
+    middleware::{self, Next},
+    routing::get,
+};
+use axum_defer::{
+    Completion, DeferLayer, Delivery, Level, LostReason, defer, defer_blocking,
+    testing::{Event, Recorder},
+};
+use http_body_util::{BodyExt, StreamBody};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+
+/// A layer that runs callbacks inline, with its recorder.
+fn inline() -> (DeferLayer, Recorder) {
+    let recorder = Recorder::new();
+    (
+        DeferLayer::new().inline().observer(recorder.clone()),
+        recorder,
+    )
+}
+
+fn request() -> Request {
+    Request::new(Body::empty())
+}
+
+fn false_hope() -> bool {
+    false
+}
+
+fn defer_two() {
+    defer(async {}).name("mail");
+    defer(async {}).name("audit").always();
+}
+
+#[tokio::test]
+async fn a_full_body_has_its_callbacks_run_when_the_response_is_returned() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer_two();
+        "hello"
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+
+    recorder.assert_ran(["mail", "audit"]);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "hello");
+    recorder.assert_ran(["mail", "audit"]);
+}
+
+#[tokio::test]
+async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
+    for status in [
+        StatusCode::OK,
+        StatusCode::NO_CONTENT,
+        StatusCode::NOT_MODIFIED,
+    ] {
+        let (layer, recorder) = inline();
+        let handler = move || async move {
+            defer(async { tokio::task::yield_now().await }).name("mail");
+            status
+        };
+        let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+        let response = app.oneshot(request()).await.unwrap();
+
+        assert_eq!(response.status(), status);
+        recorder.assert_ran(["mail"]);
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer_two();
+        "hello"
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    app.oneshot(Request::head("/").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+
+    recorder.assert_ran(["mail", "audit"]);
+}
+
+#[tokio::test]
+async fn a_stream_has_its_callbacks_run_before_it_is_read() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer_two();
+        Body::from_stream(tokio_stream::iter(["one", "two"].map(Ok::<_, Infallible>)))
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+
+    recorder.assert_ran(["mail", "audit"]);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "onetwo");
+    recorder.assert_ran(["mail", "audit"]);
+}
+
+#[tokio::test]
+async fn what_a_stream_defers_while_it_is_read_runs_on_a_task() {
+    let (layer, recorder) = inline();
+    let deferred = layer.handle();
+    let handler = || async {
+        defer(async {}).name("handler");
+        let frames = futures_util::stream::once(async {
+            defer(async {}).name("stream");
+            Ok::<_, Infallible>("hello")
+        });
+        Body::from_stream(frames)
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+    recorder.assert_ran(["handler"]);
+    response.into_body().collect().await.unwrap();
+    deferred.wait_idle().await;
+
+    recorder.assert_ran(["handler", "stream"]);
+}
+
+#[tokio::test]
+async fn nested_callbacks_are_done_too() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer(async {
+            defer(async {
+                defer(async {}).name("third");
+            })
+            .name("second");
+        })
+        .name("first");
+        defer_blocking(|| {
+            defer(async {}).name("of a thread");
+        })
+        .name("blocking");
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    app.oneshot(request()).await.unwrap();
+
+    recorder.assert_ran(["first", "blocking", "second", "of a thread", "third"]);
+    recorder.assert_nothing_lost();
+}
+
+#[tokio::test]
+async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer(async { assert!(false_hope(), "out of ink") }).name("panics");
+        defer(async { Err::<(), _>("no such mailbox") }).name("errs");
+        defer(async {}).name("runs");
+        "hello"
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+
+    assert_eq!(response.status(), StatusCode::OK);
+    recorder.assert_failed(["panics", "errs"]);
+    assert_eq!(recorder.failure("panics").unwrap(), "panicked: out of ink");
+    assert_eq!(recorder.failure("errs").unwrap(), "error: no such mailbox");
+    assert_eq!(recorder.failure("runs"), None);
+    recorder.assert_ran(["runs"]);
+    recorder.assert_nothing_lost();
+}
+
+#[tokio::test]
+async fn the_status_decides_which_callbacks_run() {
+    let (layer, recorder) = inline();
+    let seen = Arc::new(Mutex::new(None));
+    let sees = seen.clone();
+    let handler = move || async move {
+        defer_two();
+        defer(move |completion: Completion| async move {
+            *sees.lock().unwrap() = Some(completion);
+        })
+        .when(|completion| completion.status() == Some(StatusCode::CONFLICT))
+        .name("conflict");
+        StatusCode::CONFLICT
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    app.oneshot(request()).await.unwrap();
+
+    recorder.assert_ran(["audit", "conflict"]);
+    recorder.assert_skipped(["mail"]);
+    let completion = seen.lock().unwrap().expect("`conflict` ran");
+    assert!(!completion.is_success());
+    assert_eq!(completion.delivery(), Delivery::Sent);
+    assert_eq!(completion.level(), Level::HandedOver);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_has_its_callbacks_run_before_the_panic_goes_on() {
+    for to_completion in [false, true] {
+        let (layer, recorder) = inline();
+        let handler = || async {
+            defer_two();
+            defer(async { tokio::task::yield_now().await })
+                .name("slow")
+                .always();
+            assert!(false_hope(), "the handler");
+        };
+        let routes = Router::new().route("/", get(handler));
+        let routes: Router = if to_completion {
+            routes.layer(layer.run_to_completion())
+        } else {
+            routes.layer(layer)
+        };
+        let app = routes.layer(CatchPanicLayer::new());
+
+        let response = app.oneshot(request()).await.unwrap();
+
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        recorder.assert_skipped(["mail"]);
+        recorder.assert_ran(["audit", "slow"]);
+        let event = &recorder.events()[3].event;
+        assert!(
+            matches!(event, Event::Skipped(completion) if completion.delivery() == Delivery::NoResponse),
+            "{event}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_fails_has_its_callbacks_run_before_the_error_is_returned() {
+    let (layer, recorder) = inline();
+    let app = ServiceBuilder::new()
+        .layer(layer)
+        .service(service_fn(|_: Request| async {
+            defer_two();
+            Err::<Response<Body>, _>("the service")
+        }));
+
+    let error = app.oneshot(request()).await.unwrap_err();
+
+    assert_eq!(error, "the service");
+    recorder.assert_skipped(["mail"]);
+    recorder.assert_ran(["audit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_inside_of_the_layer_is_a_response_like_any_other() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer_two();
+        std::future::pending::<()>().await;
+    };
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
+    let app: Router = Router::new()
+        .route("/", get(handler))
+        .layer(timeout)
+        .layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    recorder.assert_skipped(["mail"]);
+    recorder.assert_ran(["audit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_outside_of_the_layer_moves_the_callbacks_to_a_task() {
+    let (layer, recorder) = inline();
+    let deferred = layer.handle();
+    let handler = || async {
+        defer_two();
+        std::future::pending::<()>().await;
+    };
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
+    let app: Router = Router::new()
+        .route("/", get(handler))
+        .layer(layer)
+        .layer(timeout);
+
+    app.oneshot(request()).await.unwrap();
+    deferred.wait_idle().await;
+
+    recorder.assert_skipped(["mail"]);
+    recorder.assert_ran(["audit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task() {
+    let (layer, recorder) = inline();
+    let deferred = layer.handle();
+    let handler = || async {
+        defer(std::future::pending::<()>()).name("stuck");
+        defer(async {}).name("next");
+    };
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
+    let app: Router = Router::new()
+        .route("/", get(handler))
+        .layer(layer)
+        .layer(timeout);
+
+    app.oneshot(request()).await.unwrap();
+    deferred.wait_idle().await;
+
+    assert_eq!(recorder.lost(), ["stuck"]);
+    recorder.assert_ran(["next"]);
+    let lost = Event::Lost(LostReason::Interrupted);
+    assert!(
+        recorder
+            .events()
+            .iter()
+            .any(|recorded| recorded.event == lost)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_takes_too_long_ends_alone() {
+    let (layer, recorder) = inline();
+    let layer = layer.timeout(Duration::from_secs(30));
+    let handler = || async {
+        defer(std::future::pending::<()>()).name("layer's");
+        defer(std::future::pending::<()>())
+            .name("own")
+            .timeout(Duration::from_secs(2));
+        defer(tokio::time::sleep(Duration::from_secs(29))).name("in time");
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    app.oneshot(request()).await.unwrap();
+
+    recorder.assert_failed(["layer's", "own"]);
+    assert_eq!(recorder.failure("layer's").unwrap(), "timed out after 30s");
+    assert_eq!(recorder.failure("own").unwrap(), "timed out after 2s");
+    recorder.assert_ran(["in time"]);
+}
+
+#[tokio::test]
+async fn limits_hold_inline() {
+    let (layer, recorder) = inline();
+    let layer = layer.concurrent().max_concurrency(1).max_pending(2);
+    let meet = Arc::new(tokio::sync::Barrier::new(2));
+    let handler = move || async move {
+        // Neither ends unless they run side by side.
+        for name in ["left", "right"] {
+            let meet = meet.clone();
+            defer(async move { drop(meet.wait().await) }).name(name);
+        }
+    };
+    let mut app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    for _ in 0..3 {
+        app.call(request()).await.unwrap();
+    }
+
+    assert_eq!(recorder.ran().len(), 6);
+    recorder.assert_nothing_lost();
+}
+
+/// A `Check` of tonic's health service, as a client would send it.
+fn health_check(service: &str) -> Request {
+    let length = u8::try_from(service.len()).unwrap();
+    let mut message = vec![0, 0, 0, 0, length + 2, 0x0a, length];
+    message.extend_from_slice(service.as_bytes());
+    Request::post("/grpc.health.v1.Health/Check")
+        .version(axum::http::Version::HTTP_2)
+        .header("content-type", "application/grpc")
+        .body(Body::from(message))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_grpc_service_is_judged_by_the_status_in_its_headers() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("shop", tonic_health::ServingStatus::Serving)
+        .await;
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new_for_grpc()
+        .inline()
+        .observer(recorder.clone());
+    let app = tonic::service::Routes::new(health)
+        .into_axum_router()
+        .layer(middleware::from_fn(|request, next: Next| {
+            defer_two();
+            next.run(request)
+        }))
+        .layer(layer);
+
+    let response = app.clone().oneshot(health_check("shop")).await.unwrap();
+    recorder.assert_ran(["mail", "audit"]);
+    let trailers = response.into_body().collect().await.unwrap();
+    assert_eq!(trailers.trailers().unwrap()["grpc-status"], "0");
+
+    recorder.clear();
+    let response = app.oneshot(health_check("none")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["grpc-status"], "5");
+    recorder.assert_ran(["audit"]);
+    recorder.assert_skipped(["mail"]);
+}
+
+#[tokio::test]
+async fn a_grpc_status_in_trailers_passes_through() {
+    let (recorder, failed) = (Recorder::new(), Arc::new(Mutex::new(None)));
+    let layer = DeferLayer::new_for_grpc()
+        .inline()
+        .observer(recorder.clone());
+    let sees = failed.clone();
+    let app = ServiceBuilder::new()
+        .layer(layer)
+        .service(service_fn(move |_: Request| {
+            let sees = sees.clone();
+            async move {
+                defer(move |completion: Completion| async move {
+                    *sees.lock().unwrap() = Some(completion.is_success());
+                })
+                .name("sees");
+                let mut trailers = axum::http::HeaderMap::new();
+                trailers.insert("grpc-status", "13".parse().unwrap());
+                let frames = [
+                    Ok::<_, Infallible>(http_body::Frame::data(Bytes::from("message"))),
+                    Ok(http_body::Frame::trailers(trailers)),
+                ];
+                Ok::<_, Infallible>(Response::new(StreamBody::new(tokio_stream::iter(frames))))
+            }
+        }));
+
+    let response = app.oneshot(request()).await.unwrap();
+
+    recorder.assert_ran(["sees"]);
+    assert_eq!(*failed.lock().unwrap(), Some(true));
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "13");
+    assert_eq!(body.to_bytes(), "message");
+    recorder.assert_ran(["sees"]);
+}
+
+#[tokio::test]
+async fn a_unit_of_work_is_recorded_like_a_request() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+
+    let output = layer
+        .scope(async {
+            defer_two();
+            Err::<(), _>("no luck")
+        })
+        .await;
+
+    assert_eq!(output, Err("no luck"));
+    recorder.assert_skipped(["mail"]);
+    recorder.assert_ran(["audit"]);
+    let skipped = recorder.events()[2].to_string();
+    assert_eq!(skipped, "mail skipped: the unit of work failed");
+}
+
+#[tokio::test]
+async fn the_recorder_tells_everything_apart_and_in_order() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+
+    layer
+        .scope(async {
+            defer(async {}).name("once");
+            defer(async {}).name("once");
+            assert!(defer(async {}).name("cancelled").cancel());
+            defer(async {}).name("forgotten");
+            let deferred = axum_defer::DeferredCallbackCollection::current().unwrap();
+            assert_eq!(deferred.forget("forgotten"), 1);
+            defer(async {}).when(|_| false).name("skipped");
+            defer(async { Err::<(), _>("no") }).name("failed");
+        })
+        .await;
+
+    recorder.assert_ran(["once"]);
+    recorder.assert_replaced(["once"]);
+    recorder.assert_cancelled(["cancelled", "forgotten"]);
+    recorder.assert_skipped(["skipped"]);
+    recorder.assert_failed(["failed"]);
+    recorder.assert_nothing_lost();
+    assert_eq!(recorder.started(), ["once", "failed"]);
+    let told: Vec<_> = recorder
+        .events()
+        .iter()
+        .map(|recorded| recorded.to_string())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "once registered",
+            "once replaced by a later one of its name",
+            "once registered",
+            "cancelled registered",
+            "cancelled cancelled",
+            "forgotten registered",
+            "forgotten cancelled",
+            "skipped registered",
+            "failed registered",
+            "once started",
+            "once ran",
+            "skipped skipped: the unit of work succeeded",
+            "failed started",
+            "failed failed: error: no",
+        ]
+    );
+    assert_eq!(recorder.registered().len(), 6);
+
+    recorder.clear();
+    assert_eq!(recorder.events(), []);
+    recorder.assert_ran([]);
+}
+
+#[tokio::test]
+async fn an_unnamed_callback_goes_by_the_place_where_it_was_deferred() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+    let line = line!() + 3;
+    layer
+        .scope(async {
+            defer(async {});
+        })
+        .await;
+    assert_eq!(recorder.ran(), [format!("{}:{line}", file!())]);
+}
+
+/// The message and the place of a panic.
+fn panic_of(code: impl FnOnce()) -> String {
+    let message = catch_unwind(AssertUnwindSafe(code)).unwrap_err();
+    message.downcast_ref::<String>().unwrap().clone()
+}
+
+#[tokio::test]
+async fn an_assertion_that_fails_tells_what_happened_instead() {
+    let (layer, recorder) = inline();
+    let handler = || async {
+        defer_two();
+        StatusCode::CONFLICT
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    app.oneshot(request()).await.unwrap();
+
+    let message = panic_of(|| recorder.assert_ran(["mail", "audit"]));
+    for part in [
+        "callbacks that ran\n",
+        "   found: [\"audit\"]\n",
+        "expected: [\"mail\", \"audit\"]\n",
+        "mail skipped: the response was a 409, delivery Sent\n",
+        "audit ran",
+    ] {
+        assert!(message.contains(part), "no {part:?} in:\n{message}");
+    }
+    assert!(panic_of(|| recorder.assert_ran([])).contains("expected: none\n"));
+    panic_of(|| recorder.assert_ran(["audit", "audit"]));
+    panic_of(|| recorder.assert_skipped([]));
+    panic_of(|| recorder.assert_failed(["audit"]));
+    panic_of(|| recorder.assert_cancelled(["audit"]));
+    panic_of(|| recorder.assert_replaced(["audit"]));
+}
+
+#[tokio::test]
+async fn the_order_matters_to_an_assertion() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+    layer
+        .scope(async {
+            defer_two();
+        })
+        .await;
+    recorder.assert_ran(["mail", "audit"]);
+    panic_of(|| recorder.assert_ran(["audit", "mail"]));
+}
+
+#[tokio::test]
+async fn a_recorder_that_nobody_told_says_so() {
+    let message = panic_of(|| Recorder::new().assert_ran(["mail"]));
+    assert!(message.contains("is the recorder an observer"), "{message}");
+}
+
+#[tokio::test]
+async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+    let deferred = layer.handle();
+    let handler = || async {
+        defer_two();
+        "hello"
+    };
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+
+    let response = app.oneshot(request()).await.unwrap();
+    assert_eq!(recorder.unfinished(), ["mail", "audit"]);
+    let message = panic_of(|| recorder.assert_nothing_lost());
+    assert!(message.contains("wait_idle"), "{message}");
+
+    drop(response);
+    deferred.wait_idle().await;
+    assert_eq!(recorder.unfinished(), [""; 0]);
+    recorder.assert_nothing_lost();
+    recorder.assert_nothing_failed();
+}
