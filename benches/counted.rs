@@ -1,0 +1,202 @@
+//! Instructions, allocations and bytes per request, counted by valgrind: the same on every run.
+//!
+//! Each scenario runs in a process of its own, this very binary, twice: once for its warm-up and
+//! once for that and some more requests. The difference over those requests is what one of them
+//! costs, without the start of the process. See `benches/README.md`.
+
+use std::{env, fmt, fs, io, path::Path, process::Command, thread};
+
+use crate::scenarios::{SCENARIOS, Scenario};
+
+#[path = "counted/report.rs"]
+mod report;
+#[path = "counted/scenarios.rs"]
+mod scenarios;
+
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline.txt");
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        // Cargo's own, for benches of the standard harness.
+        .filter(|argument| *argument != "--bench")
+        .collect();
+    match arguments[..] {
+        ["--run", name, count] => {
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
+            let scenario = scenario.expect("a scenario of this name");
+            (scenario.run)(count.parse().expect("a count"));
+        }
+        [] => println!("{}", report::table(&count_all())),
+        ["--save"] => {
+            let counted = count_all();
+            println!("{}", report::table(&counted));
+            fs::write(BASELINE, report::baseline(&counted)).expect("the baseline can be written");
+            println!("written to {BASELINE}");
+        }
+        ["--check"] => {
+            let baseline = fs::read_to_string(BASELINE).expect("there is a baseline");
+            let counted = count_all();
+            println!("{}", report::table(&counted));
+            let complaints = report::check(&counted, &baseline);
+            for complaint in &complaints {
+                println!("FAILED: {complaint}");
+            }
+            if !complaints.is_empty() {
+                std::process::exit(1);
+            }
+            println!("no figure has grown by more than 5 %, and no target is missed");
+        }
+        _ => {
+            eprintln!("usage: cargo bench --bench counted [-- --check | --save]");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// What one request of a scenario costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    instructions: f64,
+    allocations: f64,
+}
+
+/// All figures of one run, on one compiler.
+struct Counted {
+    compiler: String,
+    costs: Vec<(&'static str, Cost)>,
+    bytes_per_pending_callback: f64,
+}
+
+impl Counted {
+    fn cost(&self, name: &str) -> Cost {
+        let found = self.costs.iter().find(|(known, _)| *known == name);
+        found.expect("every scenario was counted").1
+    }
+}
+
+/// Two at a time: what else the machine does changes nothing in what is counted.
+fn count_all() -> Counted {
+    let (even, odd): (Vec<_>, Vec<_>) = SCENARIOS
+        .iter()
+        .filter(|scenario| scenario.requests > 0)
+        .enumerate()
+        .partition(|(index, _)| index % 2 == 0);
+    let count = |half: Vec<(usize, &'static Scenario)>| {
+        half.into_iter()
+            .map(|(index, scenario)| (index, (scenario.name, cost(scenario))))
+            .collect::<Vec<_>>()
+    };
+    let other_half = thread::spawn(move || count(odd));
+    let mut costs = count(even);
+    costs.extend(other_half.join().expect("the other half is counted too"));
+    costs.sort_by_key(|(index, _)| *index);
+    Counted {
+        compiler: compiler(),
+        costs: costs.into_iter().map(|(_, cost)| cost).collect(),
+        bytes_per_pending_callback: bytes_per_pending_callback(),
+    }
+}
+
+fn cost(scenario: &Scenario) -> Cost {
+    let Scenario {
+        name,
+        warm_up,
+        requests,
+        ..
+    } = *scenario;
+    let per_request = |tool: Tool, unit: &str| {
+        let start = valgrind(tool, name, warm_up).figure(unit);
+        let end = valgrind(tool, name, warm_up + requests).figure(unit);
+        (end - start) as f64 / f64::from(requests)
+    };
+    Cost {
+        instructions: per_request(Tool::Callgrind, "Collected"),
+        allocations: per_request(Tool::Dhat, "Total"),
+    }
+}
+
+fn bytes_per_pending_callback() -> f64 {
+    const CALLBACKS: u32 = 10_000;
+    let peak = |callbacks| valgrind(Tool::Dhat, scenarios::PENDING, callbacks).figure("t-gmax");
+    (peak(CALLBACKS) - peak(0)) as f64 / f64::from(CALLBACKS)
+}
+
+fn compiler() -> String {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("--version").output();
+    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!(
+        "{} {}",
+        version.unwrap_or_else(|_| "unknown rustc".into()),
+        env::consts::ARCH
+    )
+}
+
+#[derive(Clone, Copy)]
+enum Tool {
+    /// Counts instructions.
+    Callgrind,
+    /// Counts allocations. It stands in for the allocator, so a counter in the binary, which
+    /// would cost instructions, is not needed.
+    Dhat,
+}
+
+/// What valgrind said of a run.
+struct Summary(String);
+
+impl Summary {
+    /// The last number of the line that begins with this label: of bytes and blocks, the blocks,
+    /// and of the peak, the bytes.
+    fn figure(&self, label: &str) -> i64 {
+        let line = self
+            .0
+            .lines()
+            .find(|line| line.contains(label))
+            .unwrap_or_else(|| panic!("no `{label}` in {self}"));
+        let (_, figures) = line.split_once(": ").expect("a label and its figures");
+        let mut numbers = figures
+            .split_whitespace()
+            .filter_map(|word| word.replace(',', "").parse().ok());
+        let number = if label == "t-gmax" {
+            numbers.next()
+        } else {
+            numbers.next_back()
+        };
+        number.unwrap_or_else(|| panic!("no number in `{line}`"))
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn valgrind(tool: Tool, scenario: &str, count: u32) -> Summary {
+    let nowhere = Path::new("/dev/null").display();
+    let tool = match tool {
+        Tool::Callgrind => [
+            "--tool=callgrind".to_owned(),
+            format!("--callgrind-out-file={nowhere}"),
+        ],
+        Tool::Dhat => [
+            "--tool=dhat".to_owned(),
+            format!("--dhat-out-file={nowhere}"),
+        ],
+    };
+    let output = Command::new("valgrind")
+        .args(tool)
+        .arg(env::current_exe().expect("this binary has a path"))
+        .args(["--run", scenario, &count.to_string()])
+        .output();
+    let output = output.unwrap_or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => panic!("valgrind is not installed"),
+        _ => panic!("valgrind: {error}"),
+    });
+    let summary = Summary(String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success(), "{scenario} failed: {summary}");
+    summary
+}

@@ -1,0 +1,227 @@
+//! The figures as a table, as a file, and against what they should be.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use crate::Counted;
+
+/// How much a figure may grow.
+const GROWTH: f64 = 1.05;
+
+/// So many instructions come and go with the clock (the `date` header changes once a second) and
+/// with the processor for which the C library picks its `memcpy`.
+const NOISE: f64 = 20.0;
+
+/// One promise: a figure, and what it should be at most.
+struct Target {
+    name: &'static str,
+    figure: f64,
+    at_most: f64,
+    is_reached: bool,
+}
+
+fn targets(counted: &Counted) -> Vec<Target> {
+    let target = |name, figure: f64, at_most| Target {
+        name,
+        figure,
+        at_most,
+        is_reached: figure <= at_most,
+    };
+    let nothing = counted.cost("DeferLayer, nothing deferred");
+    let no_op = counted.cost("no-op layer");
+    let one = counted.cost("DeferLayer, 1 callback");
+    let spawn = counted.cost("spawn");
+    let per_callback = |name, callbacks: f64| {
+        (counted.cost(name).instructions - nothing.instructions) / callbacks
+    };
+    vec![
+        target(
+            "nothing deferred, above a no-op layer: instructions",
+            nothing.instructions - no_op.instructions,
+            900.0,
+        ),
+        target(
+            "nothing deferred, above a no-op layer: allocations",
+            nothing.allocations - no_op.allocations,
+            3.0,
+        ),
+        target(
+            "one callback, above spawn: instructions",
+            one.instructions - spawn.instructions,
+            2_000.0,
+        ),
+        target(
+            "one callback, above spawn: allocations",
+            one.allocations - spawn.allocations,
+            4.0,
+        ),
+        target(
+            "cost per callback, at 10,000 over at 10",
+            per_callback("DeferLayer, 10000 callbacks", 10_000.0)
+                / per_callback("DeferLayer, 10 callbacks", 10.0),
+            1.2,
+        ),
+        target(
+            "bytes per pending callback",
+            counted.bytes_per_pending_callback,
+            256.0,
+        ),
+    ]
+}
+
+/// Figures for reading, beside the targets.
+fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
+    let difference = |label, of: &str, above: &str| {
+        let (of, above) = (counted.cost(of), counted.cost(above));
+        (
+            label,
+            of.instructions - above.instructions,
+            of.allocations - above.allocations,
+        )
+    };
+    vec![
+        difference("a no-op layer, above bare axum", "no-op layer", "bare axum"),
+        difference("TraceLayer, above a no-op layer", "TraceLayer", "no-op layer"),
+        difference("spawn, above bare axum", "spawn", "bare axum"),
+        difference(
+            "nothing deferred, above a no-op layer",
+            "DeferLayer, nothing deferred",
+            "no-op layer",
+        ),
+        difference(
+            "one callback, above nothing deferred",
+            "DeferLayer, 1 callback",
+            "DeferLayer, nothing deferred",
+        ),
+        difference("one callback, above spawn", "DeferLayer, 1 callback", "spawn"),
+        difference(
+            "one callback, above spawn under a no-op layer",
+            "DeferLayer, 1 callback",
+            "spawn under no-op layer",
+        ),
+        difference(
+            "axum_defer::serve above axum::serve, bare",
+            "axum_defer::serve, bare",
+            "axum::serve, bare",
+        ),
+        difference(
+            "axum_defer::serve above axum::serve, nothing deferred",
+            "axum_defer::serve, nothing deferred",
+            "axum::serve, nothing deferred",
+        ),
+        difference(
+            "axum_defer::serve above axum::serve, 1 callback",
+            "axum_defer::serve, 1 callback",
+            "axum::serve, 1 callback",
+        ),
+    ]
+}
+
+pub(crate) fn table(counted: &Counted) -> String {
+    let mut table = format!(
+        "{}\n\n{:<54} {:>12} {:>12}\n",
+        counted.compiler, "per request", "instructions", "allocations"
+    );
+    let line = |table: &mut String, name: &str, instructions: f64, allocations: f64| {
+        let _ = writeln!(table, "{name:<54} {instructions:>12.0} {allocations:>12.1}");
+    };
+    for (name, cost) in &counted.costs {
+        line(&mut table, name, cost.instructions, cost.allocations);
+    }
+    let _ = writeln!(table);
+    for (name, instructions, allocations) in differences(counted) {
+        line(&mut table, name, instructions, allocations);
+    }
+    let _ = writeln!(table, "\n{:<54} {:>12} {:>12}", "", "measured", "to reach");
+    for target in targets(counted) {
+        let _ = writeln!(
+            table,
+            "{:<54} {:>12} {:>12} {}",
+            target.name,
+            shown(target.figure),
+            shown(target.at_most),
+            if target.is_reached { "reached" } else { "MISSED" }
+        );
+    }
+    table
+}
+
+fn shown(figure: f64) -> String {
+    if figure < 10.0 {
+        format!("{figure:.2}")
+    } else {
+        format!("{figure:.0}")
+    }
+}
+
+/// Every guarded figure by name: what is kept in the file.
+fn figures(counted: &Counted) -> Vec<(String, f64)> {
+    let mut figures = Vec::new();
+    for (name, cost) in &counted.costs {
+        figures.push((format!("{name}: instructions"), cost.instructions));
+        figures.push((format!("{name}: allocations"), cost.allocations));
+    }
+    for (name, instructions, allocations) in differences(counted) {
+        figures.push((format!("{name}: instructions"), instructions));
+        figures.push((format!("{name}: allocations"), allocations));
+    }
+    for target in targets(counted) {
+        figures.push((format!("target: {}", target.name), target.figure));
+    }
+    figures
+}
+
+pub(crate) fn baseline(counted: &Counted) -> String {
+    let mut baseline = format!("compiler = {}\n", counted.compiler);
+    for (name, figure) in figures(counted) {
+        let _ = writeln!(baseline, "{name} = {figure:.2}");
+    }
+    baseline
+}
+
+/// What has become worse than the file says, in words.
+pub(crate) fn check(counted: &Counted, baseline: &str) -> Vec<String> {
+    let known: HashMap<&str, &str> = baseline
+        .lines()
+        .filter_map(|line| line.rsplit_once(" = "))
+        .collect();
+    let before = |name: &str| known.get(name)?.parse::<f64>().ok();
+    let same_compiler = known.get("compiler") == Some(&counted.compiler.as_str());
+    let mut complaints = Vec::new();
+    for (name, figure) in figures(counted) {
+        let Some(before) = before(&name) else {
+            complaints.push(format!("`{name}` is not in the file: run with --save"));
+            continue;
+        };
+        let limit = if !name.ends_with("instructions") {
+            before * GROWTH
+        } else if same_compiler {
+            before * GROWTH + NOISE
+        } else {
+            // Another compiler makes other code of axum too: measure by that.
+            let yardstick = if name.contains("::serve") {
+                "axum::serve, bare"
+            } else {
+                "bare axum"
+            };
+            let then = known.get(format!("{yardstick}: instructions").as_str());
+            let then = then.and_then(|figure| figure.parse::<f64>().ok());
+            let scale = counted.cost(yardstick).instructions / then.unwrap_or(f64::NAN);
+            before * scale * GROWTH + NOISE
+        };
+        // A limit that is no number is passed by nothing.
+        if !(figure <= limit) {
+            complaints.push(format!("{name}: {before:.2} before, {figure:.2} now"));
+        }
+    }
+    for target in targets(counted) {
+        let was_reached = before(&format!("target: {}", target.name))
+            .is_none_or(|figure| figure <= target.at_most);
+        if was_reached && !target.is_reached {
+            complaints.push(format!(
+                "{}: {:.2}, to reach at most {}",
+                target.name, target.figure, target.at_most
+            ));
+        }
+    }
+    complaints
+}

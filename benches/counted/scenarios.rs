@@ -1,0 +1,339 @@
+//! What is counted: the same small app, with what a user would put around it.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    hint::black_box,
+    pin::{Pin, pin},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
+use axum_defer::{DeferLayer, defer};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    runtime::Runtime,
+};
+use tower::{Layer, Service, ServiceExt};
+
+/// One thing to count, and how often.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) warm_up: u32,
+    /// 0 for what is not counted per request.
+    pub(crate) requests: u32,
+    /// Serves this many requests.
+    pub(crate) run: fn(u32),
+}
+
+pub(crate) const PENDING: &str = "pending";
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    small("bare axum", |requests| serve(app(respond), requests, 0)),
+    small("no-op layer", |requests| {
+        serve(app(respond).layer(NoOpLayer), requests, 0);
+    }),
+    small("TraceLayer", |requests| {
+        let layer = tower_http::trace::TraceLayer::new_for_http();
+        serve(app(respond).layer(layer), requests, 0);
+    }),
+    small("spawn", |requests| serve(app(spawn), requests, 1)),
+    small("spawn under no-op layer", |requests| {
+        serve(app(spawn).layer(NoOpLayer), requests, 1);
+    }),
+    small("DeferLayer, nothing deferred", |requests| {
+        serve(app(respond).layer(DeferLayer::new()), requests, 0);
+    }),
+    small("DeferLayer, 1 callback", |requests| {
+        serve(app(defers::<1>).layer(DeferLayer::new()), requests, 1);
+    }),
+    small("DeferLayer, 10 callbacks", |requests| {
+        serve(app(defers::<10>).layer(DeferLayer::new()), requests, 10);
+    }),
+    Scenario {
+        name: "DeferLayer, 1000 callbacks",
+        warm_up: 5,
+        requests: 10,
+        run: |requests| {
+            serve(
+                app(defers::<1_000>).layer(DeferLayer::new()),
+                requests,
+                1_000,
+            );
+        },
+    },
+    Scenario {
+        name: "DeferLayer, 10000 callbacks",
+        warm_up: 2,
+        requests: 2,
+        run: |requests| {
+            serve(
+                app(defers::<10_000>).layer(DeferLayer::new()),
+                requests,
+                10_000,
+            );
+        },
+    },
+    small("axum::serve, bare", |requests| {
+        over_http(requests, 0, |listener| {
+            axum::serve(listener, app(respond)).into_future()
+        });
+    }),
+    small("axum_defer::serve, bare", |requests| {
+        over_http(requests, 0, |listener| {
+            axum_defer::serve(listener, app(respond)).into_future()
+        });
+    }),
+    small("axum::serve, nothing deferred", |requests| {
+        over_http(requests, 0, |listener| {
+            axum::serve(listener, app(respond).layer(DeferLayer::new())).into_future()
+        });
+    }),
+    small("axum_defer::serve, nothing deferred", |requests| {
+        over_http(requests, 0, |listener| {
+            axum_defer::serve(listener, app(respond).layer(DeferLayer::new())).into_future()
+        });
+    }),
+    small("axum::serve, spawn", |requests| {
+        over_http(requests, 1, |listener| {
+            axum::serve(listener, app(spawn)).into_future()
+        });
+    }),
+    small("axum::serve, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            axum::serve(listener, app(defers::<1>).layer(DeferLayer::new())).into_future()
+        });
+    }),
+    small("axum_defer::serve, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            axum_defer::serve(listener, app(defers::<1>).layer(DeferLayer::new())).into_future()
+        });
+    }),
+    Scenario {
+        name: PENDING,
+        warm_up: 0,
+        requests: 0,
+        run: pend,
+    },
+];
+
+const fn small(name: &'static str, run: fn(u32)) -> Scenario {
+    Scenario {
+        name,
+        warm_up: 100,
+        requests: 400,
+        run,
+    }
+}
+
+fn app<H, T>(handler: H) -> Router
+where
+    H: axum::handler::Handler<T, ()>,
+    T: 'static,
+{
+    Router::new().route("/", get(handler))
+}
+
+async fn respond() -> &'static str {
+    "hello"
+}
+
+async fn spawn() -> &'static str {
+    drop(tokio::spawn(work()));
+    "hello"
+}
+
+async fn defers<const COUNT: u32>() -> &'static str {
+    for _ in 0..COUNT {
+        defer(work());
+    }
+    "hello"
+}
+
+static DONE: AtomicU64 = AtomicU64::new(0);
+
+/// The work that is put off, a future of 32 bytes.
+fn work() -> impl Future<Output = ()> + Send + 'static {
+    let captured = black_box([1_u64; 3]);
+    let work = async move {
+        DONE.fetch_add(black_box(captured)[0], Relaxed);
+    };
+    assert_eq!(size_of_val(&work), 32);
+    work
+}
+
+/// Without a time driver: its work would depend on the clock.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime without drivers")
+}
+
+/// Serves requests as hyper does, without its reading and writing.
+fn serve(app: Router, requests: u32, callbacks: u64) {
+    runtime().block_on(async {
+        for _ in 0..requests {
+            let request = Request::new(Body::empty());
+            let response = app.clone().oneshot(request).await;
+            let Ok(response) = response;
+            consume(response).await;
+            // Whatever was spawned runs now.
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(DONE.load(Relaxed), u64::from(requests) * callbacks);
+}
+
+/// What hyper asks of a small body over HTTP/1.1, in hyper's order.
+async fn consume(response: Response) {
+    let (_, body) = response.into_parts();
+    let mut body = pin!(body);
+    assert!(!http_body::Body::is_end_stream(&*body));
+    black_box(http_body::Body::size_hint(&*body));
+    let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
+    assert!(http_body::Body::is_end_stream(&*body));
+    drop(black_box(frame));
+}
+
+/// Serves requests on one keep-alive connection in memory.
+fn over_http<F, S>(requests: u32, callbacks: u64, serve: F)
+where
+    F: FnOnce(OneConnection) -> S,
+    S: Future + Send + 'static,
+    S::Output: Send,
+{
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    runtime().block_on(async {
+        let (mut client, server) = tokio::io::duplex(16 * 1024);
+        let server = tokio::spawn(serve(OneConnection(Some(server))));
+        let mut response = [0; 1024];
+        for _ in 0..requests {
+            client.write_all(REQUEST).await.expect("the server reads");
+            let mut length = 0;
+            while !response[..length].ends_with(b"hello") {
+                let read = client.read(&mut response[length..]).await;
+                length += read.expect("the server writes");
+            }
+            assert!(response.starts_with(b"HTTP/1.1 200"));
+            tokio::task::yield_now().await;
+        }
+        server.abort();
+    });
+    assert_eq!(DONE.load(Relaxed), u64::from(requests) * callbacks);
+}
+
+/// Accepts one connection and no more.
+struct OneConnection(Option<DuplexStream>);
+
+impl axum::serve::Listener for OneConnection {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.take() {
+            Some(io) => (io, ()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lets so many callbacks of one request wait.
+fn pend(callbacks: u32) {
+    let app = app(move || async move {
+        for _ in 0..callbacks {
+            defer(work());
+        }
+        "hello"
+    });
+    serve(app.layer(DeferLayer::new()), 1, u64::from(callbacks));
+}
+
+/// Does nothing, in the shape in which all layers do that look at the response body: axum boxes
+/// what they make of it.
+#[derive(Clone)]
+struct NoOpLayer;
+
+impl<S> Layer<S> for NoOpLayer {
+    type Service = NoOp<S>;
+
+    fn layer(&self, inner: S) -> NoOp<S> {
+        NoOp { inner }
+    }
+}
+
+#[derive(Clone)]
+struct NoOp<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for NoOp<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response<NoOpBody>;
+    type Error = Infallible;
+    type Future = NoOpFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        NoOpFuture {
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    struct NoOpFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> Future for NoOpFuture<F>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
+    type Output = Result<Response<NoOpBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(response) = ready!(self.project().inner.poll(cx));
+        Poll::Ready(Ok(response.map(|inner| NoOpBody { inner })))
+    }
+}
+
+pin_project! {
+    struct NoOpBody {
+        #[pin]
+        inner: Body,
+    }
+}
+
+impl http_body::Body for NoOpBody {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, axum::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
