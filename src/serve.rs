@@ -383,7 +383,7 @@ impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, L>> for Socket
 
 /// An app that serves every connection alike, as `axum::serve` takes it.
 macro_rules! serves_every_connection {
-    ($([$($generics:tt)*] $app:ty;)*) => {$(
+    ($([$($generics:tt)*] $app:ty, $ready:expr;)*) => {$(
         impl<$($generics)* L: Listener> Service<IncomingStream<'_, L>> for $app {
             type Response = Self;
             type Error = Infallible;
@@ -394,14 +394,16 @@ macro_rules! serves_every_connection {
             }
 
             fn call(&mut self, _: IncomingStream<'_, L>) -> Self::Future {
-                ready(Ok(self.clone()))
+                let app = self.clone();
+                ready(Ok($ready(app)))
             }
         }
     )*};
 }
 
 serves_every_connection! {
-    [] Router<()>;
-    [] MethodRouter<()>;
-    [H: Clone, T, S: Clone,] HandlerService<H, T, S>;
+    // With its state, a router makes services of its handlers now, and not for each request.
+    [] Router<()>, |app: Router<()>| app.with_state(());
+    [] MethodRouter<()>, |app: MethodRouter<()>| app.with_state(());
+    [H: Clone, T, S: Clone,] HandlerService<H, T, S>, std::convert::identity;
 }
