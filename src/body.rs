@@ -161,14 +161,13 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            return match &watch.decided_early {
-                Some(scope) => current::enter(scope, || this.inner.poll_frame(cx)),
-                None => this.inner.poll_frame(cx),
-            };
+            let _entered = watch.decided_early.as_ref().map(current::enter);
+            return this.inner.poll_frame(cx);
         };
-        let polled = ready!(current::enter(completer.scope(), || {
-            this.inner.as_mut().poll_frame(cx)
-        }));
+        let polled = {
+            let _entered = current::enter(completer.scope());
+            ready!(this.inner.as_mut().poll_frame(cx))
+        };
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -1,28 +1,57 @@
 //! The scope that the running code belongs to.
 
-use std::sync::Arc;
+use std::{cell::Cell, marker::PhantomData, sync::Arc};
 
 use crate::scope::Scope;
 
-tokio::task_local! {
-    static CURRENT: Arc<Scope>;
+thread_local! {
+    static CURRENT: Cell<Option<Arc<Scope>>> = const { Cell::new(None) };
 }
 
-/// Runs `code` inside the scope.
-pub(crate) fn enter<T>(scope: &Arc<Scope>, code: impl FnOnce() -> T) -> T {
-    CURRENT.sync_scope(scope.clone(), code)
+/// Code belongs to the scope until the guard is dropped; then to the one that it belonged to
+/// before.
+///
+/// A guard rather than a closure: requests and responses would be moved through the closure.
+#[must_use = "code belongs to the scope while the guard lives"]
+pub(crate) struct Entered {
+    outer: Option<Arc<Scope>>,
+    /// It must be dropped on the thread on which it was made.
+    not_send: PhantomData<*const ()>,
+}
+
+pub(crate) fn enter(scope: &Arc<Scope>) -> Entered {
+    Entered {
+        outer: replace(Some(scope.clone())),
+        not_send: PhantomData,
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        replace(self.outer.take());
+    }
 }
 
 /// The scope that this code runs in.
 pub(crate) fn get() -> Option<Arc<Scope>> {
-    CURRENT.try_get().ok()
+    let scope = replace(None)?;
+    replace(Some(scope.clone()));
+    Some(scope)
 }
 
 /// Carries the current scope into a closure that runs on another thread.
 pub(crate) fn carry<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let scope = get();
-    move || match scope {
-        Some(scope) => CURRENT.sync_scope(scope, closure),
-        None => closure(),
+    move || {
+        let _entered = scope.as_ref().map(enter);
+        closure()
     }
+}
+
+/// A thread that is about to end has no scope any more.
+fn replace(scope: Option<Arc<Scope>>) -> Option<Arc<Scope>> {
+    CURRENT
+        .try_with(|current| current.replace(scope))
+        .ok()
+        .flatten()
 }

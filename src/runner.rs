@@ -151,7 +151,8 @@ async fn run(scope: &Arc<Scope>, completion: Completion, entry: BoxEntry) {
 
 /// What a callback captured may defer something when it is dropped, as its code may.
 fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
-    let _ = isolate(|| current::enter(scope, || drop(entry)));
+    let _entered = current::enter(scope);
+    drop_isolated(entry);
 }
 
 /// A callback whose turn it is. It leaves by exactly one of the exits; dropped before that, it
@@ -271,10 +272,9 @@ impl Future for Turn<'_> {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
-            let _entered = entry.header.span.clone().entered();
-            current::enter(this.scope, || {
-                isolate(|| entry.as_mut().poll_run(cx, completion))
-            })
+            let _span = entry.header.span.clone().entered();
+            let _entered = current::enter(this.scope);
+            isolate(|| entry.as_mut().poll_run(cx, completion))
         };
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,

@@ -110,7 +110,10 @@ where
             version: request.version(),
         };
         let completer = Completer::new(scope);
-        let inner = current::enter(completer.scope(), || self.inner.call(request));
+        let inner = {
+            let _entered = current::enter(completer.scope());
+            self.inner.call(request)
+        };
         ResponseFuture {
             inner,
             unanswered: Some((completer, head)),
@@ -180,13 +183,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Some((completer, _)) = this.unanswered {
-            let polled = current::enter(completer.scope(), || {
+            let polled = {
+                let _entered = current::enter(completer.scope());
                 if *this.runs_inline {
                     catch_unwind(AssertUnwindSafe(|| this.inner.poll(cx)))
                 } else {
                     Ok(this.inner.poll(cx))
                 }
-            });
+            };
             let answer = match polled {
                 Ok(polled) => Ok(ready!(polled)),
                 Err(panic) => Err(panic),

@@ -53,7 +53,11 @@ where
     let mut completer = Completer::new(Scope::open(options, None));
     let output = {
         let mut future = pin!(future);
-        poll_fn(|cx| current::enter(completer.scope(), || future.as_mut().poll(cx))).await
+        poll_fn(|cx| {
+            let _entered = current::enter(completer.scope());
+            future.as_mut().poll(cx)
+        })
+        .await
     };
     completer.verdict.success = output.is_success();
     completer.verdict.delivery = Delivery::Sent;

@@ -174,6 +174,8 @@ fn runtime() -> Runtime {
 
 /// Serves requests as hyper does, without its reading and writing.
 fn serve(app: Router, requests: u32, callbacks: u64) {
+    // As `axum::serve` does: without it, handlers are made into services anew for each request.
+    let app = app.with_state(());
     runtime().block_on(async {
         for _ in 0..requests {
             let request = Request::new(Body::empty());
