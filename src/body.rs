@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{HeaderMap, Method, Response, Version};
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
@@ -17,7 +17,7 @@ use crate::{
     completer::Completer,
     completion::Delivery,
     current,
-    end_of_body::{EndOfBody, Progress},
+    end_of_body::{EndOfBody, Exchange, Progress},
     scope::Scope,
 };
 
@@ -89,8 +89,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
     /// Wraps the body of a response, and classifies it as far as its head tells.
     pub(crate) fn wrap<C>(
         response: Response<B>,
-        method: &Method,
-        version: Version,
+        exchange: Exchange,
         classifier: C,
         mut completer: Completer,
     ) -> Response<Self>
@@ -111,7 +110,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
                 Some(classify_eos)
             }
         };
-        let end = EndOfBody::of(method, version, &response);
+        let end = EndOfBody::of(exchange, &response);
         let is_over_already = end.is_over_already(response.body());
         response.map(|inner| Self {
             watch: Watch {

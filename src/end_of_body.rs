@@ -1,7 +1,34 @@
 //! When a response body is over, seen from the outside of the server that polls it.
 
-use http::{HeaderMap, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame};
+
+/// What a request says of the body of its response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange {
+    is_head: bool,
+    is_connect: bool,
+    /// HTTP/2, where responses share a connection.
+    pub(crate) is_multiplexed: bool,
+}
+
+impl Exchange {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            is_head: *request.method() == Method::HEAD,
+            is_connect: *request.method() == Method::CONNECT,
+            is_multiplexed: request.version() >= Version::HTTP_2,
+        }
+    }
+
+    fn is_bodiless(self, status: StatusCode) -> bool {
+        self.is_head
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || (self.is_connect && status.is_success())
+    }
+}
 
 /// Follows one response body to its end.
 ///
@@ -28,8 +55,8 @@ pub(crate) enum Progress {
 }
 
 impl EndOfBody {
-    pub(crate) fn of<B: Body>(method: &Method, version: Version, response: &Response<B>) -> Self {
-        let bodiless = is_bodiless(method, response.status());
+    pub(crate) fn of<B: Body>(exchange: Exchange, response: &Response<B>) -> Self {
+        let bodiless = exchange.is_bodiless(response.status());
         let remaining = if bodiless {
             None
         } else {
@@ -40,7 +67,7 @@ impl EndOfBody {
         Self {
             bodiless,
             remaining,
-            ends_at_length: version < Version::HTTP_2,
+            ends_at_length: !exchange.is_multiplexed,
         }
     }
 
@@ -84,14 +111,6 @@ impl EndOfBody {
             _ => Progress::Over,
         }
     }
-}
-
-fn is_bodiless(method: &Method, status: StatusCode) -> bool {
-    *method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
-        || (*method == Method::CONNECT && status.is_success())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response, Version};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_http::classify::MakeClassifier;
@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     admission::Admission, body::ResponseBody, collection::DeferredCallbackCollection,
-    completer::Completer, current, options::Options, scope::Scope,
+    completer::Completer, current, end_of_body::Exchange, options::Options, scope::Scope,
     sent::transmission::Transmission,
 };
 
@@ -106,8 +106,7 @@ where
             .insert(DeferredCallbackCollection::new(scope.clone()));
         let head = RequestHead {
             classifier: self.make_classifier.make_classifier(&request),
-            method: request.method().clone(),
-            version: request.version(),
+            exchange: Exchange::of(&request),
         };
         let completer = Completer::new(scope);
         let inner = {
@@ -127,8 +126,7 @@ where
 /// What the response is judged by.
 struct RequestHead<C> {
     classifier: C,
-    method: Method,
-    version: Version,
+    exchange: Exchange,
 }
 
 pin_project! {
@@ -203,8 +201,7 @@ where
                 Ok(Ok(response)) => {
                     let mut response = ResponseBody::wrap(
                         response,
-                        &head.method,
-                        head.version,
+                        head.exchange,
                         head.classifier,
                         completer,
                     );

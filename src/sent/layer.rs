@@ -8,14 +8,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response, Version};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{body::SentBody, connection::Connection, transmission::Transmission};
-use crate::end_of_body::EndOfBody;
+use crate::end_of_body::{EndOfBody, Exchange};
 
 /// Ties the responses of one connection to its [`SentIo`](super::SentIo).
 ///
@@ -81,14 +81,12 @@ where
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let transmission = Transmission::new(self.connection.clone());
         request.extensions_mut().insert(transmission.clone());
-        let method = request.method().clone();
-        let version = request.version();
+        let exchange = Exchange::of(&request);
         let unanswered = Unanswered(Some(transmission));
         SentFuture {
             inner: self.inner.call(request),
             unanswered,
-            method,
-            version,
+            exchange,
         }
     }
 }
@@ -100,8 +98,7 @@ pin_project! {
         unanswered: Unanswered,
         #[pin]
         inner: F,
-        method: Method,
-        version: Version,
+        exchange: Exchange,
     }
 }
 
@@ -131,8 +128,8 @@ where
             .0
             .take()
             .expect("futures are not polled after they are ready");
-        let end = EndOfBody::of(this.method, *this.version, &response);
-        let multiplexed = *this.version >= Version::HTTP_2;
+        let end = EndOfBody::of(*this.exchange, &response);
+        let multiplexed = this.exchange.is_multiplexed;
         Poll::Ready(Ok(
             response.map(|body| SentBody::new(body, end, multiplexed, transmission))
         ))
