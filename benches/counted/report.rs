@@ -80,6 +80,11 @@ fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
     };
     vec![
         difference("a no-op layer, above bare axum", "no-op layer", "bare axum"),
+        difference(
+            "an extension, above a no-op layer",
+            "no-op layer with an extension",
+            "no-op layer",
+        ),
         difference("TraceLayer, above a no-op layer", "TraceLayer", "no-op layer"),
         difference("spawn, above bare axum", "spawn", "bare axum"),
         difference(

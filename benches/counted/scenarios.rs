@@ -5,7 +5,10 @@ use std::{
     future::Future,
     hint::black_box,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -34,7 +37,10 @@ pub(crate) const PENDING: &str = "pending";
 pub(crate) const SCENARIOS: &[Scenario] = &[
     small("bare axum", |requests| serve(app(respond), requests, 0)),
     small("no-op layer", |requests| {
-        serve(app(respond).layer(NoOpLayer), requests, 0);
+        serve(app(respond).layer(NoOpLayer::<false>), requests, 0);
+    }),
+    small("no-op layer with an extension", |requests| {
+        serve(app(respond).layer(NoOpLayer::<true>), requests, 0);
     }),
     small("TraceLayer", |requests| {
         let layer = tower_http::trace::TraceLayer::new_for_http();
@@ -42,7 +48,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     small("spawn", |requests| serve(app(spawn), requests, 1)),
     small("spawn under no-op layer", |requests| {
-        serve(app(spawn).layer(NoOpLayer), requests, 1);
+        serve(app(spawn).layer(NoOpLayer::<false>), requests, 1);
     }),
     small("DeferLayer, nothing deferred", |requests| {
         serve(app(respond).layer(DeferLayer::new()), requests, 0);
@@ -258,24 +264,25 @@ fn pend(callbacks: u32) {
 }
 
 /// Does nothing, in the shape in which all layers do that look at the response body: axum boxes
-/// what they make of it.
+/// what they make of it. With an extension, it adds one small shared value to each request, and
+/// does nothing with it either.
 #[derive(Clone)]
-struct NoOpLayer;
+struct NoOpLayer<const EXTENSION: bool>;
 
-impl<S> Layer<S> for NoOpLayer {
-    type Service = NoOp<S>;
+impl<const EXTENSION: bool, S> Layer<S> for NoOpLayer<EXTENSION> {
+    type Service = NoOp<EXTENSION, S>;
 
-    fn layer(&self, inner: S) -> NoOp<S> {
+    fn layer(&self, inner: S) -> NoOp<EXTENSION, S> {
         NoOp { inner }
     }
 }
 
 #[derive(Clone)]
-struct NoOp<S> {
+struct NoOp<const EXTENSION: bool, S> {
     inner: S,
 }
 
-impl<S> Service<Request> for NoOp<S>
+impl<const EXTENSION: bool, S> Service<Request> for NoOp<EXTENSION, S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
@@ -287,7 +294,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if EXTENSION {
+            request.extensions_mut().insert(Arc::new(AtomicU64::new(0)));
+        }
         NoOpFuture {
             inner: self.inner.call(request),
         }
