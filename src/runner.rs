@@ -72,18 +72,20 @@ impl Run {
     }
 
     async fn run_to_end(mut self) {
-        let scope = self.scope.clone();
+        let scope = &self.scope;
+        // What few layers ask for is boxed, here and in `Turn::run`: whatever is awaited in place
+        // makes the task of every scope larger, and Tokio moves it several times.
         let _permit = match &scope.options.running {
-            Some(permits) => permits.acquire().await.ok(),
+            Some(permits) => Box::pin(permits.acquire()).await.ok(),
             None => None,
         };
         let Some(completion) = scope.completion() else {
             return;
         };
         if scope.options.concurrent {
-            side_by_side(&scope, completion).await;
+            Box::pin(side_by_side(scope, &completion)).await;
         } else {
-            one_by_one(&scope, completion).await;
+            one_by_one(scope, &completion).await;
         }
         self.unfinished = None;
     }
@@ -99,53 +101,34 @@ impl Drop for Run {
     }
 }
 
-async fn one_by_one(scope: &Arc<Scope>, completion: Completion) {
+async fn one_by_one(scope: &Arc<Scope>, completion: &Completion) {
     while let Some(entry) = scope.next() {
-        run(scope, completion, entry).await;
+        let mut turn = Turn::new(scope, completion, entry);
+        turn.run().await;
     }
 }
 
-async fn side_by_side(scope: &Arc<Scope>, completion: Completion) {
+async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
+    let run = async |entry| {
+        let mut turn = Turn::new(scope, completion, entry);
+        turn.run().await;
+    };
     let mut running = FuturesUnordered::new();
     while let Some(entry) = scope.next() {
-        running.push(run(scope, completion, entry));
+        running.push(run(entry));
         poll_fn(|cx| {
             loop {
                 match running.poll_next_unpin(cx) {
                     Poll::Ready(Some(())) => continue,
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => match scope.next_beside_others(cx) {
-                        Some(entry) => running.push(run(scope, completion, entry)),
+                        Some(entry) => running.push(run(entry)),
                         None => return Poll::Pending,
                     },
                 }
             }
         })
         .await;
-    }
-}
-
-/// One callback, from the verdict to the report.
-async fn run(scope: &Arc<Scope>, completion: Completion, entry: BoxEntry) {
-    let mut turn = Turn::new(scope, completion, entry);
-    if !turn.is_allowed() {
-        return;
-    }
-    turn.start();
-    match turn.timeout() {
-        None => (&mut turn).await,
-        Some(limit) => {
-            // Without a time driver this panics; the callback has failed then, visibly.
-            let timeout = isolate(|| tokio::time::timeout(limit, &mut turn));
-            match timeout {
-                Ok(timeout) => {
-                    if timeout.await.is_err() {
-                        turn.finish(Outcome::TimedOut(limit));
-                    }
-                }
-                Err(message) => turn.finish(Outcome::Panicked(&message)),
-            }
-        }
     }
 }
 
@@ -159,19 +142,44 @@ fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
 /// was lost.
 struct Turn<'a> {
     scope: &'a Arc<Scope>,
-    completion: Completion,
+    completion: &'a Completion,
     entry: Option<BoxEntry>,
     started: Option<(Instant, Duration)>,
 }
 
 impl<'a> Turn<'a> {
-    fn new(scope: &'a Arc<Scope>, completion: Completion, entry: BoxEntry) -> Self {
+    fn new(scope: &'a Arc<Scope>, completion: &'a Completion, entry: BoxEntry) -> Self {
         scope.announce(&entry);
         Self {
             scope,
             completion,
             entry: Some(entry),
             started: None,
+        }
+    }
+
+    /// From the verdict to the report.
+    async fn run(&mut self) {
+        if !self.is_allowed() {
+            return;
+        }
+        self.start();
+        match self.timeout() {
+            None => self.await,
+            Some(limit) => Box::pin(self.run_for(limit)).await,
+        }
+    }
+
+    async fn run_for(&mut self, limit: Duration) {
+        // Without a time driver this panics; the callback has failed then, visibly.
+        let timeout = isolate(|| tokio::time::timeout(limit, &mut *self));
+        match timeout {
+            Ok(timeout) => {
+                if timeout.await.is_err() {
+                    self.finish(Outcome::TimedOut(limit));
+                }
+            }
+            Err(message) => self.finish(Outcome::Panicked(&message)),
         }
     }
 
@@ -183,11 +191,11 @@ impl<'a> Turn<'a> {
         match entry
             .header
             .rule
-            .allows(&self.completion, options.rule.as_ref())
+            .allows(self.completion, options.rule.as_ref())
         {
             Ok(true) => true,
             Ok(false) => {
-                options.observers.skipped(&entry.header, &self.completion);
+                options.observers.skipped(&entry.header, self.completion);
                 self.leave(End::Skipped);
                 false
             }
@@ -267,7 +275,7 @@ impl Future for Turn<'_> {
         let Some(entry) = &mut this.entry else {
             return Poll::Ready(());
         };
-        let completion = &this.completion;
+        let completion = this.completion;
         let polled = {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
