@@ -316,6 +316,10 @@ impl Events {
         in_time(self.0.recv()).await.unwrap()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What has happened by now and was not yet looked at.
     pub(crate) fn so_far(&mut self) -> Vec<(String, What)> {
         std::iter::from_fn(|| self.0.try_recv().ok()).collect()
