@@ -526,4 +526,28 @@ mod grpc {
             assert_eq!(completion.delivery(), Sent);
         }
     }
+
+    #[tokio::test]
+    async fn a_head_response_is_whole_without_trailers() {
+        let (log, mut events) = Log::new();
+        let in_service = log.clone();
+        let service = service_fn(move |_: Request| {
+            defers(&in_service);
+            let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>().fuse());
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let layer = DeferLayer::new_for_grpc().observer(log);
+        let service = layer
+            .layer(service)
+            .map_response(|response| response.map(Body::new));
+        let server = Server::start(service).await;
+        let mut client = server.raw().await;
+        client
+            .send("HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await;
+        assert_eq!(client.response(true).await.unwrap().status, 200);
+        let (ran, completion) = verdict(&mut events).await;
+        assert!(ran);
+        assert_eq!(completion.delivery(), Sent);
+    }
 }

@@ -500,10 +500,12 @@ mod layers {
         let app: Router = Router::new()
             .route(
                 "/",
-                get(async |Extension(callbacks): Extension<DeferredCallbackCollection>| {
-                    callbacks.defer(async {}).name("extracted");
-                    defer(async {}).name("handler");
-                }),
+                get(
+                    async |Extension(callbacks): Extension<DeferredCallbackCollection>| {
+                        callbacks.defer(async {}).name("extracted");
+                        defer(async {}).name("handler");
+                    },
+                ),
             )
             .layer(DeferLayer::new().observer(inner.clone()))
             .layer(MapRequestLayer::new(
