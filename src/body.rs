@@ -74,8 +74,8 @@ impl<E: ClassifyEos> Watch<E> {
 impl<E> Drop for Watch<E> {
     fn drop(&mut self) {
         if let Some(completer) = &mut self.completer {
-            let whole =
-                self.handed_over && self.end.may_be_dropped() && self.classify_eos.is_none();
+            let awaits_trailers = self.classify_eos.is_some();
+            let whole = self.handed_over && self.end.may_be_dropped(awaits_trailers);
             completer.verdict.delivery = if whole {
                 Delivery::Sent
             } else {

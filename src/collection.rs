@@ -147,6 +147,7 @@ fn wrapped(wrap: &Wrap, callback: impl Run + 'static) -> impl Run + 'static {
 ///         deferred.defer(async { /* after the response */ });
 ///     });
 /// }
+/// # #[cfg(feature = "axum")]
 /// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(handler));
 /// ```
 #[derive(Clone)]

@@ -77,8 +77,8 @@ impl EndOfBody {
     }
 
     /// Whether the body may be dropped now without anything missing from the response.
-    pub(crate) fn may_be_dropped(&self) -> bool {
-        self.bodiless || self.remaining == Some(0)
+    pub(crate) fn may_be_dropped(&self, awaits_trailers: bool) -> bool {
+        self.bodiless || (self.remaining == Some(0) && !awaits_trailers)
     }
 
     /// How many bytes of a data frame the server will send: hyper cuts an HTTP/1 body off at the

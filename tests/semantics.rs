@@ -20,7 +20,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -500,10 +500,12 @@ mod layers {
         let app: Router = Router::new()
             .route(
                 "/",
-                get(async |callbacks: DeferredCallbackCollection| {
-                    callbacks.defer(async {}).name("extracted");
-                    defer(async {}).name("handler");
-                }),
+                get(
+                    async |Extension(callbacks): Extension<DeferredCallbackCollection>| {
+                        callbacks.defer(async {}).name("extracted");
+                        defer(async {}).name("handler");
+                    },
+                ),
             )
             .layer(DeferLayer::new().observer(inner.clone()))
             .layer(MapRequestLayer::new(
@@ -1403,6 +1405,7 @@ mod without_a_layer {
         assert_eq!(steps.take(), ["tried"]);
     }
 
+    #[cfg(feature = "axum")]
     #[tokio::test]
     async fn the_extractor_answers_500_and_says_what_is_missing() {
         let routes = || -> Router {

@@ -9,7 +9,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Request, WebSocketUpgrade},
-    http::{HeaderMap, Method, StatusCode, Version, header},
+    http::{Method, StatusCode, Version, header},
     response::{IntoResponse, Redirect, Response, Sse, sse::Event},
     routing::{any, get},
 };
@@ -20,9 +20,10 @@ use axum_defer::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http_body::Frame;
 use http_body_util::{BodyExt, Full};
-use support::{Events, Log, Server, What, frames, in_time, request};
+use support::{
+    Events, Log, Server, What, data, frames, hello_and_then, in_time, request, stream_of, trailers,
+};
 use tokio::sync::Notify;
 use tower::{Layer, ServiceExt, service_fn, util::MapRequestLayer};
 use tower_http::{services::ServeDir, timeout::TimeoutLayer};
@@ -519,36 +520,8 @@ fn bare(path: &str) -> Response {
     Response::builder().status(status).body(body).unwrap()
 }
 
-fn stream_of<const N: usize>(chunks: [&'static str; N]) -> Body {
-    Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
-}
-
-fn data(text: &'static str) -> Result<Frame<Bytes>, io::Error> {
-    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
-}
-
-fn trailers() -> Result<Frame<Bytes>, io::Error> {
-    let mut trailers = HeaderMap::new();
-    trailers.insert("checksum", "42".parse().unwrap());
-    Ok(Frame::trailers(trailers))
-}
-
 fn stalls() -> Body {
     Body::from_stream(stream::iter([Ok::<_, io::Error>("hello")]).chain(stream::pending()))
-}
-
-/// A chunk, and what comes of the body when that has gone out: without the pause, hyper closes
-/// the connection before it flushes.
-fn hello_and_then<T>(end: impl FnOnce() -> T + Send + 'static) -> Body
-where
-    T: IntoIterator<Item = Result<&'static str, io::Error>>,
-    T::IntoIter: Send + 'static,
-{
-    let end = stream::once(async {
-        tokio::task::yield_now().await;
-        stream::iter(end())
-    });
-    Body::from_stream(stream::iter([Ok("hello")]).chain(end.flatten()))
 }
 
 fn body_error() -> Body {

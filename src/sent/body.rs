@@ -109,7 +109,7 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if self.end.may_be_dropped() {
+        if self.end.may_be_dropped(false) {
             self.ended(if self.multiplexed {
                 // h2 has the whole response by now, and may even have written it: the flush that
                 // covers it may be behind us.

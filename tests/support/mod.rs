@@ -8,6 +8,9 @@ use std::{convert::Infallible, future::Future, io, net::SocketAddr, time::Durati
 use axum::{body::Body, extract::Request, response::Response};
 use axum_defer::{CallbackInfo, Completion, DeferObserver, LostReason, defer};
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
 use http_body_util::Full;
 use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -313,6 +316,10 @@ impl Events {
         in_time(self.0.recv()).await.unwrap()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What has happened by now and was not yet looked at.
     pub(crate) fn so_far(&mut self) -> Vec<(String, What)> {
         std::iter::from_fn(|| self.0.try_recv().ok()).collect()
@@ -333,10 +340,36 @@ impl Events {
 /// A body for `Body::new` that yields these frames, then stays pending for ever or ends.
 pub(crate) fn frames<I>(frames: I) -> Body
 where
-    I: IntoIterator<Item = Result<http_body::Frame<Bytes>, io::Error>>,
+    I: IntoIterator<Item = Result<Frame<Bytes>, io::Error>>,
     I::IntoIter: Send + 'static,
 {
-    Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(
-        frames,
-    )))
+    Body::new(http_body_util::StreamBody::new(stream::iter(frames)))
+}
+
+pub(crate) fn data(text: &'static str) -> Result<Frame<Bytes>, io::Error> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+pub(crate) fn trailers() -> Result<Frame<Bytes>, io::Error> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("checksum", HeaderValue::from_static("42"));
+    Ok(Frame::trailers(trailers))
+}
+
+pub(crate) fn stream_of<const N: usize>(chunks: [&'static str; N]) -> Body {
+    Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
+}
+
+/// A chunk, and what comes of the body when that has gone out: without the pause, hyper closes
+/// the connection before it flushes.
+pub(crate) fn hello_and_then<T>(end: impl FnOnce() -> T + Send + 'static) -> Body
+where
+    T: IntoIterator<Item = Result<&'static str, io::Error>>,
+    T::IntoIter: Send + 'static,
+{
+    let end = stream::once(async {
+        tokio::task::yield_now().await;
+        stream::iter(end())
+    });
+    Body::from_stream(stream::iter([Ok("hello")]).chain(end.flatten()))
 }

@@ -1,0 +1,248 @@
+//! When the runtime is gone, or was never there, nothing is lost without a word.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
+use axum_defer::{
+    DeferLayer, DeferredCallbackCollection, LostReason, defer, defer_blocking, scope,
+};
+use futures_util::{FutureExt, StreamExt, stream};
+use support::{Log, Server, What, in_time};
+use tokio::runtime::{Builder, Runtime};
+use tower::{Layer, Service, service_fn};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn lost(name: &str, reason: LostReason) -> (String, What) {
+    (name.to_owned(), What::Lost(reason))
+}
+
+/// A response that has deferred "a" and "b", with its body unread; needs no runtime.
+fn response(layer: &DeferLayer, log: &Log) -> Response {
+    let service = service_fn(async |_: Request| {
+        log.defer("a");
+        log.defer("b").always();
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
+    let answer = layer.layer(service).call(support::get("/")).now_or_never();
+    answer.unwrap().unwrap().map(Body::new)
+}
+
+#[test]
+fn a_response_that_outlives_its_runtime_loses_its_callbacks() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log.clone());
+    let runtime = runtime();
+    let response = {
+        let _entered = runtime.enter();
+        response(&layer, &log)
+    };
+    drop(runtime);
+    assert_eq!(layer.handle().pending(), 2);
+    drop(response);
+    let expected = ["a", "b"].map(|name| lost(name, LostReason::NoRuntime));
+    assert_eq!(events.so_far(), expected);
+    assert_eq!((layer.handle().pending(), layer.handle().running()), (0, 0));
+}
+
+#[test]
+fn without_any_runtime_callbacks_are_lost() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log.clone());
+    drop(response(&layer, &log));
+    let expected = ["a", "b"].map(|name| lost(name, LostReason::NoRuntime));
+    assert_eq!(events.so_far(), expected);
+
+    // Pushed late.
+    let mut kept = None;
+    let service = service_fn(|_: Request| {
+        kept = DeferredCallbackCollection::current();
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty())))
+    });
+    let _ = layer.layer(service).call(support::get("/")).now_or_never();
+    drop(kept.unwrap().defer(async {}).name("late"));
+    // There is no telling its name yet when it is lost: that is given after it was registered.
+    assert_eq!(events.so_far(), [lost("unnamed", LostReason::NoRuntime)]);
+    assert_eq!(layer.handle().pending(), 0);
+}
+
+#[test]
+fn a_body_dropped_on_a_thread_without_a_runtime_runs_its_callbacks_where_defer_was_called() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log.clone());
+    let (deferring, other) = (runtime(), runtime());
+    let response = {
+        let _entered = deferring.enter();
+        response(&layer, &log)
+    };
+    thread::spawn(move || {
+        assert!(tokio::runtime::Handle::try_current().is_err());
+        drop(response);
+    })
+    .join()
+    .unwrap();
+    drop(other);
+    deferring.block_on(in_time(layer.handle().wait_idle()));
+    assert_eq!(events.ran(), ["a", "b"]);
+}
+
+#[test]
+fn a_runtime_that_shuts_down_reports_what_was_running_and_what_was_waiting() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log.clone());
+    let (started, has_started) = mpsc::channel();
+    let app: Router = Router::new()
+        .route(
+            "/",
+            get(async move || {
+                let started = started.clone();
+                defer(async move {
+                    started.send(()).unwrap();
+                    std::future::pending::<()>().await;
+                })
+                .name("running");
+                log.defer("waiting");
+                log.defer("waiting too").always();
+            }),
+        )
+        .layer(layer.clone());
+    let runtime = runtime();
+    runtime.block_on(in_time(async {
+        let server = Server::start(app).await;
+        let mut client = server.raw().await;
+        client.get("/").await;
+        client.response(false).await.unwrap();
+        has_started.recv().unwrap();
+    }));
+    drop(runtime);
+    let expected = [
+        lost("running", LostReason::Interrupted),
+        lost("waiting", LostReason::NoRuntime),
+        lost("waiting too", LostReason::NoRuntime),
+    ];
+    assert_eq!(events.so_far(), expected);
+    assert_eq!((layer.handle().pending(), layer.handle().running()), (0, 0));
+}
+
+#[test]
+fn a_runtime_that_shuts_down_in_mid_body_loses_what_the_open_response_has_deferred() {
+    for flavour in ["current thread", "multi thread"] {
+        let (log, mut events) = Log::new();
+        let layer = DeferLayer::new().observer(log.clone());
+        let app: Router = Router::new()
+            .route(
+                "/",
+                get(async move || {
+                    log.defer("a");
+                    log.defer("b").always();
+                    let hello = stream::iter([Ok::<_, io::Error>("hello")]);
+                    Body::from_stream(hello.chain(stream::pending()))
+                }),
+            )
+            .layer(layer.clone());
+        let runtime = match flavour {
+            "multi thread" => runtime(),
+            _ => Builder::new_current_thread().enable_all().build().unwrap(),
+        };
+        let open = runtime.block_on(in_time(async {
+            let server = Server::start(app).await;
+            let mut client = server.raw().await;
+            client.get("/").await;
+            client.read_until("hello").await;
+            (server, client)
+        }));
+        // The connection, and in it the body, is dropped while no task can be spawned any more.
+        drop(runtime);
+        let expected = ["a", "b"].map(|name| lost(name, LostReason::NoRuntime));
+        assert_eq!(events.so_far(), expected, "{flavour}");
+        assert_eq!(layer.handle().pending(), 0);
+        drop(open);
+    }
+}
+
+#[test]
+fn blocking_work_that_a_shutdown_keeps_from_starting_is_lost() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (occupied, is_occupied) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    runtime.spawn_blocking(move || {
+        occupied.send(()).unwrap();
+        let _ = released.recv();
+    });
+    is_occupied.recv().unwrap();
+    let (queued, is_queued) = mpsc::channel();
+    runtime.spawn(layer.scope(async move {
+        defer(async move { queued.send(()).unwrap() }).name("before");
+        defer_blocking(|| unreachable!("the pool is occupied")).name("queued");
+    }));
+    is_queued.recv().unwrap();
+    runtime.shutdown_background();
+    drop(release);
+    let waiting = Builder::new_current_thread().enable_all().build().unwrap();
+    let (name, what) = waiting.block_on(events.next());
+    assert_eq!(name, "queued");
+    assert!(matches!(what, What::Lost(_)), "{what:?}");
+}
+
+#[test]
+fn a_scope_without_a_runtime_runs_in_place() {
+    let ran = Arc::new(Mutex::new(false));
+    let in_callback = ran.clone();
+    let unit = scope(async {
+        defer(async move { *in_callback.lock().unwrap() = true });
+    });
+    assert!(unit.now_or_never().is_some());
+    assert!(*ran.lock().unwrap());
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn a_lost_callback_is_an_error_event_with_its_name_and_the_reason() {
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let (log, _events) = Log::new();
+    tracing::subscriber::with_default(subscriber, || drop(response(&DeferLayer::new(), &log)));
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, name) in lines.iter().zip(["a", "b"]) {
+        assert!(line.contains("ERROR"), "{line}");
+        assert!(line.contains(&format!("callback=\"{name}\"")), "{line}");
+        assert!(line.contains("there is no runtime to run it on"), "{line}");
+        assert!(line.contains("runtime_gone.rs"), "{line}");
+    }
+}
