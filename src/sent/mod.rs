@@ -72,6 +72,8 @@ mod io;
 mod layer;
 #[cfg(feature = "serve")]
 mod listener;
+#[cfg(all(test, not(axum_defer_loom)))]
+mod tests;
 pub(crate) mod transmission;
 
 #[cfg(feature = "serve")]

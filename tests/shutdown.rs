@@ -1,0 +1,576 @@
+//! The graceful shutdown of `axum_defer::serve`, what `serve` accepts, and `DeferHandle` for
+//! those who keep `axum::serve`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    handler::{Handler, HandlerWithoutStateExt},
+    http::{Request, StatusCode},
+    response::sse::{Event, Sse},
+    routing::get,
+    serve::ListenerExt,
+};
+use axum_defer::{Completion, DeferLayer, Delivery, DrainReport, Level, defer, serve};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_stream::StreamExt;
+
+/// Short, and nothing depends on how long it takes: it is for what never ends.
+const SHORT: Duration = Duration::from_millis(20);
+/// Nothing may need it: with it, a shutdown that waits for the deadline hangs.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Not a measure of anything: a test that hangs has failed.
+async fn within_a_minute<F: Future>(future: F) -> F::Output {
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, future).await.expect("it hangs")
+}
+
+struct Server {
+    address: SocketAddr,
+    shut_down: oneshot::Sender<()>,
+    report: JoinHandle<DrainReport>,
+}
+
+impl Server {
+    async fn start(app: Router, drain: Duration, connections: Option<Duration>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shut_down, signal) = oneshot::channel::<()>();
+        let mut server = serve(listener, app)
+            .with_graceful_shutdown(async move { signal.await.unwrap() })
+            .drain_timeout(drain);
+        if let Some(timeout) = connections {
+            server = server.connection_timeout(timeout);
+        }
+        let report = tokio::spawn(async move { server.await.unwrap() });
+        Self {
+            address,
+            shut_down,
+            report,
+        }
+    }
+
+    async fn http1(&self) -> http1::SendRequest<Empty<Bytes>> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        http1_client(stream).await
+    }
+
+    async fn http2(&self) -> http2::SendRequest<Empty<Bytes>> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    async fn shut_down(self) -> DrainReport {
+        self.shut_down.send(()).unwrap();
+        within_a_minute(self.report).await.unwrap()
+    }
+}
+
+async fn http1_client<S>(stream: S) -> http1::SendRequest<Empty<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn request(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path)
+        .header("host", "a")
+        .body(Empty::new())
+        .unwrap()
+}
+
+fn request_http2(path: &str) -> Request<Empty<Bytes>> {
+    request(&format!("http://a{path}"))
+}
+
+async fn text(response: http::Response<Incoming>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+async fn now() -> &'static str {
+    defer(async {});
+    "hello"
+}
+
+/// Handlers that wait for the test, and defer callbacks of every fate.
+fn waiting_app(
+    entered: mpsc::UnboundedSender<()>,
+    release: Arc<Notify>,
+) -> (Router, axum_defer::DeferHandle) {
+    let layer = DeferLayer::new();
+    let handle = layer.handle();
+    let waits = move |status: StatusCode| {
+        let (entered, release) = (entered.clone(), release.clone());
+        get(move || async move {
+            entered.send(()).unwrap();
+            release.notified().await;
+            defer(async {});
+            defer(async { Err::<(), _>("it failed") }).always();
+            defer(async { panic!("on purpose") }).when(|completion| completion.is_success());
+            (status, "answered")
+        })
+    };
+    let app = Router::new()
+        .route("/ok", waits(StatusCode::OK))
+        .route("/error", waits(StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/now", get(now))
+        .layer(layer);
+    (app, handle)
+}
+
+#[tokio::test]
+async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
+    let (entered, mut entries) = mpsc::unbounded_channel();
+    let release = Arc::new(Notify::new());
+    let (app, handle) = waiting_app(entered, release.clone());
+    let server = Server::start(app, LONG, None).await;
+    let address = server.address;
+
+    // What has run before the shutdown is not part of its report.
+    let mut client = server.http1().await;
+    let before = client.send_request(request("/now")).await.unwrap();
+    assert_eq!(text(before).await, "hello");
+    handle.wait_idle().await;
+
+    let mut http2 = server.http2().await;
+    let over_http1 = tokio::spawn(client.send_request(request("/ok")));
+    let over_http2 = tokio::spawn(http2.send_request(request_http2("/error")));
+    within_a_minute(entries.recv()).await.unwrap();
+    within_a_minute(entries.recv()).await.unwrap();
+
+    server.shut_down.send(()).unwrap();
+    // New connections are refused from some moment on.
+    within_a_minute(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    assert!(!server.report.is_finished());
+
+    release.notify_waiters();
+    let response = within_a_minute(over_http1).await.unwrap().unwrap();
+    assert_eq!(text(response).await, "answered");
+    let response = within_a_minute(over_http2).await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(text(response).await, "answered");
+
+    let report = within_a_minute(server.report).await.unwrap();
+    let counts = (report.ran, report.failed, report.skipped, report.lost);
+    // 200: one runs, two fail. 500: the `always` one fails, two are skipped.
+    assert_eq!(counts, (1, 3, 2, 0), "{report}");
+    assert!(report.is_complete());
+}
+
+#[tokio::test]
+async fn idle_keep_alive_connections_are_closed_at_once() {
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .layer(DeferLayer::new());
+    let server = Server::start(app, LONG, None).await;
+    let mut http1 = server.http1().await;
+    let mut http2 = server.http2().await;
+    let response = http1.send_request(request("/")).await.unwrap();
+    assert_eq!(text(response).await, "hello");
+    let response = http2.send_request(request_http2("/")).await.unwrap();
+    assert_eq!(text(response).await, "hello");
+    let never_used = TcpStream::connect(server.address).await.unwrap();
+
+    let report = server.shut_down().await;
+    assert!(report.is_complete() && report.ran == 0);
+    assert!(within_a_minute(http1.ready()).await.is_err());
+    within_a_minute(async { while http2.ready().await.is_ok() {} }).await;
+    drop(never_used);
+}
+
+#[tokio::test]
+async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let go_on = Arc::new(Notify::new());
+    let released = go_on.clone();
+    let layer = DeferLayer::new();
+    let handle = layer.handle();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || {
+                let (started, go_on) = (started.clone(), go_on.clone());
+                async move {
+                    defer(async move {
+                        started.send(()).unwrap();
+                        go_on.notified().await;
+                    })
+                    .name("stuck");
+                    defer(async {}).name("behind it");
+                    defer(async {});
+                }
+            }),
+        )
+        .layer(layer);
+    let server = Server::start(app, SHORT, None).await;
+    let mut client = server.http1().await;
+    client.send_request(request("/")).await.unwrap();
+    within_a_minute(starts.recv()).await.unwrap();
+
+    let report = server.shut_down().await;
+    let unfinished: Vec<_> = report
+        .unfinished
+        .iter()
+        .map(|callback| (callback.name(), callback.is_running()))
+        .collect();
+    assert_eq!(
+        unfinished,
+        [
+            (Some("stuck"), true),
+            (Some("behind it"), false),
+            (None, false)
+        ]
+    );
+    assert!(
+        report.unfinished[0]
+            .location()
+            .file()
+            .ends_with("shutdown.rs")
+    );
+    assert!(!report.is_complete());
+    let printed = report.to_string();
+    assert!(printed.contains("3 unfinished: stuck (") && printed.contains("behind it ("));
+
+    // The report ends the waiting, not the callbacks.
+    released.notify_one();
+    within_a_minute(handle.wait_idle()).await;
+}
+
+/// Sends events as long as somebody listens.
+fn events(sender: mpsc::UnboundedSender<Completion>) -> Router {
+    let stream = get(move || async move {
+        defer(move |completion: Completion| async move { sender.send(completion) })
+            .name("after the events");
+        let first = tokio_stream::once(Ok::<_, Infallible>(Event::default().data("first")));
+        Sse::new(first.chain(tokio_stream::pending()))
+    });
+    Router::new().route("/", stream).layer(DeferLayer::new())
+}
+
+/// The body of a response whose first event has arrived.
+async fn after_the_first_event(response: http::Response<Incoming>) -> Incoming {
+    let mut body = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap();
+    assert_eq!(&frame.into_data().unwrap()[..], b"data: first\n\n");
+    body
+}
+
+#[tokio::test]
+async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline() {
+    for is_http2 in [false, true] {
+        let (sender, mut completions) = mpsc::unbounded_channel();
+        let server = Server::start(events(sender), SHORT, None).await;
+        let (response, _client);
+        if is_http2 {
+            let mut client = server.http2().await;
+            response = client.send_request(request_http2("/")).await.unwrap();
+            _client = Some(client);
+        } else {
+            let mut client = server.http1().await;
+            response = client.send_request(request("/")).await.unwrap();
+            _client = None;
+        }
+        let body = after_the_first_event(response).await;
+        let report = server.shut_down().await;
+        // Cut at the very end, the callback is on its way or done; it is not forgotten.
+        let named = report
+            .unfinished
+            .iter()
+            .filter(|callback| callback.name() == Some("after the events"));
+        assert_eq!(named.count() as u64 + report.ran, 1, "{report}");
+        let completion = within_a_minute(completions.recv()).await.unwrap();
+        assert_eq!(completion.delivery(), Delivery::Aborted);
+        drop(body);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_the_drain() {
+    for is_http2 in [false, true] {
+        let (sender, mut completions) = mpsc::unbounded_channel();
+        let server = Server::start(events(sender), LONG, Some(SHORT)).await;
+        let (response, _client);
+        if is_http2 {
+            let mut client = server.http2().await;
+            response = client.send_request(request_http2("/")).await.unwrap();
+            _client = Some(client);
+        } else {
+            let mut client = server.http1().await;
+            response = client.send_request(request("/")).await.unwrap();
+            _client = None;
+        }
+        let body = after_the_first_event(response).await;
+        let report = server.shut_down().await;
+        assert!(report.is_complete() && report.ran == 1, "{report}");
+        let completion = completions.try_recv().unwrap();
+        assert_eq!(completion.delivery(), Delivery::Aborted);
+        assert_eq!(completion.level(), Level::Sent);
+        assert_eq!(completion.bytes_sent(), 13);
+        drop(body);
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
+    let (entered, mut entries) = mpsc::unbounded_channel();
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || async move {
+                entered.send(()).unwrap();
+                release.notified().await;
+                defer(async {});
+            }),
+        )
+        .layer(DeferLayer::new().run_to_completion());
+    let server = Server::start(app, LONG, None).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    within_a_minute(entries.recv()).await.unwrap();
+    drop(stream);
+    server.shut_down.send(()).unwrap();
+    let address = server.address;
+    within_a_minute(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    released.notify_one();
+    let report = within_a_minute(server.report).await.unwrap();
+    assert!(report.is_complete() && report.ran == 1, "{report}");
+}
+
+#[tokio::test]
+async fn callbacks_of_two_layers_are_drained_together() {
+    let app = Router::new()
+        .route("/a", get(|| async { drop(defer(async {}).name("a")) }))
+        .layer(DeferLayer::new())
+        .merge(
+            Router::new()
+                .route(
+                    "/b",
+                    get(|| async { drop(defer(std::future::pending::<()>()).name("b")) }),
+                )
+                .layer(DeferLayer::new()),
+        )
+        .route(
+            "/c",
+            get(|| async { drop(defer(std::future::pending::<()>()).name("c")) })
+                .layer(DeferLayer::new()),
+        );
+    let server = Server::start(app, SHORT, None).await;
+    let mut client = server.http1().await;
+    for path in ["/a", "/b", "/c"] {
+        client.ready().await.unwrap();
+        let response = client.send_request(request(path)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    let report = server.shut_down().await;
+    let mut names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, [Some("b"), Some("c")], "{report}");
+}
+
+/// Defers what tells the level, as every app below does.
+fn tell(sender: &mpsc::UnboundedSender<Level>) {
+    let sender = sender.clone();
+    defer(move |completion: Completion| async move { sender.send(completion.level()) });
+}
+
+async fn ask<S>(stream: S) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut client = http1_client(stream).await;
+    text(client.send_request(request("/")).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn a_make_service_gives_handlers_the_address_of_the_client() {
+    let (sender, mut levels) = mpsc::unbounded_channel();
+    let app = Router::new()
+        .route(
+            "/",
+            get(
+                move |ConnectInfo(address): ConnectInfo<SocketAddr>| async move {
+                    tell(&sender);
+                    address.to_string()
+                },
+            ),
+        )
+        .layer(DeferLayer::new());
+    for is_tapped in [false, true] {
+        let make_service = app
+            .clone()
+            .into_make_service_with_connect_info::<SocketAddr>();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        if is_tapped {
+            let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+            let server = serve(listener, make_service);
+            assert_eq!(server.local_addr().unwrap(), address);
+            tokio::spawn(server.into_future());
+        } else {
+            tokio::spawn(serve(listener, make_service).into_future());
+        }
+        let stream = TcpStream::connect(address).await.unwrap();
+        let own_address = stream.local_addr().unwrap().to_string();
+        assert_eq!(ask(stream).await, own_address);
+        assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+    }
+}
+
+#[tokio::test]
+async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
+    let (sender, mut levels) = mpsc::unbounded_channel();
+    let handler = move || async move {
+        tell(&sender);
+        "served"
+    };
+    let mut addresses = Vec::new();
+    let mut listeners = Vec::new();
+    for _ in 0..5 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        addresses.push(listener.local_addr().unwrap());
+        listeners.push(listener);
+    }
+    let mut listeners = listeners.into_iter();
+    let mut listener = || listeners.next().unwrap();
+    let method_router = get(handler.clone()).layer(DeferLayer::new());
+    tokio::spawn(serve(listener(), method_router.clone()).into_future());
+    tokio::spawn(serve(listener(), method_router.into_make_service()).into_future());
+    let layered = handler.clone().layer(DeferLayer::new());
+    tokio::spawn(serve(listener(), layered.clone().with_state(())).into_future());
+    tokio::spawn(serve(listener(), layered.into_make_service()).into_future());
+    let router = Router::new()
+        .route("/", get(handler))
+        .layer(DeferLayer::new());
+    tokio::spawn(serve(listener(), router.into_make_service()).into_future());
+    for address in addresses {
+        let stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask(stream).await, "served");
+        assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_served() {
+    let (sender, mut levels) = mpsc::unbounded_channel();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || async move {
+                tell(&sender);
+                "over a unix socket"
+            }),
+        )
+        .layer(DeferLayer::new());
+    let name = format!("axum-defer-shutdown-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let listener = UnixListener::bind(&path).unwrap();
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let server = serve(listener, app).with_graceful_shutdown(async { signal.await.unwrap() });
+    let server = tokio::spawn(server.into_future());
+    let stream = UnixStream::connect(&path).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(ask(stream).await, "over a unix socket");
+    assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+    shut_down.send(()).unwrap();
+    assert!(
+        within_a_minute(server)
+            .await
+            .unwrap()
+            .unwrap()
+            .is_complete()
+    );
+}
+
+#[tokio::test]
+async fn with_axum_serve_the_handle_counts_waits_and_drains() {
+    let layer = DeferLayer::new();
+    let handle = layer.handle();
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let go_on = Arc::new(Notify::new());
+    let released = go_on.clone();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || {
+                let (started, go_on) = (started.clone(), go_on.clone());
+                async move {
+                    defer(async move {
+                        started.send(()).unwrap();
+                        go_on.notified().await;
+                    })
+                    .name("waits");
+                    defer(async {}).name("after it");
+                    Body::from("hello")
+                }
+            }),
+        )
+        .layer(layer);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app)
+        .with_graceful_shutdown(async move { signal.await.unwrap() })
+        .into_future();
+    let server = tokio::spawn(server);
+
+    assert_eq!((handle.pending(), handle.running()), (0, 0));
+    handle.wait_idle().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    within_a_minute(stream.read_to_end(&mut Vec::new()))
+        .await
+        .unwrap();
+    within_a_minute(starts.recv()).await.unwrap();
+    assert_eq!((handle.pending(), handle.running()), (1, 1));
+
+    shut_down.send(()).unwrap();
+    within_a_minute(server).await.unwrap().unwrap();
+    let report = within_a_minute(handle.drain(SHORT)).await;
+    let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
+    assert_eq!(names, [Some("waits"), Some("after it")]);
+    assert_eq!(report.ran, 0);
+
+    let drain = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.drain(LONG).await }
+    });
+    // The drain counts from its first poll, which is now: this runtime has one thread.
+    tokio::task::yield_now().await;
+    released.notify_one();
+    let report = within_a_minute(drain).await.unwrap();
+    assert!(report.is_complete() && report.ran == 2, "{report}");
+    assert_eq!((handle.pending(), handle.running()), (0, 0));
+}
