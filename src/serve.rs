@@ -40,7 +40,7 @@ use crate::{
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves an app like [`axum::serve`], so that callbacks wait until the response has left the
+/// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
 /// process.
 ///
 /// Takes what `axum::serve` takes (any [`Listener`]; a `Router`, a `MethodRouter`, a handler, or

@@ -57,7 +57,7 @@
 //! # In real time
 //!
 //! Without `inline` everything is as in production, and the test waits with a
-//! [handle](DeferLayer::handle). Read the response to its end or drop it first: callbacks wait
+//! [handle](crate::DeferLayer::handle). Read the response to its end or drop it first: callbacks wait
 //! for it, and the test for them.
 //!
 //! ```

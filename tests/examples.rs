@@ -81,31 +81,34 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
     };
 
     assert_tells(start, &["a server on http://127.0.0.1:"]);
+    // When the client comes to tell of the response is up to the scheduler.
+    assert_tells(
+        sign_up,
+        &["POST /sign-up/grace\n", "has the response: 201 Created"],
+    );
     assert_tells(
         sign_up,
         &[
-            "POST /sign-up/grace\n",
-            "client        has the response: 201 Created\n",
             "welcome mail  ok",
             "newsletter    error: the newsletter service is down",
             "audit         ok",
         ],
     );
-    assert_tells(refused, &["has the response: 409 Conflict\n"]);
+    assert_tells(refused, &["has the response: 409 Conflict"]);
     assert_tells(
         refused,
         &[
-            "welcome mail  skipped: the response was a 409, Sent\n",
-            "newsletter    skipped: the response was a 409, Sent\n",
+            "welcome mail  skipped: the response was a 409, Sent",
+            "newsletter    skipped: the response was a 409, Sent",
             "audit         ok",
         ],
     );
     assert_tells(
         slow_download,
         &[
-            "and stops to read\n",
-            "reads on; it has not been billed\n",
-            "sends a bill for 32.0 MiB\n",
+            "and stops to read",
+            "reads on; it has not been billed",
+            "sends a bill for 32.0 MiB",
             "bill          ok",
         ],
     );
@@ -114,13 +117,17 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
         broken_download,
         &["bill          skipped: the response was a 200, Aborted"],
     );
+    assert_tells(shutdown, &["has the response: 201 Created"]);
     assert_tells(
         shutdown,
-        &["201 Created\n", "welcome mail  ok", "has shut down"],
+        &["welcome mail  ok", "audit         ok", "has shut down"],
     );
-    assert_eq!(
-        report.trim_end(),
-        "deferred callbacks: 2 ran, 1 failed, 0 skipped, 0 lost, 0 unfinished"
+    // How many are left for the shutdown to wait for is up to the scheduler.
+    let report = report.trim_end();
+    assert!(report.starts_with("deferred callbacks: "), "{report}");
+    assert!(
+        report.ends_with("0 skipped, 0 lost, 0 unfinished"),
+        "{report}"
     );
 }
 

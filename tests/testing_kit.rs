@@ -362,7 +362,10 @@ async fn limits_hold_inline() {
         // Neither ends unless they run side by side.
         for name in ["left", "right"] {
             let meet = meet.clone();
-            defer(async move { drop(meet.wait().await) }).name(name);
+            defer(async move {
+                meet.wait().await;
+            })
+            .name(name);
         }
     };
     let mut app: Router = Router::new().route("/", get(handler)).layer(layer);
