@@ -70,6 +70,8 @@ mod io;
 mod layer;
 #[cfg(feature = "serve")]
 mod listener;
+#[cfg(all(test, axum_defer_loom))]
+mod model;
 pub(crate) mod transmission;
 
 #[cfg(feature = "serve")]
