@@ -44,6 +44,15 @@ struct Watch<E> {
 }
 
 impl<E: ClassifyEos> Watch<E> {
+    /// The body has come to its end, by itself.
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        let delivery = match self.end.end() {
+            Progress::Short => Delivery::BodyError,
+            Progress::Over | Progress::Continues => Delivery::Sent,
+        };
+        self.complete(delivery, trailers);
+    }
+
     fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
         let Some(mut completer) = self.completer.take() else {
             return;
@@ -118,7 +127,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
     pub(crate) fn handed_over(&mut self) {
         self.watch.handed_over = true;
         if self.watch.is_over_already {
-            self.watch.complete(Delivery::Sent, None);
+            self.watch.ended(None);
         }
     }
 
@@ -155,15 +164,13 @@ where
                 if let Some(data) = frame.data_ref() {
                     completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
-                if let Progress::Over = watch.end.frame(frame, &*this.inner) {
-                    watch.complete(Delivery::Sent, frame.trailers_ref());
+                match watch.end.frame(frame, &*this.inner) {
+                    Progress::Continues => {}
+                    Progress::Over | Progress::Short => watch.ended(frame.trailers_ref()),
                 }
             }
             Some(Err(_)) => watch.complete(Delivery::BodyError, None),
-            None => match watch.end.none() {
-                Progress::Short => watch.complete(Delivery::BodyError, None),
-                Progress::Over | Progress::Continues => watch.complete(Delivery::Sent, None),
-            },
+            None => watch.ended(None),
         }
         Poll::Ready(polled)
     }
