@@ -202,7 +202,10 @@ fn case() -> impl Strategy<Value = Case> {
     let request = (prop::bool::weighted(0.15), any::<bool>());
     let status = select(vec![200, 200, 200, 201, 204, 302, 304, 404, 500]);
     let layer_rule = prop::option::weighted(0.2, rule());
-    let programs = (steps(2, 6), prop_oneof![Just(Vec::new()).boxed(), steps(1, 3)]);
+    let programs = (
+        steps(2, 6),
+        prop_oneof![Just(Vec::new()).boxed(), steps(1, 3)],
+    );
     (
         request,
         status,
@@ -755,11 +758,15 @@ impl Case {
             if enough || matches!(got.last(), Some(Got::None | Got::Error)) {
                 return got;
             }
-            got.push(match body.as_mut().poll_frame(cx) {
-                Poll::Pending => continue,
-                Poll::Ready(None) => Got::None,
-                Poll::Ready(Some(Err(_))) => Got::Error,
-                Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
+            let frame = loop {
+                if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+                    break frame;
+                }
+            };
+            got.push(match frame {
+                None => Got::None,
+                Some(Err(_)) => Got::Error,
+                Some(Ok(frame)) => match frame.data_ref() {
                     None => Got::Trailers,
                     Some(data) => {
                         let length = data.len() as u64;
