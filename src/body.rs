@@ -55,6 +55,15 @@ impl<E: ClassifyEos> Watch<E> {
         }
     }
 
+    /// The body has come to its end, by itself.
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        let delivery = match self.end.end() {
+            Progress::Short => Delivery::BodyError,
+            Progress::Over | Progress::Continues => Delivery::Sent,
+        };
+        self.complete(delivery, trailers);
+    }
+
     fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
         let Some(mut completer) = self.completer.take() else {
             return;
@@ -132,7 +141,7 @@ impl<B: Body, E: ClassifyEos> ResponseBody<B, E> {
             if !self.inner.is_end_stream() {
                 self.watch.decides_early();
             }
-            self.watch.complete(Delivery::Sent, None);
+            self.watch.ended(None);
         }
     }
 
@@ -172,18 +181,18 @@ where
                 if let Some(data) = frame.data_ref() {
                     completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
-                if let Progress::Over = watch.end.frame(frame, &*this.inner) {
-                    if frame.is_data() && !this.inner.is_end_stream() {
-                        watch.decides_early();
+                match watch.end.frame(frame, &*this.inner) {
+                    Progress::Continues => {}
+                    Progress::Over | Progress::Short => {
+                        if frame.is_data() && !this.inner.is_end_stream() {
+                            watch.decides_early();
+                        }
+                        watch.ended(frame.trailers_ref());
                     }
-                    watch.complete(Delivery::Sent, frame.trailers_ref());
                 }
             }
             Some(Err(_)) => watch.complete(Delivery::BodyError, None),
-            None => match watch.end.none() {
-                Progress::Short => watch.complete(Delivery::BodyError, None),
-                Progress::Over | Progress::Continues => watch.complete(Delivery::Sent, None),
-            },
+            None => watch.ended(None),
         }
         Poll::Ready(polled)
     }

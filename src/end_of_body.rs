@@ -98,14 +98,14 @@ impl EndOfBody {
             }
         }
         if frame.is_trailers() || self.is_over_already(body) {
-            Progress::Over
+            self.end()
         } else {
             Progress::Continues
         }
     }
 
     /// Takes note of the end of the body.
-    pub(crate) fn none(&self) -> Progress {
+    pub(crate) fn end(&self) -> Progress {
         match self.remaining {
             Some(missing) if missing > 0 => Progress::Short,
             _ => Progress::Over,
@@ -120,4 +120,93 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn declaring(length: u64) -> Response<Empty<Bytes>> {
+        let mut response = Response::new(Empty::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        response
+    }
+
+    fn exchange(method: Method, version: Version) -> Exchange {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.version_mut() = version;
+        Exchange::of(&request)
+    }
+
+    fn following<B: Body>(response: &Response<B>, version: Version) -> EndOfBody {
+        EndOfBody::of(exchange(Method::GET, version), response)
+    }
+
+    /// A stream: no exact size, and only `None` is its end.
+    fn stream() -> impl Body<Data = Bytes> {
+        http_body_util::StreamBody::new(futures_util::stream::pending::<
+            Result<Frame<Bytes>, std::convert::Infallible>,
+        >())
+    }
+
+    #[test]
+    fn a_body_that_says_it_is_over_short_of_its_declared_length_is_short() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let mut end = following(&declaring(6).map(|_| stream()), version);
+            let data = Frame::data(Bytes::from_static(b"hello"));
+            assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
+            let ended = Full::<Bytes>::default();
+            let nothing = Frame::data(Bytes::new());
+            assert!(matches!(end.frame(&nothing, &ended), Progress::Short));
+            assert!(matches!(end.end(), Progress::Short));
+            assert!(!end.may_be_dropped(false));
+        }
+    }
+
+    #[test]
+    fn trailers_end_a_body() {
+        let mut end = following(&Response::new(stream()), Version::HTTP_2);
+        let trailers = Frame::<Bytes>::trailers(HeaderMap::new());
+        assert!(matches!(end.frame(&trailers, &stream()), Progress::Over));
+    }
+
+    #[test]
+    fn only_http1_stops_at_the_declared_length() {
+        let data = Frame::data(Bytes::from_static(b"hello"));
+        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_11);
+        assert_eq!(end.bytes_to_send(7), 5);
+        assert!(matches!(end.frame(&data, &stream()), Progress::Over));
+        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_2);
+        assert_eq!(end.bytes_to_send(7), 7);
+        assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
+        assert!(end.may_be_dropped(false));
+        assert!(!end.may_be_dropped(true), "the trailers are missing");
+        assert!(matches!(end.end(), Progress::Over));
+    }
+
+    #[test]
+    fn the_body_is_believed_before_the_header() {
+        let response = declaring(9).map(|_| Full::new(Bytes::from_static(b"hello")));
+        let end = following(&response, Version::HTTP_11);
+        assert_eq!(end.bytes_to_send(7), 5);
+    }
+
+    #[test]
+    fn a_response_that_can_have_no_body_may_be_dropped_at_any_time() {
+        let bodiless = |method: Method, status: u16| {
+            let mut response = declaring(7).map(|_| stream());
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            EndOfBody::of(exchange(method, Version::HTTP_11), &response).may_be_dropped(false)
+        };
+        assert!(bodiless(Method::HEAD, 200) && bodiless(Method::HEAD, 404));
+        assert!(bodiless(Method::GET, 204) && bodiless(Method::GET, 304));
+        assert!(bodiless(Method::GET, 101) && bodiless(Method::CONNECT, 200));
+        assert!(!bodiless(Method::CONNECT, 404) && !bodiless(Method::GET, 200));
+        assert!(!bodiless(Method::GET, 206) && !bodiless(Method::POST, 303));
+    }
 }

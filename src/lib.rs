@@ -266,6 +266,8 @@ mod extract;
 mod handle;
 mod isolate;
 mod layer;
+#[cfg(all(test, axum_defer_loom))]
+mod model;
 mod never;
 mod observe;
 mod options;

@@ -26,7 +26,16 @@ pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
     if start == Start::Nothing {
         return;
     }
-    let run = Run::new(scope.clone(), Unfinished::IsLost);
+    spawn(scope, Run::new(scope.clone(), Unfinished::IsLost));
+}
+
+#[cfg(all(test, axum_defer_loom))]
+fn spawn(_: &Arc<Scope>, run: Run) {
+    crate::model::spawn(run.run_to_end());
+}
+
+#[cfg(not(all(test, axum_defer_loom)))]
+fn spawn(scope: &Arc<Scope>, run: Run) {
     // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
     // called on will do.
     let runtime = tokio::runtime::Handle::try_current()

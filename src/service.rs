@@ -199,12 +199,8 @@ where
             completer.scope().watch_if_shared();
             let (answer, completer) = match answer {
                 Ok(Ok(response)) => {
-                    let mut response = ResponseBody::wrap(
-                        response,
-                        head.exchange,
-                        head.classifier,
-                        completer,
-                    );
+                    let mut response =
+                        ResponseBody::wrap(response, head.exchange, head.classifier, completer);
                     let completer = if *this.runs_inline {
                         response.body_mut().take_completer()
                     } else {

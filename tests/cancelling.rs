@@ -88,10 +88,7 @@ async fn forget_before_the_run_takes_out_that_name_and_no_other() {
         assert_eq!(collection.names(), ["kept", "forgotten"]);
     })
     .await;
-    assert_eq!(
-        events.of("forgotten-blocking"),
-        ["registered", "cancelled"]
-    );
+    assert_eq!(events.of("forgotten-blocking"), ["registered", "cancelled"]);
     assert_eq!(
         events.of("forgotten"),
         [

@@ -30,9 +30,8 @@ fn targets(counted: &Counted) -> Vec<Target> {
     let no_op = counted.cost("no-op layer");
     let one = counted.cost("DeferLayer, 1 callback");
     let spawn = counted.cost("spawn");
-    let per_callback = |name, callbacks: f64| {
-        (counted.cost(name).instructions - nothing.instructions) / callbacks
-    };
+    let per_callback =
+        |name, callbacks: f64| (counted.cost(name).instructions - nothing.instructions) / callbacks;
     vec![
         target(
             "nothing deferred, above a no-op layer: instructions",
@@ -85,7 +84,11 @@ fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
             "no-op layer with an extension",
             "no-op layer",
         ),
-        difference("TraceLayer, above a no-op layer", "TraceLayer", "no-op layer"),
+        difference(
+            "TraceLayer, above a no-op layer",
+            "TraceLayer",
+            "no-op layer",
+        ),
         difference("spawn, above bare axum", "spawn", "bare axum"),
         difference(
             "nothing deferred, above a no-op layer",
@@ -97,7 +100,11 @@ fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
             "DeferLayer, 1 callback",
             "DeferLayer, nothing deferred",
         ),
-        difference("one callback, above spawn", "DeferLayer, 1 callback", "spawn"),
+        difference(
+            "one callback, above spawn",
+            "DeferLayer, 1 callback",
+            "spawn",
+        ),
         difference(
             "one callback, above spawn under a no-op layer",
             "DeferLayer, 1 callback",
@@ -144,7 +151,11 @@ pub(crate) fn table(counted: &Counted) -> String {
             target.name,
             shown(target.figure),
             shown(target.at_most),
-            if target.is_reached { "reached" } else { "MISSED" }
+            if target.is_reached {
+                "reached"
+            } else {
+                "MISSED"
+            }
         );
     }
     table

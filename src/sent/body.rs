@@ -63,7 +63,8 @@ impl<B: Body> SentBody<B> {
         };
         outgoing.unwatched_until = outgoing.transmission.written();
         if outgoing.end.is_over_already(&inner) {
-            outgoing.ended(outgoing.last_flush());
+            let progress = outgoing.end.end();
+            outgoing.progressed(progress);
         }
         Self { outgoing, inner }
     }
@@ -73,6 +74,14 @@ impl Outgoing {
     fn ended(&mut self, flush: Flush) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.transmission.ended(flush, self.unwatched);
+        }
+    }
+
+    fn progressed(&mut self, progress: Progress) {
+        match progress {
+            Progress::Continues => {}
+            Progress::Over => self.ended(self.last_flush()),
+            Progress::Short => self.abort(),
         }
     }
 
@@ -146,9 +155,7 @@ impl<B: Body> Body for SentBody<B> {
                 // A frame without data ends the response itself, so no buffer stands for its end.
                 outgoing.last_frame_watched = false;
                 let frame = frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0)));
-                if let Progress::Over = progress {
-                    outgoing.ended(outgoing.last_flush());
-                }
+                outgoing.progressed(progress);
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -157,10 +164,8 @@ impl<B: Body> Body for SentBody<B> {
             }
             None => {
                 outgoing.last_frame_watched = false;
-                match outgoing.end.none() {
-                    Progress::Short => outgoing.abort(),
-                    Progress::Over | Progress::Continues => outgoing.ended(outgoing.last_flush()),
-                }
+                let progress = outgoing.end.end();
+                outgoing.progressed(progress);
                 None
             }
         })

@@ -72,6 +72,8 @@ mod io;
 mod layer;
 #[cfg(feature = "serve")]
 mod listener;
+#[cfg(all(test, axum_defer_loom))]
+mod model;
 #[cfg(all(test, not(axum_defer_loom)))]
 mod tests;
 pub(crate) mod transmission;

@@ -1,0 +1,392 @@
+//! A response on its way out, in every interleaving of the threads that know of it.
+//!
+//! The real bodies, buffers and connection, with this file in the place of h2: one thread polls
+//! the body and puts its frames in a queue, another one writes, flushes and closes, a third one
+//! defers late or holds the handler's handles. See [`crate::model`].
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use http::{Method, Response, Version};
+use http_body::{Body, Frame};
+use tower_http::classify::{NeverClassifyEos, StatusInRangeAsFailures};
+
+use super::{body::SentBody, buffer::SentBuf, connection::Connection, transmission::Transmission};
+use crate::{
+    body::ResponseBody,
+    collection::DeferredCallbackCollection,
+    completion::{Completion, Delivery, Level},
+    end_of_body::EndOfBody,
+    model::{Ended, Ledger, explore, explore_within},
+};
+
+const MESSAGE: &[u8] = b"hello";
+/// Of an HTTP/2 frame.
+const HEAD: usize = 9;
+
+/// One frame, after which it is over or after which only `None` tells.
+struct OneFrame {
+    frame: Option<Bytes>,
+    tells_end: bool,
+}
+
+impl Body for OneFrame {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.frame.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tells_end && self.frame.is_none()
+    }
+}
+
+type WholeBody = SentBody<ResponseBody<OneFrame, NeverClassifyEos<StatusClass>>>;
+type StatusClass = tower_http::classify::StatusInRangeFailureClass;
+
+enum Queued {
+    Data(SentBuf<Bytes>),
+    EndOfStream,
+}
+
+/// The connection and what the server has queued for it.
+#[derive(Clone)]
+struct Server {
+    ledger: Ledger,
+    connection: Arc<Connection>,
+    queue: Arc<Mutex<VecDeque<Queued>>>,
+    /// Bytes of the body that a flush has covered.
+    arrived: Arc<AtomicU64>,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self {
+            ledger: Ledger::open(),
+            connection: Connection::new(None),
+            queue: Arc::default(),
+            arrived: Arc::default(),
+        }
+    }
+
+    /// A request, and the body of its response.
+    fn respond(
+        &self,
+        version: Version,
+        body: OneFrame,
+        handler: impl FnOnce(&DeferredCallbackCollection),
+    ) -> (WholeBody, DeferredCallbackCollection) {
+        let transmission = Transmission::new(self.connection.clone());
+        let (completer, collection) = self.ledger.request(Some(transmission.clone()));
+        handler(&collection);
+        completer.scope().watch_if_shared();
+        let classifier = StatusInRangeAsFailures::new(400..=999);
+        let mut response = ResponseBody::wrap(
+            Response::new(body),
+            &Method::GET,
+            version,
+            classifier,
+            completer,
+        );
+        response.body_mut().handed_over();
+        let end = EndOfBody::of(&Method::GET, version, &response);
+        let multiplexed = version == Version::HTTP_2;
+        let body = SentBody::new(response.into_body(), end, multiplexed, transmission);
+        (body, collection)
+    }
+
+    /// What a server does with a body: the task of the stream over HTTP/2.
+    fn stream(&self, mut body: WholeBody) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        while !body.is_end_stream() {
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.enqueue(Queued::Data(data));
+                    }
+                }
+                Poll::Ready(None) => {
+                    self.enqueue(Queued::EndOfStream);
+                    break;
+                }
+                Poll::Ready(Some(Err(never))) => match never {},
+                Poll::Pending => unreachable!("the frame is there"),
+            }
+        }
+        self.ledger.pass();
+        drop(body);
+    }
+
+    fn enqueue(&self, queued: Queued) {
+        // Everything on the queue is ordered by the server's own lock.
+        self.ledger.pass();
+        self.queue.lock().unwrap().push_back(queued);
+    }
+
+    /// What a connection does when it is polled: it writes what is queued, and flushes.
+    fn write_and_flush(&self) {
+        self.ledger.pass();
+        let queued: Vec<_> = self.queue.lock().unwrap().drain(..).collect();
+        let mut written = 0;
+        for queued in queued {
+            match queued {
+                Queued::Data(mut data) => {
+                    let length = data.remaining();
+                    self.connection.wrote(HEAD + length);
+                    data.advance(length);
+                    written += length as u64;
+                }
+                Queued::EndOfStream => self.connection.wrote(HEAD),
+            }
+        }
+        self.arrived.fetch_add(written, SeqCst);
+        self.connection.flushed();
+    }
+
+    /// The client resets the stream.
+    fn throw_away(&self) {
+        self.ledger.pass();
+        let queued: Vec<_> = self.queue.lock().unwrap().drain(..).collect();
+        drop(queued);
+    }
+
+    /// A callback that must not run before the client can have the whole message.
+    #[track_caller]
+    fn defer(&self, collection: &DeferredCallbackCollection) {
+        let arrived = self.arrived.clone();
+        drop(
+            self.ledger
+                .defer_with(collection, move |completion: Completion| {
+                    assert_eq!(completion.level(), Level::Sent);
+                    match completion.delivery() {
+                        Delivery::Sent => {
+                            assert_eq!(completion.bytes_sent(), MESSAGE.len() as u64);
+                            assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
+                        }
+                        Delivery::Aborted => {}
+                        other => panic!("{other:?}"),
+                    }
+                    async {}
+                }),
+        );
+    }
+
+    /// Everything ran; whether under the completion of a response that was sent.
+    fn close(self, count: usize) -> bool {
+        let Self {
+            ledger, connection, ..
+        } = self;
+        drop(connection);
+        let closed = ledger.close();
+        assert_eq!(closed.ends, vec![Ended::Ran; count]);
+        let mut deliveries = closed.completions.iter().map(Completion::is_delivered);
+        let first = deliveries.next().unwrap();
+        assert!(deliveries.all(|other| other == first));
+        first
+    }
+}
+
+fn body(tells_end: bool) -> OneFrame {
+    OneFrame {
+        frame: Some(Bytes::from_static(MESSAGE)),
+        tells_end,
+    }
+}
+
+/// Nothing but the flushes of the response itself: a lost wake-up leaves the callback waiting.
+fn is_sent_by_its_own_flush(tells_end: bool) {
+    let server = Server::start();
+    let (body, collection) = server.respond(Version::HTTP_2, body(tells_end), |collection| {
+        server.defer(collection);
+    });
+    let writer = {
+        let server = server.clone();
+        loom::thread::spawn(move || {
+            server.write_and_flush();
+            server.write_and_flush();
+        })
+    };
+    server.stream(body);
+    writer.join().unwrap();
+    server.write_and_flush();
+    drop(collection);
+    assert!(server.close(1));
+}
+
+#[test]
+fn a_frame_that_ends_the_response_is_flushed_by_another_thread() {
+    explore(
+        "a frame that ends the response is flushed by another thread",
+        || {
+            is_sent_by_its_own_flush(true);
+        },
+    );
+}
+
+#[test]
+fn an_end_of_its_own_is_flushed_by_another_thread() {
+    explore_within(3, "an end of its own is flushed by another thread", || {
+        is_sent_by_its_own_flush(false);
+    });
+}
+
+/// The frame may be out before anybody watches, so the next bytes of the connection tell.
+#[test]
+fn the_first_push_while_the_response_goes_out() {
+    explore_within(3, "the first push while the response goes out", || {
+        let server = Server::start();
+        let (body, collection) = server.respond(Version::HTTP_2, body(true), |_| {});
+        let writer = {
+            let server = server.clone();
+            loom::thread::spawn(move || server.write_and_flush())
+        };
+        let pusher = {
+            let (server, collection) = (server.clone(), collection.clone());
+            loom::thread::spawn(move || server.defer(&collection))
+        };
+        server.stream(body);
+        writer.join().unwrap();
+        pusher.join().unwrap();
+        server.write_and_flush();
+        drop(collection);
+        assert!(server.close(1));
+    });
+}
+
+#[test]
+fn a_late_push_while_the_connection_closes() {
+    explore_within(3, "a late push while the connection closes", || {
+        let server = Server::start();
+        let (body, collection) = server.respond(Version::HTTP_2, body(true), |collection| {
+            server.defer(collection);
+        });
+        let writer = {
+            let server = server.clone();
+            loom::thread::spawn(move || {
+                server.write_and_flush();
+                server.connection.closed();
+            })
+        };
+        let pusher = {
+            let (server, collection) = (server.clone(), collection.clone());
+            loom::thread::spawn(move || server.defer(&collection))
+        };
+        server.stream(body);
+        writer.join().unwrap();
+        pusher.join().unwrap();
+        server.throw_away();
+        drop(collection);
+        server.close(2);
+    });
+}
+
+#[test]
+fn the_connection_closes_while_the_body_ends() {
+    explore("the connection closes while the body ends", || {
+        let server = Server::start();
+        let (body, collection) = server.respond(Version::HTTP_2, body(false), |collection| {
+            server.defer(collection);
+        });
+        let closer = {
+            let server = server.clone();
+            loom::thread::spawn(move || {
+                server.write_and_flush();
+                server.connection.closed();
+            })
+        };
+        server.stream(body);
+        closer.join().unwrap();
+        server.throw_away();
+        drop(collection);
+        server.close(1);
+    });
+}
+
+#[test]
+fn a_reset_throws_the_frame_away_while_the_body_ends() {
+    explore("a reset throws the frame away while the body ends", || {
+        let server = Server::start();
+        let (body, collection) = server.respond(Version::HTTP_2, body(true), |collection| {
+            server.defer(collection);
+        });
+        let resetter = {
+            let server = server.clone();
+            loom::thread::spawn(move || {
+                server.throw_away();
+                server.write_and_flush();
+            })
+        };
+        server.stream(body);
+        resetter.join().unwrap();
+        server.write_and_flush();
+        drop(collection);
+        server.close(1);
+    });
+}
+
+/// Over HTTP/1 one task does it all, beside whoever defers.
+#[test]
+fn the_first_push_while_an_http1_response_goes_out() {
+    explore("the first push while an HTTP/1 response goes out", || {
+        let server = Server::start();
+        let (body, collection) = server.respond(Version::HTTP_11, body(false), |_| {});
+        let pusher = {
+            let (server, collection) = (server.clone(), collection.clone());
+            loom::thread::spawn(move || server.defer(&collection))
+        };
+        server.stream(body);
+        server.write_and_flush();
+        pusher.join().unwrap();
+        // The response that follows on the connection.
+        server.connection.wrote(HEAD);
+        server.connection.flushed();
+        drop(collection);
+        assert!(server.close(1));
+    });
+}
+
+/// Two responses share one connection, and its list of those that wait.
+#[test]
+fn two_responses_wait_for_one_flush() {
+    explore_within(3, "two responses wait for one flush", || {
+        let server = Server::start();
+        let mut bodies = Vec::new();
+        let ledger = &server.ledger;
+        let mut collections = Vec::new();
+        for _ in 0..2 {
+            let (body, collection) = server.respond(Version::HTTP_2, body(true), |_| {});
+            bodies.push(body);
+            collections.push(collection);
+        }
+        drop(ledger.defer(&collections[0]));
+        drop(ledger.defer(&collections[1]));
+        let streams: Vec<_> = bodies
+            .into_iter()
+            .map(|body| {
+                let server = server.clone();
+                loom::thread::spawn(move || server.stream(body))
+            })
+            .collect();
+        server.write_and_flush();
+        for stream in streams {
+            stream.join().unwrap();
+        }
+        server.write_and_flush();
+        drop(collections);
+        assert!(server.close(2));
+    });
+}
