@@ -33,7 +33,7 @@ pub enum Failure {
     message = "a deferred callback can't return `{Self}`",
     label = "this callback returns `{Self}`",
     note = "a callback returns `()`, or `Result<(), E>` where `E: Into<Box<dyn Error + Send + Sync>>`",
-    note = "nobody waits for its value: end the block with a `;` to throw the value away"
+    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error"
 )]
 pub trait CallbackOutput: sealed::Sealed {
     #[doc(hidden)]
@@ -77,7 +77,8 @@ where
 /// The parameter `M` only tells the forms apart and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred",
-    label = "neither a future nor a closure that returns one",
+    label = "not a future, or a closure that returns one, whose output is `()` or `Result<(), E>`",
+    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error",
     note = "pass an `async {{ .. }}` block, a closure `|| async {{ .. }}`, or a closure `|completion: Completion| async {{ .. }}`; it must be `Send + 'static`",
     note = "for a plain closure that blocks, use `defer_blocking`"
 )]
@@ -90,7 +91,8 @@ pub trait Deferrable<M>: Send + 'static {
 /// takes the [`Completion`]. It returns `()` or `Result<(), E>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred as blocking work",
-    label = "not a closure that returns `()` or a `Result`",
+    label = "not a closure that returns `()` or `Result<(), E>`",
+    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error",
     note = "pass `|| {{ .. }}` or `|completion: Completion| {{ .. }}`; it must be `Send + 'static`",
     note = "for a future, use `defer`"
 )]
