@@ -35,6 +35,13 @@ use crate::{
 struct Choices(VecDeque<u8>);
 
 impl Choices {
+    /// Keeps some back for the end.
+    fn split(mut choices: Vec<u8>) -> (Self, Self, usize) {
+        let steps = choices.len() * 4 / 5;
+        let endgame = choices.split_off(steps);
+        (Self(choices.into()), Self(endgame.into()), steps)
+    }
+
     fn below(&mut self, limit: usize) -> usize {
         usize::from(self.0.pop_front().unwrap_or(0)) % limit
     }
@@ -271,7 +278,7 @@ fn cx() -> Context<'static> {
 }
 
 impl World {
-    fn new(choices: Vec<u8>, version: Version) -> Self {
+    fn new(choices: Choices, version: Version) -> Self {
         let model = Shared::default();
         let next_bytes = Arc::default();
         let flush_is_ready = Arc::new(Mutex::new(true));
@@ -281,7 +288,7 @@ impl World {
             flush_is_ready: flush_is_ready.clone(),
         });
         Self {
-            choices: Choices(choices.into()),
+            choices,
             model,
             layer: io.layer(),
             io: Some(io),
@@ -424,6 +431,13 @@ impl World {
         }
     }
 
+    /// Whoever comes when all is over is told at once: no other flush will come.
+    fn wait_for_all(&mut self) {
+        for index in 0..self.transmissions.len() {
+            self.wait_for(index);
+        }
+    }
+
     /// Every response with a reason to be over, and a connection that was flushed, has told.
     fn assert_all_told(&self, may_wait: impl Fn(&Expected) -> bool) {
         assert_eq!(self.model().lies, Vec::<String>::new());
@@ -441,9 +455,7 @@ impl World {
             expected.may_abort |= expected.told.is_empty();
         }
         self.io = None;
-        for index in 0..self.transmissions.len() {
-            self.wait_for(index);
-        }
+        self.wait_for_all();
         assert_eq!(self.model().lies, Vec::<String>::new());
         for expected in &self.model().responses {
             assert_eq!(expected.told.len(), 1, "each waiter is called exactly once");
@@ -453,7 +465,7 @@ impl World {
 
 /// hyper's HTTP/1: one response after the other; flushes only when it has nothing to write.
 fn http1(choices: Vec<u8>) {
-    let steps = choices.len();
+    let (choices, _, steps) = Choices::split(choices);
     let mut world = World::new(choices, Version::HTTP_11);
     let mut buffered: VecDeque<Piece> = VecDeque::new();
     let mut current: Option<(usize, Pin<Box<SentBody<Script>>>)> = None;
@@ -563,6 +575,8 @@ fn http1(choices: Vec<u8>) {
     }
     world.flush(true);
     world.assert_all_told(|_| false);
+    world.wait_for_all();
+    world.assert_all_told(|_| false);
     world.end();
 }
 
@@ -651,7 +665,7 @@ impl Http2 {
     fn connection_step(&mut self, to_the_end: bool) {
         match self.phase {
             Phase::Idle => {
-                self.begin_round();
+                self.begin_round(to_the_end);
                 self.phase = Phase::Taking;
             }
             Phase::Taking => {
@@ -678,7 +692,7 @@ impl Http2 {
             }
             Phase::Writing if !to_the_end && self.world.choices.one_in(6) => {
                 // The transport takes no more for now, and the task is woken for another round.
-                self.begin_round();
+                self.begin_round(to_the_end);
                 if !self.codec_was_full {
                     self.phase = Phase::Taking;
                 }
@@ -712,9 +726,9 @@ impl Http2 {
     }
 
     /// Reads, which is how the connection learns of resets.
-    fn begin_round(&mut self) {
+    fn begin_round(&mut self, to_the_end: bool) {
         self.world.begin_round();
-        if !self.streams.is_empty() && self.world.choices.one_in(8) {
+        if !to_the_end && !self.streams.is_empty() && self.world.choices.one_in(8) {
             let at = self.world.choices.below(self.streams.len());
             self.reset(at);
         }
@@ -756,6 +770,18 @@ impl Http2 {
         true
     }
 
+    /// Until the queues are empty, and two rounds more: a reset stream may need them.
+    fn finish_rounds(&mut self) {
+        let mut rounds_to_go = 3;
+        while rounds_to_go > 0 {
+            self.connection_step(true);
+            let is_idle = self.phase == Phase::Idle;
+            if is_idle && self.streams.iter().all(|stream| stream.queue.is_empty()) {
+                rounds_to_go -= 1;
+            }
+        }
+    }
+
     /// The tasks of the streams may outlive the connection's, or not.
     fn end(self) {
         let Self {
@@ -780,7 +806,7 @@ impl Http2 {
 }
 
 fn http2(choices: Vec<u8>) {
-    let steps = choices.len();
+    let (choices, endgame, steps) = Choices::split(choices);
     let mut world = World::new(choices, Version::HTTP_2);
     let lifetime = if world.choices.one_in(3) {
         world.choices.below(120)
@@ -828,25 +854,32 @@ fn http2(choices: Vec<u8>) {
             _ => server.connection_step(false),
         }
     }
+    // To the end: what is under way is written, then come resets after which nothing else is.
+    server.world.choices = endgame;
+    for _ in 0..2 {
+        server.finish_rounds();
+        for at in 0..server.streams.len() {
+            let goes_on = server.world.choices.below(4);
+            for _ in 0..goes_on {
+                server.stream_step(at);
+            }
+            if server.world.choices.one_in(3) {
+                server.reset(at);
+            }
+        }
+    }
     for at in 0..server.streams.len() {
         while !server.streams[at].is_over {
             server.stream_step(at);
         }
     }
-    // Until the queues are empty, and two rounds more: a reset stream may need them.
-    let mut rounds_to_go = 3;
-    while rounds_to_go > 0 {
-        server.connection_step(true);
-        let is_idle = server.phase == Phase::Idle;
-        if is_idle && server.streams.iter().all(|stream| stream.queue.is_empty()) {
-            rounds_to_go -= 1;
-        }
-    }
-    // h2 drops what a reset stream had queued unseen. Where nothing of it was watched, only the
-    // next bytes of the connection tell.
-    server
-        .world
-        .assert_all_told(|expected| expected.may_abort && expected.unwatched_bytes);
+    server.finish_rounds();
+    // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only
+    // the next bytes of the connection tell.
+    let may_wait = |expected: &Expected| expected.may_abort && expected.unwatched_bytes;
+    server.world.assert_all_told(may_wait);
+    server.world.wait_for_all();
+    server.world.assert_all_told(may_wait);
     server.end();
 }
 
