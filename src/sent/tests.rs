@@ -885,10 +885,11 @@ fn http2(choices: Vec<u8>) {
     server.finish_streams();
     server.finish_rounds();
     server.world.choices = endgame;
+    let before = server.streams.len();
     for _ in 0..1 + server.world.choices.below(2) {
         server.accept();
     }
-    for at in 0..server.streams.len() {
+    for at in before..server.streams.len() {
         for _ in 0..server.world.choices.below(10) {
             server.stream_step(at);
         }
