@@ -47,6 +47,7 @@ pub(crate) struct EndOfBody {
 }
 
 /// What a poll of the body said.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
     Continues,
     Over,
