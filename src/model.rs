@@ -545,10 +545,11 @@ fn a_push_wakes_a_concurrent_runner() {
         let pusher = {
             let (ledger, collection) = (ledger.clone(), collection.clone());
             loom::thread::spawn(move || {
+                drop(ledger.defer(&collection));
+                // The last one, so that nothing after it makes good for a lost wake-up.
                 drop(ledger.defer_with(&collection, |_| async {
                     sender.send(()).unwrap();
                 }));
-                drop(ledger.defer(&collection));
             })
         };
         succeed(completer);
