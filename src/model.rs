@@ -446,7 +446,7 @@ fn two_threads_forget_one_name_while_the_body_ends() {
 
 #[test]
 fn a_rename_and_a_cancellation_while_the_body_ends() {
-    explore("a rename and a cancellation while the body ends", || {
+    explore_within(3, "a rename and a cancellation while the body ends", || {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         let first = ledger.defer(&collection).name("a");
@@ -535,7 +535,7 @@ fn a_nested_push_and_one_from_outside() {
 /// The first callback waits for the second one: a lost wake-up of the runner is a deadlock.
 #[test]
 fn a_push_wakes_a_concurrent_runner() {
-    explore("a push wakes a concurrent runner", || {
+    explore_within(3, "a push wakes a concurrent runner", || {
         let ledger = Ledger::with(|options| options.concurrent = true);
         let (completer, collection) = ledger.request(None);
         let (sender, receiver) = oneshot::channel();
@@ -545,10 +545,11 @@ fn a_push_wakes_a_concurrent_runner() {
         let pusher = {
             let (ledger, collection) = (ledger.clone(), collection.clone());
             loom::thread::spawn(move || {
+                drop(ledger.defer(&collection));
+                // The last one, so that nothing after it makes good for a lost wake-up.
                 drop(ledger.defer_with(&collection, |_| async {
                     sender.send(()).unwrap();
                 }));
-                drop(ledger.defer(&collection));
             })
         };
         succeed(completer);
@@ -560,27 +561,31 @@ fn a_push_wakes_a_concurrent_runner() {
 
 #[test]
 fn a_runtime_that_shuts_down_loses_each_callback_once() {
-    explore("a runtime that shuts down loses each callback once", || {
-        RUNTIME.set(Runtime::IsShuttingDown);
-        let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
-        let handle = ledger.defer(&collection);
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
-        let canceller = loom::thread::spawn(move || handle.cancel());
-        succeed(completer);
-        pusher.join().unwrap();
-        let first = if canceller.join().unwrap() {
-            Ended::Cancelled
-        } else {
-            Ended::Lost(LostReason::NoRuntime)
-        };
-        drop(collection);
-        let lost = Ended::Lost(LostReason::NoRuntime);
-        assert_eq!(ledger.close().ends, [first, lost]);
-    });
+    explore_within(
+        3,
+        "a runtime that shuts down loses each callback once",
+        || {
+            RUNTIME.set(Runtime::IsShuttingDown);
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let handle = ledger.defer(&collection);
+            let pusher = {
+                let (ledger, collection) = (ledger.clone(), collection.clone());
+                loom::thread::spawn(move || drop(ledger.defer(&collection)))
+            };
+            let canceller = loom::thread::spawn(move || handle.cancel());
+            succeed(completer);
+            pusher.join().unwrap();
+            let first = if canceller.join().unwrap() {
+                Ended::Cancelled
+            } else {
+                Ended::Lost(LostReason::NoRuntime)
+            };
+            drop(collection);
+            let lost = Ended::Lost(LostReason::NoRuntime);
+            assert_eq!(ledger.close().ends, [first, lost]);
+        },
+    );
 }
 
 /// Like a `scope(..)` future that its owner drops while a callback is running.

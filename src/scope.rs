@@ -127,6 +127,8 @@ impl Scope {
         lock(&self.state).completion
     }
 
+    // The models have no runtime.
+    #[cfg_attr(all(test, axum_defer_loom), expect(dead_code))]
     pub(crate) fn runtime(&self) -> Option<Handle> {
         lock(&self.state).runtime.clone()
     }
