@@ -88,10 +88,7 @@ async fn forget_before_the_run_takes_out_that_name_and_no_other() {
         assert_eq!(collection.names(), ["kept", "forgotten"]);
     })
     .await;
-    assert_eq!(
-        events.of("forgotten-blocking"),
-        ["registered", "cancelled"]
-    );
+    assert_eq!(events.of("forgotten-blocking"), ["registered", "cancelled"]);
     assert_eq!(
         events.of("forgotten"),
         [
@@ -306,7 +303,9 @@ async fn of_those_who_cancel_at_once_and_the_run_exactly_one_has_the_callback() 
                     let (runner, next) = (start.clone(), ran);
                     collection.defer_blocking(move || drop(runner.wait()));
                     let handle = collection
-                        .defer(async move { drop(next.fetch_add(1, SeqCst)) })
+                        .defer(async move {
+                            let _ = next.fetch_add(1, SeqCst);
+                        })
                         .name("raced");
                     (collection, handle)
                 })
