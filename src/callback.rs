@@ -331,6 +331,8 @@ pub(crate) struct Header {
     pub(crate) timeout: Option<Duration>,
     /// Observers have been told of the registration.
     pub(crate) announced: bool,
+    /// Its handle may still say how it is to run.
+    pub(crate) held: bool,
     #[cfg(feature = "tracing")]
     pub(crate) span: tracing::Span,
 }
@@ -346,6 +348,7 @@ impl Header {
             rule: Rule::default(),
             timeout: None,
             announced: false,
+            held: false,
             #[cfg(feature = "tracing")]
             span: crate::observe::trace::span(location),
         }
