@@ -163,6 +163,11 @@ fn blocking(
 ) -> impl Run + 'static {
     RunClosure::new(|completion| {
         let closure = crate::current::carry(move || closure(completion));
+        #[cfg(feature = "tracing")]
+        let closure = {
+            let span = tracing::Span::current();
+            move || span.in_scope(closure)
+        };
         Blocking {
             task: tokio::task::spawn_blocking(closure),
         }

@@ -253,9 +253,12 @@ impl Scope {
         }
     }
 
-    /// Tells of the registration if the handle has not done so yet.
+    /// The callback was taken out: its name is final. Tells of the registration if the handle
+    /// has not done so yet.
     pub(crate) fn announce(&self, entry: &BoxEntry) {
         let header = &entry.header;
+        #[cfg(feature = "tracing")]
+        crate::observe::trace::record_name(header);
         if !header.announced && self.options.observers.hear_registrations() {
             self.options.observers.registered(&header.into());
         }
