@@ -169,7 +169,7 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            let _entered = watch.decided_early.as_ref().map(current::enter);
+            let _entered = watch.decided_early.as_ref().map(current::enter_beside);
             return this.inner.poll_frame(cx);
         };
         let polled = {

@@ -165,6 +165,11 @@ fn blocking(
 ) -> impl Run + 'static {
     RunClosure::new(|completion| {
         let closure = crate::current::carry(move || closure(completion));
+        #[cfg(feature = "tracing")]
+        let closure = {
+            let span = tracing::Span::current();
+            move || span.in_scope(closure)
+        };
         Blocking {
             task: tokio::task::spawn_blocking(closure),
         }
@@ -333,6 +338,8 @@ pub(crate) struct Header {
     pub(crate) timeout: Option<Duration>,
     /// Observers have been told of the registration.
     pub(crate) announced: bool,
+    /// Its handle may still say how it is to run.
+    pub(crate) held: bool,
     #[cfg(feature = "tracing")]
     pub(crate) span: tracing::Span,
 }
@@ -348,6 +355,7 @@ impl Header {
             rule: Rule::default(),
             timeout: None,
             announced: false,
+            held: false,
             #[cfg(feature = "tracing")]
             span: crate::observe::trace::span(location),
         }

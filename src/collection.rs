@@ -110,9 +110,11 @@ fn register(
         None => Box::pin(Entry::new(header, callback)) as _,
         Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, callback))) as _,
     };
-    let (id, start) = scope.push(entry);
+    // Where the runner may be at work on another thread, it has to wait for the handle.
+    let holds = !current::is_driven_by(&scope);
+    let (id, start) = scope.push(entry, holds);
     runner::start(&scope, start);
-    DeferredCallback::new(scope, id)
+    DeferredCallback::new(scope, id, holds)
 }
 
 /// The callback inside of the future that the layer's `wrap` puts around it.
@@ -136,8 +138,9 @@ fn wrapped(wrap: &Wrap, callback: impl Run + 'static) -> impl Run + 'static {
 /// It is in the extensions of every request that goes through a
 /// [`DeferLayer`](crate::DeferLayer), it is an extractor (feature `axum`), and it may be kept and
 /// moved to other tasks and threads. What is deferred through it while the unit of work lasts
-/// joins that unit's callbacks; what comes after the last of them has run is run at once, under
-/// the same [`Completion`](crate::Completion).
+/// joins that unit's callbacks; what comes after the last of them has run is run at once (when
+/// the handle that [`defer`](Self::defer) returned is dropped), under the same
+/// [`Completion`](crate::Completion).
 ///
 /// ```
 /// use axum_defer::DeferredCallbackCollection;

@@ -2,12 +2,17 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use crate::{callback::Rule, completion::Completion, scope::Scope};
+use crate::{callback::Rule, completion::Completion, runner, scope::Scope};
 
 /// The handle on a callback that [`defer`](crate::defer) has registered.
 ///
 /// The callback is registered already; the handle only changes it, and may be dropped at once.
 /// Once the callback has started, was cancelled or was replaced, its methods do nothing.
+///
+/// Of a callback that a spawned task or a thread defers beside the request (through a
+/// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection)), the response may be long
+/// over. Such a callback does not start before its handle is dropped, so that it never runs
+/// without the name, the rule and the time-out that the handle gives it.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -27,11 +32,13 @@ use crate::{callback::Rule, completion::Completion, scope::Scope};
 pub struct DeferredCallback {
     scope: Arc<Scope>,
     id: u64,
+    /// The callback waits for this handle to say the last word.
+    holds: bool,
 }
 
 impl DeferredCallback {
-    pub(crate) fn new(scope: Arc<Scope>, id: u64) -> Self {
-        Self { scope, id }
+    pub(crate) fn new(scope: Arc<Scope>, id: u64, holds: bool) -> Self {
+        Self { scope, id, holds }
     }
 
     /// Gives the callback a name: for reports, for
@@ -99,7 +106,9 @@ impl DeferredCallback {
 
 impl Drop for DeferredCallback {
     fn drop(&mut self) {
-        self.scope.settled(self.id);
+        if self.holds || self.scope.options.observers.hear_registrations() {
+            runner::start(&self.scope, self.scope.settled(self.id));
+        }
     }
 }
 

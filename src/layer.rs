@@ -95,6 +95,8 @@ impl DeferLayer<SharedClassifier<GrpcErrorsAsFailures>> {
 
 impl<M> DeferLayer<M> {
     fn with(make_classifier: M) -> Self {
+        #[cfg(feature = "metrics")]
+        crate::observe::meter::describe();
         Self {
             make_classifier,
             options: Arc::default(),

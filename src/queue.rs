@@ -19,6 +19,8 @@ pub(crate) struct Queue {
     /// nothing to those behind it.
     places: VecDeque<Place>,
     occupied: usize,
+    /// How many of them are not ready, because their handle is still being used.
+    held: usize,
     next_id: u64,
     /// Made with the first name: most requests have none.
     names: Option<HashMap<Cow<'static, str>, u64>>,
@@ -27,6 +29,12 @@ pub(crate) struct Queue {
 struct Place {
     id: u64,
     entry: Option<BoxEntry>,
+}
+
+impl Place {
+    fn is_empty(&self) -> bool {
+        self.entry.is_none()
+    }
 }
 
 /// What became of a callback that was to get a name.
@@ -44,6 +52,11 @@ impl Queue {
         self.occupied
     }
 
+    /// Whether there is one that may run.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.occupied > self.held
+    }
+
     pub(crate) fn push(&mut self, mut entry: BoxEntry) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -56,14 +69,37 @@ impl Queue {
         id
     }
 
-    pub(crate) fn pop(&mut self) -> Option<BoxEntry> {
-        while let Some(place) = self.places.pop_front() {
-            if let Some(entry) = place.entry {
-                self.vacated(&entry);
-                return Some(entry);
+    /// Keeps a callback from being popped until it is released.
+    pub(crate) fn hold(&mut self, id: u64) {
+        if let Some(header) = self.header_mut(id) {
+            if !std::mem::replace(&mut header.held, true) {
+                self.held += 1;
             }
         }
-        None
+    }
+
+    pub(crate) fn release(&mut self, id: u64) {
+        if let Some(header) = self.header_mut(id) {
+            if std::mem::take(&mut header.held) {
+                self.held -= 1;
+            }
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<BoxEntry> {
+        if !self.has_ready() {
+            return None;
+        }
+        while self.places.front().is_some_and(Place::is_empty) {
+            self.places.pop_front();
+        }
+        if self.held > 0 {
+            let ready = self.headers().find(|header| !header.held)?.id;
+            return self.remove(ready);
+        }
+        let entry = self.places.pop_front()?.entry?;
+        self.vacated(&entry);
+        Some(entry)
     }
 
     pub(crate) fn header_mut(&mut self, id: u64) -> Option<&mut Header> {
@@ -131,6 +167,7 @@ impl Queue {
 
     fn vacated(&mut self, entry: &BoxEntry) {
         self.occupied -= 1;
+        self.held -= usize::from(entry.header.held);
         if let (Some(name), Some(names)) = (&entry.header.name, &mut self.names) {
             names.remove(name);
         }
@@ -217,6 +254,27 @@ mod tests {
         assert!(queue.pop().is_some());
         assert!(!queue.contains("a"));
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn one_that_is_held_lets_those_behind_it_pass() {
+        let mut queue = Queue::default();
+        let held = queue.push(entry());
+        let ready = queue.push(entry());
+        queue.hold(held);
+        queue.hold(held);
+        assert_eq!(queue.pop().unwrap().header.id, ready);
+        assert!(queue.pop().is_none() && !queue.has_ready());
+        assert_eq!(queue.len(), 1);
+        queue.release(held);
+        queue.release(held);
+        assert_eq!(queue.pop().unwrap().header.id, held);
+
+        let held = queue.push(entry());
+        queue.hold(held);
+        assert!(queue.remove(held).is_some());
+        let ready = queue.push(entry());
+        assert_eq!(queue.pop().unwrap().header.id, ready);
     }
 
     #[test]

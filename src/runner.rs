@@ -227,8 +227,6 @@ impl<'a> Turn<'a> {
         let waited = now.saturating_duration_since(entry.header.registered);
         self.started = Some((now, waited));
         self.scope.options.tracker.started();
-        #[cfg(feature = "tracing")]
-        crate::observe::trace::record_name(&entry.header);
         self.scope.options.observers.started(&entry.header, waited);
     }
 

@@ -89,10 +89,14 @@ impl Scope {
         }
     }
 
-    pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry) -> (u64, Start) {
+    /// Registers a callback. One that is held waits until it is [settled](Self::settled).
+    pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (u64, Start) {
         self.options.tracker.registered();
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
+        if held {
+            state.queue.hold(id);
+        }
         if state.runtime.is_none() {
             state.runtime = Handle::try_current().ok();
         }
@@ -141,7 +145,8 @@ impl Scope {
             Some(entry) => Some(entry),
             None => {
                 state.has_runner = false;
-                let listed = state.listed.take();
+                let is_empty = state.queue.len() == 0;
+                let listed = is_empty.then(|| state.listed.take()).flatten();
                 drop(state);
                 if let Some(key) = listed {
                     self.options.tracker.delist(key);
@@ -214,8 +219,21 @@ impl Scope {
         true
     }
 
-    /// The handle of a callback is gone, so it has the name that it will keep.
-    pub(crate) fn settled(&self, id: u64) {
+    /// The handle of a callback is gone: its name and its rule are final, and it may run.
+    pub(crate) fn settled(&self, id: u64) -> Start {
+        self.announce_settled(id);
+        let mut state = lock(&self.state);
+        state.queue.release(id);
+        let start = state.start_runner();
+        let runner = state.runner.take();
+        drop(state);
+        if let Some(runner) = runner {
+            runner.wake();
+        }
+        start
+    }
+
+    fn announce_settled(&self, id: u64) {
         if !self.options.observers.hear_registrations() {
             return;
         }
@@ -224,6 +242,10 @@ impl Scope {
             let first = !std::mem::replace(&mut header.announced, true);
             first.then(|| describe(header, false))
         });
+        if info.is_some() {
+            // It must not start before everybody was told of it.
+            state.queue.hold(id);
+        }
         drop(state);
         if let Some(info) = info {
             self.options.observers.registered(&CallbackInfo {
@@ -233,9 +255,12 @@ impl Scope {
         }
     }
 
-    /// Tells of the registration if the handle has not done so yet.
+    /// The callback was taken out: its name is final. Tells of the registration if the handle
+    /// has not done so yet.
     pub(crate) fn announce(&self, entry: &BoxEntry) {
         let header = &entry.header;
+        #[cfg(feature = "tracing")]
+        crate::observe::trace::record_name(header);
         if !header.announced && self.options.observers.hear_registrations() {
             self.options.observers.registered(&header.into());
         }
@@ -271,7 +296,7 @@ impl Scope {
 
 impl State {
     fn start_runner(&mut self) -> Start {
-        if self.completion.is_some() && !self.has_runner && self.queue.len() > 0 {
+        if self.completion.is_some() && !self.has_runner && self.queue.has_ready() {
             self.has_runner = true;
             Start::Runner
         } else {

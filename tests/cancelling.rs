@@ -215,6 +215,72 @@ async fn a_handle_that_is_used_too_late_changes_nothing() {
     assert_eq!(events.all().len(), told.len() + 6);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_deferred_late_has_its_name_and_its_rule_before_it_runs() {
+    const ROUNDS: usize = 2_000;
+    let ran = Arc::new(AtomicUsize::new(0));
+    for concurrent in [false, true] {
+        let (layer, events) = observed();
+        let layer = if concurrent {
+            layer.concurrent()
+        } else {
+            layer
+        };
+        for _ in 0..ROUNDS {
+            let collection = layer
+                .scope(async { Err::<(), _>(DeferredCallbackCollection::current().unwrap()) })
+                .await
+                .unwrap_err();
+            for _ in 0..2 {
+                let ran = ran.clone();
+                let counts = async move { drop(ran.fetch_add(1, SeqCst).to_string()) };
+                collection.defer(counts).always();
+            }
+            // Of blocking callbacks too, which run beside whoever runs the others.
+            let inner = collection.clone();
+            let ran = ran.clone();
+            let blocking = move || {
+                let counts = async move { drop(ran.fetch_add(1, SeqCst).to_string()) };
+                inner.defer(counts).name("inner").always();
+            };
+            collection.defer_blocking(blocking).always();
+            layer.handle().wait_idle().await;
+        }
+        assert!(events.starting_with("skipped").is_empty());
+        let inner = events.of("inner");
+        let count = |event| inner.iter().filter(|told| *told == event).count();
+        assert_eq!(
+            (count("registered"), count("finished ok")),
+            (ROUNDS, ROUNDS)
+        );
+    }
+    assert_eq!(ran.load(SeqCst), 2 * 3 * ROUNDS);
+}
+
+#[tokio::test]
+async fn a_late_callback_waits_for_its_handle_and_holds_up_nobody() {
+    let (layer, events) = observed();
+    let collection = run(&layer, |_| {}).await;
+    let kept = collection.defer(async {}).name("kept");
+    collection.defer(async {}).name("other");
+    while events.of("other").last().unwrap() != "finished ok" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(collection.names(), ["kept"]);
+    let report = layer.handle().drain(std::time::Duration::ZERO).await;
+    assert_eq!(report.unfinished[0].name(), Some("kept"));
+    drop(kept);
+    layer.handle().wait_idle().await;
+    assert_eq!(events.of("kept"), ["registered", "started", "finished ok"]);
+    assert!(
+        layer
+            .handle()
+            .drain(std::time::Duration::ZERO)
+            .await
+            .is_complete()
+    );
+}
+
 #[tokio::test]
 async fn a_handle_outlives_the_request_and_the_layer() {
     let kept = Arc::new(Mutex::new(None));
@@ -303,7 +369,9 @@ async fn of_those_who_cancel_at_once_and_the_run_exactly_one_has_the_callback() 
                     let (runner, next) = (start.clone(), ran);
                     collection.defer_blocking(move || drop(runner.wait()));
                     let handle = collection
-                        .defer(async move { drop(next.fetch_add(1, SeqCst)) })
+                        .defer(async move {
+                            let _ = next.fetch_add(1, SeqCst);
+                        })
                         .name("raced");
                     (collection, handle)
                 })

@@ -23,12 +23,12 @@ pub(crate) fn span(location: &'static Location<'static>) -> Span {
     span
 }
 
-/// Names the span; a span takes each field once, so this waits until the name is final.
 fn record(header: &Header, outcome: &'static str) {
-    record_name(header);
     header.span.record("outcome", outcome);
 }
 
+/// Names the span. Subscribers may keep all values that a field is given, so this is called
+/// once, when the name is final.
 pub(crate) fn record_name(header: &Header) {
     if let Some(name) = header.name.as_deref() {
         header.span.record("name", name);
@@ -40,7 +40,7 @@ fn name(header: &Header) -> &str {
 }
 
 pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
-    header.span.record("outcome", finished.outcome.label());
+    record(header, finished.outcome.label());
     if !matches!(finished.outcome, Outcome::Ok) {
         error!(
             parent: &header.span,
