@@ -321,16 +321,15 @@ impl Unfinished for Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        let Ok(state) = self.state.get_mut() else {
-            return;
-        };
-        // Every callback was withdrawn, so no runner came to tidy up.
-        if let Some(key) = state.listed.take() {
+        // Where every callback was withdrawn, no runner came to tidy up. Nothing else can be left:
+        // who decides the scope, and who runs it, holds on to it until then.
+        let listed = self
+            .state
+            .get_mut()
+            .ok()
+            .and_then(|state| state.listed.take());
+        if let Some(key) = listed {
             self.options.tracker.delist(key);
-        }
-        // Somebody leaked the response, and with it the decision.
-        if state.queue.len() > 0 {
-            self.lose_all(LostReason::NeverDecided);
         }
     }
 }

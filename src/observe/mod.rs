@@ -182,8 +182,6 @@ pub enum LostReason {
     /// It had started, and was cut off: the runtime shut down, or the future that ran it (a
     /// [`scope`](crate::scope()), say) was dropped.
     Interrupted,
-    /// The unit of work never ended: its response was leaked.
-    NeverDecided,
 }
 
 impl fmt::Display for LostReason {
@@ -191,7 +189,6 @@ impl fmt::Display for LostReason {
         formatter.write_str(match self {
             Self::NoRuntime => "there is no runtime to run it on",
             Self::Interrupted => "it was cut off while it was running",
-            Self::NeverDecided => "the response was leaked, so it never ended",
         })
     }
 }
