@@ -300,8 +300,12 @@ impl Trackers {
     }
 
     pub(crate) async fn wait_idle(&self) {
-        let trackers: Vec<_> = self.lock().iter().map(|(known, _)| known.clone()).collect();
-        for tracker in trackers {
+        // A request that is still driven may come to a layer that was not known before.
+        for index in 0.. {
+            let tracker = match self.lock().get(index) {
+                Some((tracker, _)) => tracker.clone(),
+                None => return,
+            };
             tracker.wait_idle().await;
         }
     }
@@ -315,6 +319,7 @@ impl Trackers {
             report.skipped += now.skipped - start.skipped;
             report.lost += now.lost - start.lost;
             report.unfinished.extend(tracker.unfinished());
+            report.unfinished_handlers += tracker.held.load(SeqCst) as u64;
         }
         report
     }
@@ -338,12 +343,15 @@ pub struct DrainReport {
     pub lost: u64,
     /// Callbacks that were pending or running at the deadline.
     pub unfinished: Vec<UnfinishedCallback>,
+    /// Handlers that were being
+    /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
+    pub unfinished_handlers: u64,
 }
 
 impl DrainReport {
     /// Whether nothing was left unfinished or lost.
     pub fn is_complete(&self) -> bool {
-        self.unfinished.is_empty() && self.lost == 0
+        self.unfinished.is_empty() && self.unfinished_handlers == 0 && self.lost == 0
     }
 }
 
@@ -362,7 +370,11 @@ impl fmt::Display for DrainReport {
             formatter.write_str(if index == 0 { ": " } else { ", " })?;
             callback.fmt(formatter)?;
         }
-        Ok(())
+        match self.unfinished_handlers {
+            0 => Ok(()),
+            1 => formatter.write_str("; 1 handler unfinished"),
+            handlers => write!(formatter, "; {handlers} handlers unfinished"),
+        }
     }
 }
 
