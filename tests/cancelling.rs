@@ -367,7 +367,9 @@ async fn of_those_who_cancel_at_once_and_the_run_exactly_one_has_the_callback() 
                 .map(|(collection, ran)| {
                     // Held by the run until the threads are there, so that all three race.
                     let (runner, next) = (start.clone(), ran);
-                    collection.defer_blocking(move || drop(runner.wait()));
+                    collection.defer_blocking(move || {
+                        runner.wait();
+                    });
                     let handle = collection
                         .defer(async move {
                             let _ = next.fetch_add(1, SeqCst);

@@ -49,9 +49,11 @@ fn carrying() -> DeferLayer {
     DeferLayer::new().wrap(|callback| with_tenant(callback, tenant()))
 }
 
+type Sight = (&'static str, Option<String>);
+
 /// What callbacks saw, by their names.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(&'static str, Option<String>)>>>);
+struct Seen(Arc<Mutex<Vec<Sight>>>);
 
 impl Seen {
     fn add(&self, callback: &'static str, seen: Option<String>) {

@@ -39,7 +39,9 @@ async fn callbacks_that_wait_for_each_other_meet() {
     let scope = layer.scope(async {
         for _ in 0..10 {
             let all = all.clone();
-            defer(async move { drop(all.wait().await) });
+            defer(async move {
+                all.wait().await;
+            });
         }
     });
     in_time(scope).await;

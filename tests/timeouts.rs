@@ -24,12 +24,14 @@ use tokio::sync::Notify;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
+type Line = (String, String, Duration, Duration);
+
 /// Of each callback that ran: its name, what came of it, how long it waited and took.
 #[derive(Clone, Default)]
-struct Durations(Arc<Mutex<Vec<(String, String, Duration, Duration)>>>);
+struct Durations(Arc<Mutex<Vec<Line>>>);
 
 impl Durations {
-    fn all(&self) -> Vec<(String, String, Duration, Duration)> {
+    fn all(&self) -> Vec<Line> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -49,12 +51,7 @@ impl DeferObserver for Durations {
     }
 }
 
-fn line(
-    name: &str,
-    outcome: &str,
-    waited: Duration,
-    took: Duration,
-) -> (String, String, Duration, Duration) {
+fn line(name: &str, outcome: &str, waited: Duration, took: Duration) -> Line {
     (name.to_owned(), outcome.to_owned(), waited, took)
 }
 
