@@ -55,7 +55,9 @@ async fn one_after_the_other_they_would_not_have_met() {
     let mut scope = Box::pin(layer.scope(async {
         for _ in 0..2 {
             let both = both.clone();
-            defer(async move { drop(both.wait().await) });
+            defer(async move {
+                both.wait().await;
+            });
         }
     }));
     for _ in 0..100 {
@@ -72,7 +74,10 @@ async fn they_start_in_the_order_of_their_registration() {
     let scope = layer.scope(async {
         for name in ["a", "b", "c"] {
             let all = all.clone();
-            defer(async move { drop(all.wait().await) }).name(name);
+            defer(async move {
+                all.wait().await;
+            })
+            .name(name);
         }
     });
     in_time(scope).await;
@@ -89,7 +94,9 @@ async fn blocking_callbacks_run_side_by_side_too() {
     let scope = layer.scope(async {
         for _ in 0..2 {
             let both = both.clone();
-            defer_blocking(move || drop(both.wait()));
+            defer_blocking(move || {
+                both.wait();
+            });
         }
     });
     in_time(scope).await;
@@ -104,7 +111,9 @@ async fn what_a_callback_defers_starts_at_once_beside_it() {
         defer(async move {
             let inner = both.clone();
             // The handle is kept for as long as the outer one runs, and holds up nobody.
-            let nested = defer(async move { drop(inner.wait().await) });
+            let nested = defer(async move {
+                inner.wait().await;
+            });
             both.wait().await;
             drop(nested);
         });
@@ -128,7 +137,9 @@ async fn what_other_threads_defer_during_the_run_starts_at_once() {
             });
         }));
         let running = received.await.unwrap();
-        running.defer(async move { drop(inner.wait().await) });
+        running.defer(async move {
+            inner.wait().await;
+        });
         in_time(scope).await.unwrap();
         in_time(layer.handle().wait_idle()).await;
     }
@@ -145,9 +156,11 @@ async fn late_callbacks_run_side_by_side_as_well() {
     let both = Arc::new(Barrier::new(2));
     for name in ["one", "other"] {
         let both = both.clone();
-        late.defer(async move { drop(both.wait().await) })
-            .name(name)
-            .always();
+        late.defer(async move {
+            both.wait().await;
+        })
+        .name(name)
+        .always();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -163,12 +176,18 @@ async fn one_that_panics_fails_or_is_skipped_stops_no_other() {
     let both = Arc::new(Barrier::new(2));
     let (one, other) = (both.clone(), both);
     let scope = layer.scope(async {
-        defer(async move { drop(one.wait().await) }).name("one");
+        defer(async move {
+            one.wait().await;
+        })
+        .name("one");
         defer(async { panic!("of the callback") }).name("panic");
         defer(async { Err::<(), _>("no luck") }).name("error");
         defer(async {}).name("skipped").when(|_| false);
         defer(pending::<()>()).name("stuck").timeout(Duration::ZERO);
-        defer(async move { drop(other.wait().await) }).name("other");
+        defer(async move {
+            other.wait().await;
+        })
+        .name("other");
     });
     in_time(scope).await;
     for (name, last) in [
@@ -193,7 +212,9 @@ async fn they_share_one_turn_under_max_concurrency() {
             tokio::spawn(layer.scope(async move {
                 for _ in 0..2 {
                     let both = both.clone();
-                    defer(async move { drop(both.wait().await) });
+                    defer(async move {
+                        both.wait().await;
+                    });
                 }
             }))
         })
