@@ -318,7 +318,7 @@ pub(crate) fn succeed(mut completer: Completer) {
 
 #[test]
 fn a_push_while_the_body_ends() {
-    explore("a push while the body ends", || {
+    explore_within(4, "a push while the body ends", || {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
@@ -466,7 +466,8 @@ fn a_rename_and_a_cancellation_while_the_body_ends() {
 /// The earlier registration is renamed onto the name of the later one, and so is out itself.
 #[test]
 fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
-    explore(
+    explore_within(
+        3,
         "a rename onto a later callback while it is forgotten",
         || {
             let ledger = Ledger::open();

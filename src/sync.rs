@@ -27,6 +27,10 @@ mod modelled {
     pub(crate) struct AtomicU64(atomic::AtomicU64);
 
     impl AtomicU64 {
+        pub(crate) fn new(value: u64) -> Self {
+            Self(atomic::AtomicU64::new(value))
+        }
+
         pub(crate) fn load(&self, order: Ordering) -> u64 {
             fence_if_total(order);
             self.0.load(order)
