@@ -118,6 +118,8 @@ impl<M> DeferLayer<M> {
     ///
     /// It costs a task per request, so it is for the handlers that need it: put the layer on
     /// their routes.
+    /// Limits on requests in flight that stand outside of this layer lose sight of a
+    /// handler whose client has gone; put them inside.
     ///
     /// # Panics
     ///
