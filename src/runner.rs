@@ -224,7 +224,8 @@ impl<'a> Turn<'a> {
     fn start(&mut self) {
         let Some(entry) = &self.entry else { return };
         let now = Instant::now();
-        let waited = now.saturating_duration_since(entry.header.registered);
+        let registered = entry.header.registered.unwrap_or(now);
+        let waited = now.saturating_duration_since(registered);
         self.started = Some((now, waited));
         self.scope.options.tracker.started();
         self.scope.options.observers.started(&entry.header, waited);
@@ -234,20 +235,17 @@ impl<'a> Turn<'a> {
         let (Some(entry), Some((start, waited))) = (&self.entry, self.started) else {
             return;
         };
-        let finished = Finished {
-            outcome,
-            waited,
-            took: start.elapsed(),
-        };
-        self.scope
-            .options
-            .observers
-            .finished(&entry.header, &finished);
-        self.leave(if finished.is_ok() {
-            End::Ran
-        } else {
-            End::Failed
-        });
+        let is_ok = matches!(outcome, Outcome::Ok);
+        let observers = &self.scope.options.observers;
+        if !is_ok || observers.hear_success(&entry.header) {
+            let finished = Finished {
+                outcome,
+                waited,
+                took: start.elapsed(),
+            };
+            observers.finished(&entry.header, &finished);
+        }
+        self.leave(if is_ok { End::Ran } else { End::Failed });
     }
 
     fn lose(&mut self, reason: LostReason) {
@@ -287,7 +285,7 @@ impl Future for Turn<'_> {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
-            let _span = entry.header.span.clone().entered();
+            let _span = entry.header.span.clone().map(tracing::Span::entered);
             let _entered = current::enter(this.scope);
             isolate(|| entry.as_mut().poll_run(cx, completion))
         };
