@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     callback::{BoxEntry, BoxError, Failure},
     completion::Completion,
-    current,
+    current::{self, Current},
     drain::End,
     isolate::{drop_isolated, isolate},
     observe::{Finished, LostReason, Outcome},
@@ -143,7 +143,8 @@ async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
 
 /// What a callback captured may defer something when it is dropped, as its code may.
 fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
-    let _entered = current::enter(scope);
+    let mut current = Some(Current::driven(scope.clone()));
+    let _entered = current::enter(&mut current);
     drop_isolated(entry);
 }
 
@@ -286,7 +287,8 @@ impl Future for Turn<'_> {
             // being closed.
             #[cfg(feature = "tracing")]
             let _span = entry.header.span.clone().map(tracing::Span::entered);
-            let _entered = current::enter(this.scope);
+            let mut current = Some(Current::driven(this.scope.clone()));
+            let _entered = current::enter(&mut current);
             isolate(|| entry.as_mut().poll_run(cx, completion))
         };
         match polled {
