@@ -361,6 +361,13 @@ impl Header {
             span: crate::observe::trace::span(location),
         }
     }
+
+    pub(crate) fn waited_until(&self, start: Instant) -> Duration {
+        match self.registered {
+            Some(registered) => start.saturating_duration_since(registered),
+            None => Duration::ZERO,
+        }
+    }
 }
 
 pin_project! {

@@ -80,22 +80,34 @@ impl Run {
         }
     }
 
-    async fn run_to_end(mut self) {
-        let scope = &self.scope;
-        // What few layers ask for is boxed, here and in `Turn::run`: whatever is awaited in place
-        // makes the task of every scope larger, and Tokio moves it several times.
-        let _permit = match &scope.options.running {
-            Some(permits) => Box::pin(permits.acquire()).await.ok(),
-            None => None,
-        };
-        let Some(completion) = scope.completion() else {
-            return;
-        };
-        if scope.options.concurrent {
-            Box::pin(side_by_side(scope, &completion)).await;
-        } else {
-            one_by_one(scope, &completion).await;
+    /// An `async` block, which keeps what it captures once; an `async fn` would keep it twice.
+    ///
+    /// What few layers ask for is boxed, here and in [`Turn::run`]. Tokio moves a task several
+    /// times until it runs, so each scope would pay for whatever is awaited in place.
+    fn run_to_end(self) -> impl Future<Output = ()> + Send {
+        async move {
+            let scope = &self.scope;
+            let permit = match &scope.options.running {
+                Some(permits) => Box::pin(permits.acquire()).await.ok(),
+                None => None,
+            };
+            let Some(completion) = scope.completion() else {
+                return;
+            };
+            if scope.options.concurrent {
+                Box::pin(side_by_side(scope, &completion)).await;
+            } else {
+                while let Some(entry) = scope.next() {
+                    let mut turn = Turn::new(scope, &completion, entry);
+                    turn.run().await;
+                }
+            }
+            drop(permit);
+            self.finish();
         }
+    }
+
+    fn finish(mut self) {
         self.unfinished = None;
     }
 }
@@ -107,13 +119,6 @@ impl Drop for Run {
             Some(Unfinished::MovesToATask) => start(&self.scope, Start::Runner),
             None => {}
         }
-    }
-}
-
-async fn one_by_one(scope: &Arc<Scope>, completion: &Completion) {
-    while let Some(entry) = scope.next() {
-        let mut turn = Turn::new(scope, completion, entry);
-        turn.run().await;
     }
 }
 
@@ -154,7 +159,7 @@ struct Turn<'a> {
     scope: &'a Arc<Scope>,
     completion: &'a Completion,
     entry: Option<BoxEntry>,
-    started: Option<(Instant, Duration)>,
+    started: Option<Instant>,
 }
 
 impl<'a> Turn<'a> {
@@ -224,16 +229,17 @@ impl<'a> Turn<'a> {
 
     fn start(&mut self) {
         let Some(entry) = &self.entry else { return };
-        let now = Instant::now();
-        let registered = entry.header.registered.unwrap_or(now);
-        let waited = now.saturating_duration_since(registered);
-        self.started = Some((now, waited));
+        let start = Instant::now();
+        self.started = Some(start);
         self.scope.options.tracker.started();
-        self.scope.options.observers.started(&entry.header, waited);
+        self.scope
+            .options
+            .observers
+            .started(&entry.header, entry.header.waited_until(start));
     }
 
     fn finish(&mut self, outcome: Outcome<'_>) {
-        let (Some(entry), Some((start, waited))) = (&self.entry, self.started) else {
+        let (Some(entry), Some(start)) = (&self.entry, self.started) else {
             return;
         };
         let is_ok = matches!(outcome, Outcome::Ok);
@@ -241,7 +247,7 @@ impl<'a> Turn<'a> {
         if !is_ok || observers.hear_success(&entry.header) {
             let finished = Finished {
                 outcome,
-                waited,
+                waited: entry.header.waited_until(start),
                 took: start.elapsed(),
             };
             observers.finished(&entry.header, &finished);
