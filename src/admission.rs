@@ -23,11 +23,13 @@ impl Admission {
         limit: usize,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        // Before the look at the count: from here on, no end of a callback goes unheard.
+        let room = tracker.room();
         let mut has_waited = self.waiting.is_some();
         while tracker.callbacks() >= limit {
             let waiting = self
                 .waiting
-                .get_or_insert_with(|| Box::pin(tracker.room().clone().notified_owned()));
+                .get_or_insert_with(|| Box::pin(room.clone().notified_owned()));
             ready!(waiting.as_mut().poll(cx));
             self.waiting = None;
             has_waited = true;
@@ -36,7 +38,7 @@ impl Admission {
         if has_waited {
             // One callback's end wakes one request. There may be room for more than that, since
             // not every request defers something.
-            tracker.room().notify_one();
+            room.notify_one();
         }
         Poll::Ready(())
     }

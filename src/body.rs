@@ -16,7 +16,7 @@ use tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
 use crate::{
     completer::Completer,
     completion::Delivery,
-    current,
+    current::{self, Current},
     end_of_body::{EndOfBody, Exchange, Progress},
     scope::Scope,
 };
@@ -51,7 +51,7 @@ struct Watch<E> {
 impl<E: ClassifyEos> Watch<E> {
     fn decides_early(&mut self) {
         if let Some(completer) = &self.completer {
-            self.decided_early = Some(completer.scope().clone());
+            self.decided_early = completer.scope().cloned();
         }
     }
 
@@ -169,11 +169,15 @@ where
         let mut this = self.project();
         let watch = this.watch;
         let Some(completer) = &mut watch.completer else {
-            let _entered = watch.decided_early.as_ref().map(current::enter_beside);
+            let mut beside = watch.decided_early.clone().map(Current::beside);
+            if beside.is_none() {
+                return this.inner.poll_frame(cx);
+            }
+            let _entered = current::enter(&mut beside);
             return this.inner.poll_frame(cx);
         };
         let polled = {
-            let _entered = current::enter(completer.scope());
+            let _entered = completer.enter();
             ready!(this.inner.as_mut().poll_frame(cx))
         };
         match &polled {

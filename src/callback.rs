@@ -333,7 +333,8 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) registered: Instant,
+    /// Left out where nobody is told how long the callback waited.
+    pub(crate) registered: Option<Instant>,
     pub(crate) rule: Rule,
     pub(crate) timeout: Option<Duration>,
     /// Observers have been told of the registration.
@@ -341,7 +342,7 @@ pub(crate) struct Header {
     /// Its handle may still say how it is to run.
     pub(crate) held: bool,
     #[cfg(feature = "tracing")]
-    pub(crate) span: tracing::Span,
+    pub(crate) span: Option<tracing::Span>,
 }
 
 impl Header {
@@ -351,13 +352,20 @@ impl Header {
             id: 0,
             name: None,
             location,
-            registered: Instant::now(),
+            registered: None,
             rule: Rule::default(),
             timeout: None,
             announced: false,
             held: false,
             #[cfg(feature = "tracing")]
             span: crate::observe::trace::span(location),
+        }
+    }
+
+    pub(crate) fn waited_until(&self, start: Instant) -> Duration {
+        match self.registered {
+            Some(registered) => start.saturating_duration_since(registered),
+            None => Duration::ZERO,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, panic::Location, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     callback::{CallbackEnd, Deferrable, DeferrableBlocking, Entry, Failure, Header, Run},
     current,
@@ -105,7 +107,10 @@ fn register(
     location: &'static Location<'static>,
     callback: impl Run + 'static,
 ) -> DeferredCallback {
-    let header = Header::new(location);
+    let mut header = Header::new(location);
+    if scope.options.observers.hear_times() {
+        header.registered = Some(Instant::now());
+    }
     let entry = match scope.options.wrap.clone() {
         None => Box::pin(Entry::new(header, callback)) as _,
         Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, callback))) as _,

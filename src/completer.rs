@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::{
     completion::{Completion, Delivery, Level},
+    current::{self, Current, Entered},
     runner,
     scope::Scope,
     sent::transmission::Transmitted,
@@ -17,9 +18,9 @@ use crate::{
 /// copied, and its drop is the only place that decides: so a scope is decided exactly once, and
 /// however a response ends, it is.
 pub(crate) struct Completer {
-    scope: Arc<Scope>,
+    /// There until the scope is decided, but for the time during which it is entered.
+    scope: Option<Current>,
     pub(crate) verdict: Verdict,
-    is_spent: bool,
 }
 
 /// What the layer knows of the end of a response.
@@ -48,50 +49,57 @@ impl Completer {
     /// Until it is told otherwise, there was no response.
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self {
-            scope,
+            scope: Some(Current::driven(scope)),
             verdict: Verdict {
                 status: None,
                 success: false,
                 delivery: Delivery::NoResponse,
                 bytes: 0,
             },
-            is_spent: false,
         }
     }
 
-    pub(crate) fn scope(&self) -> &Arc<Scope> {
-        &self.scope
+    pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
+        self.scope.as_ref().map(|current| &current.scope)
+    }
+
+    /// Code belongs to the scope while the guard lives.
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        current::enter(&mut self.scope)
     }
 
     /// Decides the scope and runs its callbacks in the calling task.
     ///
     /// Dropped half-way, it has decided all the same, and the runner reports what is left.
     pub(crate) async fn complete_here(mut self) {
-        self.is_spent = true;
-        let completion = self.handed_over();
-        let start = self.scope.decide(completion);
-        runner::run_here(&self.scope, start).await;
+        let Some(Current { scope, .. }) = self.scope.take() else {
+            return;
+        };
+        let start = scope.decide(self.handed_over(&scope));
+        runner::run_here(&scope, start).await;
     }
 
-    fn handed_over(&self) -> Completion {
-        self.verdict
-            .at(Level::HandedOver, self.scope.opened.elapsed())
+    fn handed_over(&self, scope: &Scope) -> Completion {
+        self.verdict.at(Level::HandedOver, scope.opened.elapsed())
     }
 }
 
 impl Drop for Completer {
     fn drop(&mut self) {
+        let Some(Current { mut scope, .. }) = self.scope.take() else {
+            return;
+        };
         // Nothing was deferred, and nobody is left who could: there is nothing to decide.
-        if self.is_spent || self.scope.is_unused() {
+        if scope.is_unused() {
             return;
         }
-        let Some(transmission) = &self.scope.transmission else {
-            let completion = self.handed_over();
-            runner::start(&self.scope, self.scope.decide(completion));
+        let Some(transmission) = scope.transmission.clone() else {
+            let start = scope.decide(self.handed_over(&scope));
+            runner::start(&scope, start);
             return;
         };
         let held = Held {
-            scope: self.scope.clone(),
+            scope,
             verdict: self.verdict,
             transmitted: Transmitted::Aborted { bytes: 0 },
         };

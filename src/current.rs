@@ -8,10 +8,29 @@ thread_local! {
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
 }
 
-struct Current {
-    scope: Arc<Scope>,
-    /// This is a poll of what the scope itself drives, so its runner is not at work meanwhile.
+/// A scope, and how code belongs to it.
+pub(crate) struct Current {
+    pub(crate) scope: Arc<Scope>,
     is_driven: bool,
+}
+
+impl Current {
+    /// For code that the scope drives: the handler, the body, and later the callbacks. Its runner
+    /// is not at work meanwhile.
+    pub(crate) fn driven(scope: Arc<Scope>) -> Self {
+        Self {
+            scope,
+            is_driven: true,
+        }
+    }
+
+    /// For code beside which the runner may be at work.
+    pub(crate) fn beside(scope: Arc<Scope>) -> Self {
+        Self {
+            scope,
+            is_driven: false,
+        }
+    }
 }
 
 /// Code belongs to the scope until the guard is dropped; then to the one that it belonged to
@@ -19,33 +38,25 @@ struct Current {
 ///
 /// A guard rather than a closure: requests and responses would be moved through the closure.
 #[must_use = "code belongs to the scope while the guard lives"]
-pub(crate) struct Entered {
-    outer: Option<Current>,
+pub(crate) struct Entered<'a> {
+    /// Where the scope came from and goes back to; meanwhile, the one from before is here.
+    place: &'a mut Option<Current>,
     /// It must be dropped on the thread on which it was made.
     not_send: PhantomData<*const ()>,
 }
 
-/// For code that the scope drives: the handler, the body, and later the callbacks.
-pub(crate) fn enter(scope: &Arc<Scope>) -> Entered {
-    entered(scope, true)
-}
-
-/// For code beside which the runner may be at work.
-pub(crate) fn enter_beside(scope: &Arc<Scope>) -> Entered {
-    entered(scope, false)
-}
-
-fn entered(scope: &Arc<Scope>, is_driven: bool) -> Entered {
-    let scope = scope.clone();
+/// Enters the scope in this place, which is there again when the guard is dropped.
+pub(crate) fn enter(place: &mut Option<Current>) -> Entered<'_> {
+    swap(place);
     Entered {
-        outer: replace(Some(Current { scope, is_driven })),
+        place,
         not_send: PhantomData,
     }
 }
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        replace(self.outer.take());
+        swap(self.place);
     }
 }
 
@@ -61,32 +72,26 @@ pub(crate) fn is_driven_by(scope: &Arc<Scope>) -> bool {
 
 /// Carries the current scope into a closure that runs on another thread.
 pub(crate) fn carry<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let scope = get();
+    let mut carried = get().map(Current::beside);
     move || {
-        let _entered = scope.as_ref().map(enter_beside);
+        let _entered = enter(&mut carried);
         closure()
     }
 }
 
 fn look<T>(look: impl FnOnce(&Current) -> T) -> Option<T> {
-    let current = replace(None)?;
-    let seen = look(&current);
-    replace(Some(current));
-    Some(seen)
+    let mut place = None;
+    let entered = enter(&mut place);
+    entered.place.as_ref().map(look)
 }
 
 /// A thread that is about to end has no scope any more.
 #[cfg(not(all(test, axum_defer_loom)))]
-fn replace(current: Option<Current>) -> Option<Current> {
-    CURRENT
-        .try_with(|place| place.replace(current))
-        .ok()
-        .flatten()
+fn swap(place: &mut Option<Current>) {
+    let _ = CURRENT.try_with(|current| *place = current.replace(place.take()));
 }
 
 /// All threads of a model share one thread of the operating system, and with it what is local to
 /// it; the models use collections instead.
 #[cfg(all(test, axum_defer_loom))]
-fn replace(_: Option<Current>) -> Option<Current> {
-    None
-}
+fn swap(_: &mut Option<Current>) {}

@@ -7,7 +7,7 @@ use std::{
     panic::Location,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -27,8 +27,12 @@ pub(crate) struct Tracker {
     skipped: AtomicU64,
     lost: AtomicU64,
     idle: Notify,
+    /// Those who wait for `idle`, so that the last callback need not call into the void.
+    waiting_for_idle: AtomicUsize,
     /// Wakes requests that wait because of `max_pending`.
     room: Arc<Notify>,
+    /// Some request has come upon `max_pending`.
+    has_limit: AtomicBool,
     /// The scopes that have callbacks, so that a drain that ran out of time can name them.
     scopes: Mutex<Slab<Weak<dyn Unfinished>>>,
 }
@@ -95,13 +99,20 @@ impl Tracker {
     }
 
     fn released(&self) {
-        if self.active.fetch_sub(1, SeqCst) == 1 {
+        // Whoever waits says so first and looks at `active` then; here it is the other way
+        // round. So either they see the change, or it is seen here that they wait.
+        let is_idle = self.active.fetch_sub(1, SeqCst) == 1;
+        if is_idle && self.waiting_for_idle.load(SeqCst) > 0 {
             self.idle.notify_waiters();
-            // One that was woken may be held by somebody who polls it no more, and no callback
-            // is left whose end would wake the next one.
-            self.room.notify_waiters();
         }
-        self.room.notify_one();
+        if self.has_limit.load(SeqCst) {
+            if is_idle {
+                // One that was woken may be held by somebody who polls it no more, and no
+                // callback is left whose end would wake the next one.
+                self.room.notify_waiters();
+            }
+            self.room.notify_one();
+        }
     }
 
     pub(crate) fn active(&self) -> usize {
@@ -113,7 +124,11 @@ impl Tracker {
         self.active().saturating_sub(self.held.load(SeqCst))
     }
 
+    /// Is told of every callback that ends after this was called.
     pub(crate) fn room(&self) -> &Arc<Notify> {
+        if !self.has_limit.load(SeqCst) {
+            self.has_limit.store(true, SeqCst);
+        }
         &self.room
     }
 
@@ -150,6 +165,7 @@ impl Tracker {
     }
 
     async fn wait_idle(&self) {
+        let _waiting = Waiting::new(&self.waiting_for_idle);
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
             // From here on a notification is kept, so none falls between the look and the wait.
@@ -168,6 +184,22 @@ impl Tracker {
             skipped: self.skipped.load(SeqCst),
             lost: self.lost.load(SeqCst),
         }
+    }
+}
+
+/// Counts somebody who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

@@ -15,26 +15,23 @@ const COMPACT_ABOVE: usize = 32;
 
 #[derive(Default)]
 pub(crate) struct Queue {
+    /// Ahead of the others, if it is there. Most requests defer one callback, which needs no
+    /// allocation here.
+    first: Option<Place>,
     /// Ordered by id. Taking one out of the middle leaves an empty place, so that it costs
     /// nothing to those behind it.
-    places: VecDeque<Place>,
+    others: VecDeque<Place>,
     occupied: usize,
     /// How many of them are not ready, because their handle is still being used.
     held: usize,
     next_id: u64,
     /// Made with the first name: most requests have none.
-    names: Option<HashMap<Cow<'static, str>, u64>>,
+    names: Option<Box<HashMap<Cow<'static, str>, u64>>>,
 }
 
 struct Place {
     id: u64,
     entry: Option<BoxEntry>,
-}
-
-impl Place {
-    fn is_empty(&self) -> bool {
-        self.entry.is_none()
-    }
 }
 
 /// What became of a callback that was to get a name.
@@ -61,10 +58,16 @@ impl Queue {
         let id = self.next_id;
         self.next_id += 1;
         entry.as_mut().header_mut().id = id;
-        self.places.push_back(Place {
+        let place = Place {
             id,
             entry: Some(entry),
-        });
+        };
+        if self.occupied == 0 {
+            self.first = Some(place);
+            self.others.clear();
+        } else {
+            self.others.push_back(place);
+        }
         self.occupied += 1;
         id
     }
@@ -90,27 +93,26 @@ impl Queue {
         if !self.has_ready() {
             return None;
         }
-        while self.places.front().is_some_and(Place::is_empty) {
-            self.places.pop_front();
-        }
         if self.held > 0 {
             let ready = self.headers().find(|header| !header.held)?.id;
             return self.remove(ready);
         }
-        let entry = self.places.pop_front()?.entry?;
-        self.vacated(&entry);
-        Some(entry)
+        while let Some(place) = self.first.take().or_else(|| self.others.pop_front()) {
+            if let Some(entry) = place.entry {
+                self.vacated(&entry);
+                return Some(entry);
+            }
+        }
+        None
     }
 
     pub(crate) fn header_mut(&mut self, id: u64) -> Option<&mut Header> {
-        let index = self.index_of(id)?;
-        let entry = self.places[index].entry.as_mut()?;
+        let entry = self.place_mut(id)?.entry.as_mut()?;
         Some(entry.as_mut().header_mut())
     }
 
     pub(crate) fn remove(&mut self, id: u64) -> Option<BoxEntry> {
-        let index = self.index_of(id)?;
-        let entry = self.places[index].entry.take()?;
+        let entry = self.place_mut(id)?.entry.take()?;
         self.vacated(&entry);
         self.compact();
         Some(entry)
@@ -152,17 +154,25 @@ impl Queue {
     }
 
     pub(crate) fn headers(&self) -> impl Iterator<Item = &Header> {
-        self.places
+        self.first
             .iter()
+            .chain(&self.others)
             .filter_map(|place| Some(&place.entry.as_ref()?.header))
     }
 
-    fn index_of(&self, id: u64) -> Option<usize> {
-        // A handle is nearly always used right after its callback was registered.
-        match self.places.back() {
-            Some(last) if last.id == id => Some(self.places.len() - 1),
-            _ => self.places.binary_search_by_key(&id, |place| place.id).ok(),
+    fn place_mut(&mut self, id: u64) -> Option<&mut Place> {
+        if self.first.as_ref().is_some_and(|first| first.id == id) {
+            return self.first.as_mut();
         }
+        // A handle is nearly always used right after its callback was registered.
+        let index = match self.others.back() {
+            Some(last) if last.id == id => self.others.len() - 1,
+            _ => self
+                .others
+                .binary_search_by_key(&id, |place| place.id)
+                .ok()?,
+        };
+        self.others.get_mut(index)
     }
 
     fn vacated(&mut self, entry: &BoxEntry) {
@@ -175,8 +185,8 @@ impl Queue {
 
     /// A stream that registers the same name for hours must not pile up empty places.
     fn compact(&mut self) {
-        if self.places.len() > 2 * self.occupied + COMPACT_ABOVE {
-            self.places.retain(|place| place.entry.is_some());
+        if self.others.len() > 2 * self.occupied + COMPACT_ABOVE {
+            self.others.retain(|place| place.entry.is_some());
         }
     }
 }
@@ -286,7 +296,7 @@ mod tests {
             queue.rename(id, "heartbeat".into());
         }
         assert_eq!(queue.len(), 2);
-        assert!(queue.places.len() <= 2 * 2 + COMPACT_ABOVE + 1);
+        assert!(queue.others.len() <= 2 * 2 + COMPACT_ABOVE + 1);
         assert_eq!(names(&queue), ["-", "heartbeat"]);
         assert!(queue.header_mut(kept).is_some());
     }

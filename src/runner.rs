@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     callback::{BoxEntry, BoxError, Failure},
     completion::Completion,
-    current,
+    current::{self, Current},
     drain::End,
     isolate::{drop_isolated, isolate},
     observe::{Finished, LostReason, Outcome},
@@ -80,22 +80,34 @@ impl Run {
         }
     }
 
-    async fn run_to_end(mut self) {
-        let scope = &self.scope;
-        // What few layers ask for is boxed, here and in `Turn::run`: whatever is awaited in place
-        // makes the task of every scope larger, and Tokio moves it several times.
-        let _permit = match &scope.options.running {
-            Some(permits) => Box::pin(permits.acquire()).await.ok(),
-            None => None,
-        };
-        let Some(completion) = scope.completion() else {
-            return;
-        };
-        if scope.options.concurrent {
-            Box::pin(side_by_side(scope, &completion)).await;
-        } else {
-            one_by_one(scope, &completion).await;
+    /// An `async` block, which keeps what it captures once; an `async fn` would keep it twice.
+    ///
+    /// What few layers ask for is boxed, here and in [`Turn::run`]. Tokio moves a task several
+    /// times until it runs, so each scope would pay for whatever is awaited in place.
+    fn run_to_end(self) -> impl Future<Output = ()> + Send {
+        async move {
+            let scope = &self.scope;
+            let permit = match &scope.options.running {
+                Some(permits) => Box::pin(permits.acquire()).await.ok(),
+                None => None,
+            };
+            let Some(completion) = scope.completion() else {
+                return;
+            };
+            if scope.options.concurrent {
+                Box::pin(side_by_side(scope, &completion)).await;
+            } else {
+                while let Some(entry) = scope.next() {
+                    let mut turn = Turn::new(scope, &completion, entry);
+                    turn.run().await;
+                }
+            }
+            drop(permit);
+            self.finish();
         }
+    }
+
+    fn finish(mut self) {
         self.unfinished = None;
     }
 }
@@ -107,13 +119,6 @@ impl Drop for Run {
             Some(Unfinished::MovesToATask) => start(&self.scope, Start::Runner),
             None => {}
         }
-    }
-}
-
-async fn one_by_one(scope: &Arc<Scope>, completion: &Completion) {
-    while let Some(entry) = scope.next() {
-        let mut turn = Turn::new(scope, completion, entry);
-        turn.run().await;
     }
 }
 
@@ -143,7 +148,8 @@ async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
 
 /// What a callback captured may defer something when it is dropped, as its code may.
 fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
-    let _entered = current::enter(scope);
+    let mut current = Some(Current::driven(scope.clone()));
+    let _entered = current::enter(&mut current);
     drop_isolated(entry);
 }
 
@@ -153,7 +159,7 @@ struct Turn<'a> {
     scope: &'a Arc<Scope>,
     completion: &'a Completion,
     entry: Option<BoxEntry>,
-    started: Option<(Instant, Duration)>,
+    started: Option<Instant>,
 }
 
 impl<'a> Turn<'a> {
@@ -223,31 +229,30 @@ impl<'a> Turn<'a> {
 
     fn start(&mut self) {
         let Some(entry) = &self.entry else { return };
-        let now = Instant::now();
-        let waited = now.saturating_duration_since(entry.header.registered);
-        self.started = Some((now, waited));
+        let start = Instant::now();
+        self.started = Some(start);
         self.scope.options.tracker.started();
-        self.scope.options.observers.started(&entry.header, waited);
-    }
-
-    fn finish(&mut self, outcome: Outcome<'_>) {
-        let (Some(entry), Some((start, waited))) = (&self.entry, self.started) else {
-            return;
-        };
-        let finished = Finished {
-            outcome,
-            waited,
-            took: start.elapsed(),
-        };
         self.scope
             .options
             .observers
-            .finished(&entry.header, &finished);
-        self.leave(if finished.is_ok() {
-            End::Ran
-        } else {
-            End::Failed
-        });
+            .started(&entry.header, entry.header.waited_until(start));
+    }
+
+    fn finish(&mut self, outcome: Outcome<'_>) {
+        let (Some(entry), Some(start)) = (&self.entry, self.started) else {
+            return;
+        };
+        let is_ok = matches!(outcome, Outcome::Ok);
+        let observers = &self.scope.options.observers;
+        if !is_ok || observers.hear_success(&entry.header) {
+            let finished = Finished {
+                outcome,
+                waited: entry.header.waited_until(start),
+                took: start.elapsed(),
+            };
+            observers.finished(&entry.header, &finished);
+        }
+        self.leave(if is_ok { End::Ran } else { End::Failed });
     }
 
     fn lose(&mut self, reason: LostReason) {
@@ -287,8 +292,9 @@ impl Future for Turn<'_> {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
-            let _span = entry.header.span.clone().entered();
-            let _entered = current::enter(this.scope);
+            let _span = entry.header.span.clone().map(tracing::Span::entered);
+            let mut current = Some(Current::driven(this.scope.clone()));
+            let _entered = current::enter(&mut current);
             isolate(|| entry.as_mut().poll_run(cx, completion))
         };
         match polled {

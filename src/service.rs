@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     admission::Admission, body::ResponseBody, collection::DeferredCallbackCollection,
-    completer::Completer, current, end_of_body::Exchange, options::Options, scope::Scope,
+    completer::Completer, end_of_body::Exchange, options::Options, scope::Scope,
     sent::transmission::Transmission,
 };
 
@@ -108,9 +108,9 @@ where
             classifier: self.make_classifier.make_classifier(&request),
             exchange: Exchange::of(&request),
         };
-        let completer = Completer::new(scope);
+        let mut completer = Completer::new(scope);
         let inner = {
-            let _entered = current::enter(completer.scope());
+            let _entered = completer.enter();
             self.inner.call(request)
         };
         ResponseFuture {
@@ -182,7 +182,7 @@ where
         let this = self.project();
         if let Some((completer, _)) = this.unanswered {
             let polled = {
-                let _entered = current::enter(completer.scope());
+                let _entered = completer.enter();
                 if *this.runs_inline {
                     catch_unwind(AssertUnwindSafe(|| this.inner.poll(cx)))
                 } else {
@@ -196,7 +196,9 @@ where
             let Some((completer, head)) = this.unanswered.take() else {
                 return Poll::Pending;
             };
-            completer.scope().watch_if_shared();
+            if let Some(scope) = completer.scope() {
+                scope.watch_if_shared();
+            }
             let (answer, completer) = match answer {
                 Ok(Ok(response)) => {
                     let mut response =

@@ -8,8 +8,7 @@ use std::{
 };
 
 use crate::{
-    completer::Completer, completion::Delivery, current, never::Never, options::Options,
-    scope::Scope,
+    completer::Completer, completion::Delivery, never::Never, options::Options, scope::Scope,
 };
 
 /// Runs a unit of work in a scope of its own, then runs and awaits what it deferred, then returns
@@ -54,7 +53,7 @@ where
     let output = {
         let mut future = pin!(future);
         poll_fn(|cx| {
-            let _entered = current::enter(completer.scope());
+            let _entered = completer.enter();
             future.as_mut().poll(cx)
         })
         .await

@@ -207,6 +207,21 @@ impl Observers {
         !self.0.is_empty()
     }
 
+    /// Whether anybody is told how long each callback waits and runs.
+    pub(crate) fn hear_times(&self) -> bool {
+        cfg!(feature = "metrics") || !self.0.is_empty()
+    }
+
+    /// Whether anybody is told when this callback comes to a good end.
+    pub(crate) fn hear_success(&self, header: &Header) -> bool {
+        #[cfg(feature = "tracing")]
+        if header.span.is_some() {
+            return true;
+        }
+        let _ = header;
+        self.hear_times()
+    }
+
     fn tell(&self, tell: impl Fn(&dyn DeferObserver)) {
         for observer in &self.0 {
             // An observer's panic is not the callback's fault, and there is nobody to report

@@ -2,14 +2,18 @@
 
 use std::panic::Location;
 
-use tracing::{Span, debug, error, field};
+use tracing::{Span, debug, error, field, level_filters::LevelFilter, span::Id};
 
 use super::{Finished, LostReason, Outcome};
 use crate::{callback::Header, completion::Completion};
 
 /// Made when the callback is registered, because a span can only follow from one that is still
-/// open, and the request's own may close as soon as the response ends.
-pub(crate) fn span(location: &'static Location<'static>) -> Span {
+/// open, and the request's own may close as soon as the response ends. `None` where nobody
+/// listens, which costs nothing from then on.
+pub(crate) fn span(location: &'static Location<'static>) -> Option<Span> {
+    if LevelFilter::current() < LevelFilter::INFO {
+        return None;
+    }
     let span = tracing::info_span!(
         parent: None,
         "deferred",
@@ -17,22 +21,29 @@ pub(crate) fn span(location: &'static Location<'static>) -> Span {
         place = %location,
         outcome = field::Empty,
     );
-    if !span.is_disabled() {
-        span.follows_from(Span::current());
+    if span.is_disabled() {
+        return None;
     }
-    span
+    span.follows_from(Span::current());
+    Some(span)
 }
 
 fn record(header: &Header, outcome: &'static str) {
-    header.span.record("outcome", outcome);
+    if let Some(span) = &header.span {
+        span.record("outcome", outcome);
+    }
 }
 
 /// Names the span. Subscribers may keep all values that a field is given, so this is called
 /// once, when the name is final.
 pub(crate) fn record_name(header: &Header) {
-    if let Some(name) = header.name.as_deref() {
-        header.span.record("name", name);
+    if let (Some(span), Some(name)) = (&header.span, header.name.as_deref()) {
+        span.record("name", name);
     }
+}
+
+fn parent(header: &Header) -> Option<Id> {
+    header.span.as_ref().and_then(Span::id)
 }
 
 fn name(header: &Header) -> &str {
@@ -43,7 +54,7 @@ pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
     record(header, finished.outcome.label());
     if !matches!(finished.outcome, Outcome::Ok) {
         error!(
-            parent: &header.span,
+            parent: parent(header),
             callback = name(header),
             place = %header.location,
             outcome = %finished.outcome,
@@ -56,7 +67,7 @@ pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
 pub(crate) fn skipped(header: &Header, completion: &Completion) {
     record(header, "skipped");
     debug!(
-        parent: &header.span,
+        parent: parent(header),
         callback = name(header),
         place = %header.location,
         status = completion.status().map(|status| status.as_u16()),
@@ -69,7 +80,7 @@ pub(crate) fn skipped(header: &Header, completion: &Completion) {
 pub(crate) fn cancelled(header: &Header) {
     record(header, "cancelled");
     debug!(
-        parent: &header.span,
+        parent: parent(header),
         callback = name(header),
         place = %header.location,
         "deferred callback cancelled",
@@ -79,7 +90,7 @@ pub(crate) fn cancelled(header: &Header) {
 pub(crate) fn replaced(header: &Header) {
     record(header, "replaced");
     debug!(
-        parent: &header.span,
+        parent: parent(header),
         callback = name(header),
         place = %header.location,
         "deferred callback replaced by a later one of the same name",
@@ -89,7 +100,7 @@ pub(crate) fn replaced(header: &Header) {
 pub(crate) fn lost(header: &Header, reason: LostReason) {
     record(header, "lost");
     error!(
-        parent: &header.span,
+        parent: parent(header),
         callback = name(header),
         place = %header.location,
         %reason,
