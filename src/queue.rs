@@ -26,6 +26,10 @@ pub(crate) struct Queue {
     held: usize,
     next_id: u64,
     /// Made with the first name: most requests have none.
+    #[expect(
+        clippy::box_collection,
+        reason = "every scope has room for it, few need it"
+    )]
     names: Option<Box<HashMap<Cow<'static, str>, u64>>>,
 }
 

@@ -84,6 +84,7 @@ impl Run {
     ///
     /// What few layers ask for is boxed, here and in [`Turn::run`]. Tokio moves a task several
     /// times until it runs, so each scope would pay for whatever is awaited in place.
+    #[expect(clippy::manual_async_fn, reason = "it would be twice the size")]
     fn run_to_end(self) -> impl Future<Output = ()> + Send {
         async move {
             let scope = &self.scope;

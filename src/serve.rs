@@ -79,6 +79,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 ///   there; a [`Connected`] of your own is written for `axum_defer::serve::IncomingStream`.
 /// - The response body may be any [`http_body::Body`].
 /// - Without a shutdown signal it never returns, and nothing is drained.
+/// - Its connections belong to the future: they are cut when it is dropped.
 ///
 /// # TLS
 ///

@@ -19,7 +19,7 @@ pin_project! {
     ///
     /// Wrap what the HTTP server writes to: with TLS, the plaintext side, whose flush reaches the
     /// socket. Then put [`layer`](Self::layer) around the service of the same connection. Passes
-    /// everything through; it costs two atomic counters.
+    /// everything through; it costs a few atomic counters.
     ///
     /// See [the module](crate::sent) for an example.
     pub struct SentIo<I> {
