@@ -513,6 +513,23 @@ fn a_handle_is_used_while_a_failure_is_decided() {
 }
 
 #[test]
+fn a_late_callback_never_starts_without_its_rule() {
+    explore("a late callback never starts without its rule", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection).always()))
+        };
+        drop(collection);
+        drop(completer);
+        pusher.join().unwrap();
+        assert_eq!(ledger.close().ends, [Ended::Skipped, Ended::Ran]);
+    });
+}
+
+#[test]
 fn a_nested_push_and_one_from_outside() {
     explore("a nested push and one from outside", || {
         let ledger = Ledger::open();

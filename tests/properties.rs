@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     future::{Future, pending},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
@@ -270,6 +271,8 @@ struct Waiting {
 #[derive(Default)]
 struct Reference {
     registered: usize,
+    /// Those whose handles are gone.
+    without_handle: Range<usize>,
     waiting: Vec<Waiting>,
     log: Log,
     started: usize,
@@ -326,6 +329,7 @@ impl Reference {
 
     fn in_slot(&self, slot: usize) -> Option<usize> {
         slot.checked_rem(self.registered)
+            .filter(|id| !self.without_handle.contains(id))
     }
 
     fn rename(&mut self, id: usize, name: usize) {
@@ -552,6 +556,17 @@ impl World {
             Step::Rename(slot, name) => self.with_handle(slot, |handle| handle.name(NAMES[name])),
             Step::ChangeRule(slot, rule) => self.with_handle(slot, |handle| set_rule(handle, rule)),
         }
+    }
+
+    /// Lets go of the callbacks that wait for their handles; returns which ones those are.
+    fn drop_handles_from(&self, first: usize) -> Range<usize> {
+        let mut handles = lock(&self.0.handles);
+        let first = first.min(handles.len());
+        let dropped: Vec<_> = handles[first..].iter_mut().map(Option::take).collect();
+        let range = first..handles.len();
+        drop(handles);
+        drop(dropped);
+        range
     }
 
     /// A callback that uses its own handle while it is being registered has none yet.
@@ -831,6 +846,7 @@ impl Case {
             }
         };
         expected.apply(&self.program);
+        let in_handler = expected.registered;
 
         let mut request = Request::new(());
         if self.head {
@@ -857,15 +873,22 @@ impl Case {
         assert_eq!(verdict == NO_RESPONSE, self.handler != Handler::Responds);
         drop(answer);
         drop(service);
+        // Of what the body deferred after it was over, for as far as anybody could tell.
+        expected.without_handle = world.drop_handles_from(in_handler);
         deferred.wait_idle().await;
         expected.run_all(verdict, self.layer_rule);
 
         let collection = lock(&world.0.collection).take();
         if let Some(collection) = &collection {
+            expected.apply(&self.late);
             world.apply(&self.late, Some(collection));
+            // What is deferred from outside of the request waits for its handle to be dropped.
+            let ended = lock(&world.0.log).len();
+            tokio::task::yield_now().await;
+            assert_eq!(lock(&world.0.log).len(), ended, "nothing runs that is held");
+            expected.without_handle = world.drop_handles_from(in_handler);
             deferred.wait_idle().await;
             assert!(collection.is_empty());
-            expected.apply(&self.late);
             expected.run_all(verdict, self.layer_rule);
         }
         drop(collection);
@@ -934,7 +957,15 @@ fn every_response_and_program_does_what_the_reference_model_says() {
     });
     let outcome = runner.run(&case(), |case| {
         let concurrent = case.concurrent;
-        let observed = runtime.block_on(case.run());
+        // Of the paused clock, which runs on when nothing else does: a case that hangs is found
+        // at once.
+        let observed = runtime.block_on(async {
+            let an_hour = Duration::from_secs(3600);
+            tokio::time::timeout(an_hour, case.run()).await
+        });
+        let Ok(observed) = observed else {
+            return Err(TestCaseError::fail("it hung"));
+        };
         let Observed {
             log,
             completions,
