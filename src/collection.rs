@@ -78,7 +78,8 @@ pub fn try_defer<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, N
 /// Like [`defer`], for a closure that blocks: it runs on Tokio's blocking pool.
 ///
 /// The next callback of the scope starts when it is done. A time-out reports it, and can't stop
-/// it.
+/// it: a closure that never returns keeps a thread, and the drop of its runtime (at the end of
+/// `#[tokio::main]`, say) waits for it; `Runtime::shutdown_timeout` does not.
 ///
 /// # Panics
 ///

@@ -49,6 +49,9 @@ impl Completion {
     }
 
     /// Whether the response went out whole, up to the [`Level`] that decided it.
+    ///
+    /// A response to HEAD, a 204 and a 304 are whole without a body: who bills a download asks
+    /// for [`bytes_sent`](Self::bytes_sent) too.
     pub fn is_delivered(&self) -> bool {
         self.delivery == Delivery::Sent
     }

@@ -309,16 +309,28 @@ pub(crate) async fn at_most_until(deadline: Option<Instant>, future: impl Future
 
 /// The trackers that are drained together, each with its tally when the counting began.
 #[derive(Default)]
-pub(crate) struct Trackers(Mutex<Vec<(Arc<Tracker>, Tally)>>);
+pub(crate) struct Trackers(Mutex<Drained>);
+
+#[derive(Default)]
+struct Drained {
+    trackers: Vec<(Arc<Tracker>, Tally)>,
+    has_started: bool,
+}
 
 impl Trackers {
     /// Adds a tracker, counting from now, unless it is known.
+    ///
+    /// Those that nobody else has any more are let go, so that an app which makes its layers per
+    /// request does not pile them up; but not during a drain, which is about to report them.
     pub(crate) fn add(&self, tracker: &Arc<Tracker>) {
-        let mut trackers = self.lock();
-        if !trackers
-            .iter()
-            .any(|(known, _)| Arc::ptr_eq(known, tracker))
-        {
+        let mut drained = self.lock();
+        let Drained {
+            trackers,
+            has_started,
+        } = &mut *drained;
+        let known = |(known, _): &(Arc<Tracker>, Tally)| Arc::ptr_eq(known, tracker);
+        if !trackers.iter().any(known) {
+            trackers.retain(|(known, _)| *has_started || Arc::strong_count(known) > 1);
             trackers.push((tracker.clone(), tracker.tally()));
         }
     }
@@ -326,7 +338,9 @@ impl Trackers {
     /// Counts from now.
     #[cfg(feature = "serve")]
     pub(crate) fn start(&self) {
-        for (tracker, tally) in self.lock().iter_mut() {
+        let mut drained = self.lock();
+        drained.has_started = true;
+        for (tracker, tally) in &mut drained.trackers {
             *tally = tracker.tally();
         }
     }
@@ -334,7 +348,7 @@ impl Trackers {
     pub(crate) async fn wait_idle(&self) {
         // A request that is still driven may come to a layer that was not known before.
         for index in 0.. {
-            let tracker = match self.lock().get(index) {
+            let tracker = match self.lock().trackers.get(index) {
                 Some((tracker, _)) => tracker.clone(),
                 None => return,
             };
@@ -344,7 +358,7 @@ impl Trackers {
 
     pub(crate) fn report(&self) -> DrainReport {
         let mut report = DrainReport::default();
-        for (tracker, start) in self.lock().iter() {
+        for (tracker, start) in &self.lock().trackers {
             let now = tracker.tally();
             report.ran += now.ran - start.ran;
             report.failed += now.failed - start.failed;
@@ -356,7 +370,7 @@ impl Trackers {
         report
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Tracker>, Tally)>> {
+    fn lock(&self) -> MutexGuard<'_, Drained> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -442,5 +456,31 @@ impl fmt::Display for UnfinishedCallback {
         }
         let state = if self.running { "running" } else { "pending" };
         write!(formatter, "({}, {state})", self.location)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {
+        let trackers = Trackers::default();
+        let kept = Arc::new(Tracker::default());
+        trackers.add(&kept);
+        for _ in 0..100 {
+            trackers.add(&Arc::new(Tracker::default()));
+        }
+        trackers.add(&kept);
+        assert!(trackers.lock().trackers.len() <= 2);
+
+        trackers.lock().has_started = true;
+        let reported = Arc::new(Tracker::default());
+        trackers.add(&reported);
+        reported.registered();
+        reported.dropped(End::Skipped);
+        drop(reported);
+        trackers.add(&Arc::new(Tracker::default()));
+        assert_eq!(trackers.report().skipped, 1);
     }
 }

@@ -222,7 +222,9 @@ impl<M, D> DeferLayer<M, D> {
     /// Lets requests wait while `callbacks` callbacks, or more, are registered or running.
     ///
     /// The service is not [ready](tower_service::Service::poll_ready) then, so an axum router
-    /// holds the request, and `tower::load_shed` outside of this layer answers 503 at once. What
+    /// holds the request, and `tower::load_shed` around this layer answers 503 at once: in the
+    /// same `ServiceBuilder`, as below. A router is always ready, so over two calls of
+    /// `Router::layer` the one does not see the other. What
     /// requests that are inside already defer is never refused: at most this many callbacks are
     /// pending, and those of the requests in flight on top.
     ///

@@ -139,7 +139,11 @@ impl Queue {
         let holder = names.get(&name).copied();
         if holder.is_some_and(|holder| holder > id) {
             return match self.remove(id) {
-                Some(entry) => Named::Outranked(entry),
+                Some(mut entry) => {
+                    // It is out by this name, and reported by it.
+                    entry.as_mut().header_mut().name = Some(name);
+                    Named::Outranked(entry)
+                }
                 None => Named::TooLate,
             };
         }
@@ -236,10 +240,11 @@ mod tests {
         let first = queue.push(entry());
         let second = queue.push(entry());
         queue.rename(second, "a".into());
-        assert!(matches!(
-            queue.rename(first, "a".into()),
-            Named::Outranked(_)
-        ));
+        let Named::Outranked(outranked) = queue.rename(first, "a".into()) else {
+            panic!("the later one has the name");
+        };
+        assert_eq!(outranked.header.name.as_deref(), Some("a"));
+        assert!(queue.contains("a"));
         assert_eq!(names(&queue), ["a"]);
         assert!(queue.header_mut(second).is_some());
     }

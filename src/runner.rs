@@ -4,12 +4,12 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, task::coop, time::Instant};
 
 use crate::{
     callback::{BoxEntry, BoxError, Failure},
@@ -89,8 +89,8 @@ impl Run {
         async move {
             let scope = &self.scope;
             let permit = match &scope.options.running {
-                Some(permits) => Box::pin(permits.acquire()).await.ok(),
-                None => None,
+                Some(permits) if !is_nested_in(permits) => Box::pin(permits.acquire()).await.ok(),
+                _ => None,
             };
             let Some(completion) = scope.completion() else {
                 return;
@@ -101,6 +101,8 @@ impl Run {
                 while let Some(entry) = scope.next() {
                     let mut turn = Turn::new(scope, &completion, entry);
                     turn.run().await;
+                    // Callbacks that never wait must not keep the thread for themselves.
+                    coop::consume_budget().await;
                 }
             }
             drop(permit);
@@ -123,6 +125,15 @@ impl Drop for Run {
     }
 }
 
+/// Whether this is part of a callback which has a permit already: to wait for another one could
+/// be to wait for itself.
+fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
+    current::get().is_some_and(|outer| {
+        let same = outer.options.running.as_ref();
+        same.is_some_and(|same| Arc::ptr_eq(same, permits)) && outer.completion().is_some()
+    })
+}
+
 async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
     let run = async |entry| {
         let mut turn = Turn::new(scope, completion, entry);
@@ -133,6 +144,8 @@ async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
         running.push(run(entry));
         poll_fn(|cx| {
             loop {
+                // As above: this loop goes on for as long as callbacks end, or bring others.
+                ready!(coop::poll_proceed(cx)).made_progress();
                 match running.poll_next_unpin(cx) {
                     Poll::Ready(Some(())) => continue,
                     Poll::Ready(None) => return Poll::Ready(()),
@@ -176,13 +189,12 @@ impl<'a> Turn<'a> {
 
     /// From the verdict to the report.
     async fn run(&mut self) {
-        if !self.is_allowed() {
-            return;
-        }
-        self.start();
-        match self.timeout() {
-            None => self.await,
-            Some(limit) => Box::pin(self.run_for(limit)).await,
+        if self.is_allowed() {
+            self.start();
+            match self.timeout() {
+                None => (&mut *self).await,
+                Some(limit) => Box::pin(self.run_for(limit)).await,
+            }
         }
     }
 

@@ -144,7 +144,7 @@ where
         listener,
         make_service,
         signal: None,
-        drain_timeout: Some(DRAIN_TIMEOUT),
+        drain_timeout: DRAIN_TIMEOUT,
         connection_timeout: None,
         marker: PhantomData,
     }
@@ -156,7 +156,7 @@ pub struct Serve<L, M, S, B> {
     listener: L,
     make_service: M,
     signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    drain_timeout: Option<Duration>,
+    drain_timeout: Duration,
     connection_timeout: Option<Duration>,
     marker: PhantomData<fn() -> (S, B)>,
 }
@@ -175,16 +175,19 @@ impl<L: Listener, M, S, B> Serve<L, M, S, B> {
     /// The time for all of the shutdown, from the signal to the return; 30 seconds by default.
     ///
     /// At the deadline, connections that are still open are cut, and callbacks that are not
-    /// finished stand in the report. They go on for as long as the runtime does.
+    /// finished stand in the report. They go on for as long as the runtime does. With
+    /// [`Duration::MAX`] there is no deadline.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = Some(timeout);
+        self.drain_timeout = timeout;
         self
     }
 
-    /// The part of the shutdown's time that responses have to finish; all of it by default.
+    /// The part of the shutdown's time that connections have to finish; nine tenths of the
+    /// [`drain_timeout`](Self::drain_timeout) by default.
     ///
     /// A response that never ends (server-sent events, say) is cut then, and what it deferred
-    /// has the rest of the [`drain_timeout`](Self::drain_timeout) to run.
+    /// has the rest of the time to run. So is a connection whose client has sent half of a
+    /// request. A connection that is idle is closed at once.
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = Some(timeout);
         self
@@ -227,35 +230,42 @@ where
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {
-            tokio::select! {
-                (io, remote_addr) = listener.accept() => {
-                    let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
-                    let layer = io.layer();
-                    let connected = make_service.call(IncomingStream {
-                        io: io.get_ref(),
-                        remote_addr,
-                    });
-                    let Ok(service) = connected.await;
-                    let service = layer.layer(service);
-                    connections.spawn(connection(io, service, graceful.watcher()));
+            let accepted = {
+                // One future per connection: a listener may shake hands in it, and would lose
+                // what it has if it were dropped when another connection ends.
+                let mut accepting = pin!(listener.accept());
+                loop {
+                    tokio::select! {
+                        accepted = &mut accepting => break Some(accepted),
+                        () = &mut signal => break None,
+                        Some(_) = connections.join_next() => {}
+                    }
                 }
-                () = &mut signal => break,
-                Some(_) = connections.join_next() => {}
-            }
+            };
+            let Some((io, remote_addr)) = accepted else {
+                break;
+            };
+            let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
+            let layer = io.layer();
+            let connected = make_service.call(IncomingStream {
+                io: io.get_ref(),
+                remote_addr,
+            });
+            let Ok(service) = connected.await;
+            let service = layer.layer(service);
+            connections.spawn(connection(io, service, graceful.watcher()));
         }
         drop(listener);
 
         trackers.start();
         let start = Instant::now();
-        let deadline = self
-            .drain_timeout
-            .and_then(|timeout| start.checked_add(timeout));
-        let connection_deadline = self
+        let after = |timeout: Duration| start.checked_add(timeout);
+        let deadline = after(self.drain_timeout);
+        let connection_timeout = self
             .connection_timeout
-            .and_then(|timeout| start.checked_add(timeout))
-            .into_iter()
-            .chain(deadline)
-            .min();
+            .unwrap_or(self.drain_timeout / 10 * 9)
+            .min(self.drain_timeout);
+        let connection_deadline = after(connection_timeout);
         let all_closed = async {
             graceful.shutdown().await;
             while connections.join_next().await.is_some() {}

@@ -100,6 +100,9 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let transmission = request.extensions().get::<Arc<Transmission>>().cloned();
+        if let Some(transmission) = &transmission {
+            transmission.scope_opened();
+        }
         let scope = Scope::open(self.options.clone(), transmission);
         request
             .extensions_mut()

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use axum::{
     http::{Request, Response, StatusCode},
     routing::get,
 };
-use axum_defer::{CallbackInfo, DeferHandle, DeferLayer, DeferObserver, defer};
+use axum_defer::{CallbackInfo, DeferHandle, DeferLayer, DeferObserver, Finished, defer};
 use futures_util::poll;
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -484,4 +484,63 @@ async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_boun
 fn resident_pages() -> Option<usize> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     statm.split_whitespace().nth(1)?.parse().ok()
+}
+
+struct CountsFailures(Arc<AtomicUsize>);
+
+impl DeferObserver for CountsFailures {
+    fn finished(&self, _: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        self.0.fetch_add(usize::from(!finished.is_ok()), SeqCst);
+    }
+}
+
+/// Registers itself again until it is told to stop, or for far too long; it never waits.
+fn again_until(stop: Arc<AtomicBool>, at_most: usize) {
+    defer(async move {
+        assert!(at_most > 0, "nobody else got to the thread");
+        if !stop.load(SeqCst) {
+            again_until(stop, at_most - 1);
+        }
+    })
+    .name("again");
+}
+
+#[tokio::test]
+async fn callbacks_that_never_wait_let_others_have_the_thread() {
+    let failed = Arc::new(AtomicUsize::new(0));
+    for layer in [DeferLayer::new(), DeferLayer::new().concurrent()] {
+        let layer = layer.observer(CountsFailures(failed.clone()));
+        let handle = layer.handle();
+        let stop = Arc::new(AtomicBool::new(false));
+        let unit = tokio::spawn(layer.scope({
+            let stop = stop.clone();
+            async move { again_until(stop, 100_000) }
+        }));
+        // There is one thread, so this task goes on only if the callbacks let it.
+        while handle.running() == 0 && handle.pending() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.store(true, SeqCst);
+        tokio::time::timeout(HANGS, unit).await.unwrap().unwrap();
+        assert_eq!(failed.load(SeqCst), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_scope_inside_of_a_callback_needs_no_turn_of_its_own() {
+    let layer = DeferLayer::new().max_concurrency(1);
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (inner, counted) = (layer.clone(), ran.clone());
+    let unit = layer.scope(async move {
+        defer(async move {
+            let nested = inner.scope(async move {
+                defer(async move {
+                    counted.fetch_add(1, SeqCst);
+                });
+            });
+            nested.await;
+        });
+    });
+    tokio::time::timeout(HANGS, unit).await.unwrap();
+    assert_eq!(ran.load(SeqCst), 1);
 }

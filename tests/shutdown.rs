@@ -574,3 +574,65 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     assert!(report.is_complete() && report.ran == 2, "{report}");
     assert_eq!((handle.pending(), handle.running()), (0, 0));
 }
+
+/// Asks for one byte before it hands a connection out, as TLS asks for a handshake.
+struct Greeting {
+    tcp: TcpListener,
+    awaits_greeting: mpsc::UnboundedSender<()>,
+}
+
+impl axum::serve::Listener for Greeting {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (mut stream, address) = self.tcp.accept().await.unwrap();
+        self.awaits_greeting.send(()).unwrap();
+        stream.read_u8().await.unwrap();
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let (awaits_greeting, mut greetings) = mpsc::unbounded_channel();
+    let listener = Greeting {
+        tcp,
+        awaits_greeting,
+    };
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    tokio::spawn(serve(listener, app).into_future());
+
+    let request = b"!GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    let mut first = TcpStream::connect(address).await.unwrap();
+    greetings.recv().await.unwrap();
+    let mut second = None;
+    let mut response = Vec::new();
+    first.write_all(&request[..1]).await.unwrap();
+    for part in [&request[1..20], &request[20..]] {
+        first.write_all(part).await.unwrap();
+        if second.is_none() {
+            second = Some(TcpStream::connect(address).await.unwrap());
+            within_a_minute(greetings.recv()).await.unwrap();
+        }
+    }
+    first.read_to_end(&mut response).await.unwrap();
+    // There is one thread: the server gets to see that the first connection has ended.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+
+    let mut second = second.unwrap();
+    let mut response = String::new();
+    second.write_all(request).await.unwrap();
+    within_a_minute(second.read_to_string(&mut response))
+        .await
+        .unwrap();
+    assert!(response.ends_with("hello"), "{response}");
+}

@@ -43,7 +43,8 @@ pub trait DeferObserver: Send + Sync + 'static {
     /// A callback was registered.
     ///
     /// Told when the handle that `defer` returned is dropped, so that the callback has its name
-    /// by then; at the latest before anything else is told of the callback.
+    /// by then; at the latest before anything else is told of the callback. Only what another
+    /// thread cancels by its name in that very moment may be told before.
     fn registered(&self, callback: &CallbackInfo<'_>) {
         let _ = callback;
     }

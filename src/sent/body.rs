@@ -103,8 +103,13 @@ impl Outgoing {
         }
     }
 
-    fn buffer<D: Buf>(&mut self, data: D, length: u64) -> SentBuf<D> {
-        self.last_frame_watched = length > 0 && self.transmission.is_watched();
+    fn buffer<D: Buf>(&mut self, data: D, length: u64, progress: Progress) -> SentBuf<D> {
+        // What an HTTP/2 stream defers before its end is about this frame too, and only the frame
+        // itself tells whether h2 has written it or a reset has thrown it away.
+        let may_defer = self.multiplexed
+            && matches!(progress, Progress::Continues)
+            && self.transmission.has_scope();
+        self.last_frame_watched = length > 0 && (may_defer || self.transmission.is_watched());
         if self.last_frame_watched {
             SentBuf::watched(data, self.transmission.clone(), length)
         } else {
@@ -154,7 +159,8 @@ impl<B: Body> Body for SentBody<B> {
                 let progress = outgoing.end.frame(&frame, &*this.inner);
                 // A frame without data ends the response itself, so no buffer stands for its end.
                 outgoing.last_frame_watched = false;
-                let frame = frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0)));
+                let frame =
+                    frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0), progress));
                 outgoing.progressed(progress);
                 Some(Ok(frame))
             }

@@ -61,9 +61,10 @@
 //! than had been written when the server took it. If the client resets the stream before that, h2
 //! drops it in silence; then a flush comes, after a round in which h2 looked for something to write,
 //! without a byte more, and the response was aborted. While several responses share the connection
-//! that may be early by those few bytes, never by body bytes, and it can't wait for ever. The same
-//! holds for what is deferred after the last data frame was taken: frames of requests that have
-//! deferred nothing are not watched.
+//! that may be early by those few bytes, never by body bytes, and it can't wait for ever.
+//!
+//! Frames of requests that have deferred nothing are not watched, but for those of an HTTP/2 stream
+//! that goes on and may yet defer something about them.
 
 mod body;
 mod buffer;

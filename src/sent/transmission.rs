@@ -28,6 +28,8 @@ pub(crate) struct Transmission {
     connection: Arc<Connection>,
     /// Somebody has deferred something, so the buffers are worth watching.
     watched: AtomicBool,
+    /// There is a scope, so the body may still defer something.
+    has_scope: AtomicBool,
     /// The connection's round in which all of the response was in h2's queue, or [`NOT_QUEUED`].
     queued_in: AtomicU64,
     state: Mutex<State>,
@@ -66,6 +68,7 @@ impl Transmission {
         Arc::new(Self {
             connection,
             watched: AtomicBool::new(false),
+            has_scope: AtomicBool::new(false),
             queued_in: AtomicU64::new(NOT_QUEUED),
             state: Mutex::default(),
         })
@@ -84,6 +87,15 @@ impl Transmission {
 
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Acquire)
+    }
+
+    /// A scope was opened for the request.
+    pub(crate) fn scope_opened(&self) {
+        self.has_scope.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_scope(&self) -> bool {
+        self.has_scope.load(Ordering::Acquire)
     }
 
     /// Bytes written to the connection so far.
