@@ -12,7 +12,10 @@ pub(crate) fn isolate<T>(code: impl FnOnce() -> T) -> Result<T, String> {
         // The payload is user data: its own drop may panic too, and then there is no one left
         // to tell.
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(second);
+            // Text is all that is sure not to do the same for ever.
+            if text(second.as_ref()).is_none() {
+                std::mem::forget(second);
+            }
         }
         message
     })
@@ -24,13 +27,13 @@ pub(crate) fn drop_isolated<T>(value: T) {
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic payload that is no string".to_owned()
-    }
+    let text = text(payload).unwrap_or("a panic payload that is no string");
+    text.to_owned()
+}
+
+fn text(payload: &(dyn Any + Send)) -> Option<&str> {
+    let literal = payload.downcast_ref::<&'static str>().copied();
+    literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 #[cfg(test)]

@@ -339,7 +339,52 @@ fn a_thousand_requests_allocate_nothing_that_stays() {
     assert_eq!((left.count_current, left.bytes_current), (0, 0), "{left:?}");
 }
 
-/// The same over a socket, through the second level of sent.
+const PLANNED: &str = "planned by the test";
+
+/// The hook's output is kept by the test harness, and counts.
+fn silence_planned_panics() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        if text != Some(PLANNED) && !payload.is::<PanicsTwice>() {
+            others(info);
+        }
+    }));
+}
+
+/// Its panic's payload panics when it is dropped, with a payload of its own.
+struct PanicsTwice;
+
+impl Drop for PanicsTwice {
+    fn drop(&mut self) {
+        panic!("{PLANNED}");
+    }
+}
+
+#[test]
+fn panics_leave_nothing_behind() {
+    silence_planned_panics();
+    let runtime = runtime();
+    let layer = DeferLayer::new();
+    let panics = || {
+        runtime.block_on(async {
+            request(&layer, async || {
+                defer(async { panic!("{PLANNED}") });
+                defer(async { std::panic::panic_any(PanicsTwice) });
+                StatusCode::OK
+            })
+            .await;
+            layer.handle().wait_idle().await;
+        });
+    };
+    panics();
+    let left = allocation_counter::measure(|| (0..10).for_each(|_| panics()));
+    assert_eq!((left.count_current, left.bytes_current), (0, 0), "{left:?}");
+}
+
+/// Over a socket, through the second level of sent.
 #[test]
 fn a_thousand_connections_allocate_nothing_that_stays() {
     let runtime = runtime();

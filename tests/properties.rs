@@ -27,6 +27,7 @@ use proptest::{
     test_runner::{FileFailurePersistence, TestRunner},
 };
 use tower::{Layer, Service, service_fn};
+use tower_http::classify::MakeClassifier;
 
 // What is generated.
 
@@ -35,6 +36,8 @@ struct Case {
     head: bool,
     http2: bool,
     status: u16,
+    /// Judged as gRPC, by the status in the headers or in the trailers.
+    grpc: Option<Grpc>,
     handler: Handler,
     body: BodyPlan,
     consumer: Consumer,
@@ -42,6 +45,12 @@ struct Case {
     concurrent: bool,
     program: Vec<Step>,
     late: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Grpc {
+    in_headers: Option<u8>,
+    in_trailers: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +209,14 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just(Consumer::Collector),
         2 => (0..5_usize).prop_map(Consumer::Drops),
     ];
-    let request = (prop::bool::weighted(0.15), any::<bool>());
+    let code = || prop::option::of(select(vec![0, 0, 5]));
+    let grpc = (prop::option::weighted(0.2, code()), code());
+    let grpc = grpc.prop_map(|(in_headers, in_trailers)| Grpc {
+        in_headers: in_headers.flatten(),
+        in_trailers,
+    });
+    let grpc = prop::option::weighted(0.3, grpc);
+    let request = (prop::bool::weighted(0.15), any::<bool>(), grpc);
     let status = select(vec![200, 200, 200, 201, 204, 302, 304, 404, 500]);
     let layer_rule = prop::option::weighted(0.2, rule());
     let programs = (
@@ -218,12 +234,22 @@ fn case() -> impl Strategy<Value = Case> {
         programs,
     )
         .prop_map(
-            |((head, http2), status, handler, body, consumer, layer_rule, concurrent, programs)| {
+            |(
+                (head, http2, grpc),
+                status,
+                handler,
+                body,
+                consumer,
+                layer_rule,
+                concurrent,
+                programs,
+            )| {
                 let (program, late) = programs;
                 Case {
                     head,
                     http2,
                     status,
+                    grpc,
                     handler,
                     body,
                     consumer,
@@ -428,9 +454,20 @@ impl Case {
     /// The row of the truth table that a response falls under.
     fn verdict(&self, ended_from_the_start: bool, got: &[Got]) -> Verdict {
         let declared = self.declared();
+        let mut success = self.status < 400;
+        let awaits_trailers = match self.grpc {
+            None => false,
+            Some(grpc) => {
+                if let Some(code) = grpc.in_headers {
+                    success = code == 0;
+                }
+                grpc.in_headers.is_none()
+            }
+        };
         let whole = |bytes: u64| declared.is_none_or(|declared| bytes >= declared);
         let mut bytes = 0;
         let mut delivery = None;
+        let mut trailers_came = false;
         if ended_from_the_start {
             delivery = Some(if whole(0) {
                 Delivery::Sent
@@ -455,6 +492,12 @@ impl Case {
                 }
                 Got::Trailers | Got::None => true,
             };
+            if matches!(got, Got::Trailers) && awaits_trailers {
+                // They have the last word, whatever the status line says.
+                let code = self.grpc.and_then(|grpc| grpc.in_trailers);
+                success = code.unwrap_or(0) == 0;
+                trailers_came = true;
+            }
             if over {
                 delivery = Some(if whole(bytes) {
                     Delivery::Sent
@@ -463,17 +506,21 @@ impl Case {
                 });
             }
         }
-        let dropped = if self.is_bodiless() || declared.is_some_and(|declared| bytes >= declared) {
+        let all_there = declared.is_some_and(|declared| bytes >= declared) && !awaits_trailers;
+        let dropped = if self.is_bodiless() || all_there {
             Delivery::Sent
         } else {
             Delivery::Aborted
         };
+        if awaits_trailers && !trailers_came && delivery == Some(Delivery::BodyError) {
+            success = false;
+        }
         if !self.http2 {
             bytes = declared.map_or(bytes, |declared| bytes.min(declared));
         }
         Verdict {
             status: Some(self.status),
-            success: self.status < 400,
+            success,
             delivery: delivery.unwrap_or(dropped),
             bytes,
         }
@@ -681,8 +728,17 @@ struct PlannedBody {
     parts: VecDeque<Part>,
     tells_end: bool,
     hint: Option<u64>,
+    trailers: Option<u8>,
     world: World,
     collection: Option<DeferredCallbackCollection>,
+}
+
+fn grpc_status(code: Option<u8>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(code) = code {
+        headers.insert("grpc-status", u16::from(code).into());
+    }
+    headers
 }
 
 impl Body for PlannedBody {
@@ -701,7 +757,7 @@ impl Body for PlannedBody {
                     self.world.apply(&steps, self.collection.as_ref());
                     continue;
                 }
-                Some(Part::Trailers) => Some(Ok(Frame::trailers(HeaderMap::new()))),
+                Some(Part::Trailers) => Some(Ok(Frame::trailers(grpc_status(self.trailers)))),
                 Some(Part::Error) => Some(Err(PLANNED)),
                 None => None,
             });
@@ -733,12 +789,15 @@ impl Case {
             parts: parts.iter().cloned().collect(),
             tells_end: self.body.tells_end,
             hint: self.hint(),
+            trailers: self.grpc.and_then(|grpc| grpc.in_trailers),
             world: world.clone(),
             // Kept only where it is needed: whether anybody has one makes a difference inside.
             collection: DeferredCallbackCollection::current().filter(|_| has_steps),
         };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).expect("a status");
+        let in_headers = self.grpc.and_then(|grpc| grpc.in_headers);
+        response.headers_mut().extend(grpc_status(in_headers));
         if let Some(length) = self.content_length() {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_LENGTH, length.into());
@@ -813,8 +872,15 @@ impl Case {
     }
 
     async fn run(self) -> Observed {
+        match self.grpc {
+            None => self.run_with(DeferLayer::new()).await,
+            Some(_) => self.run_with(DeferLayer::new_for_grpc()).await,
+        }
+    }
+
+    async fn run_with<M: MakeClassifier + Clone>(self, layer: DeferLayer<M>) -> Observed {
         let world = World::default();
-        let mut layer = DeferLayer::new()
+        let mut layer = layer
             .timeout(Duration::from_secs(10))
             .observer(Observer(world.clone()));
         if let Some(rule) = self.layer_rule {
