@@ -29,7 +29,7 @@ use tokio::{
 
 const CONNECTIONS: usize = 64;
 
-/// Seconds of load on each server in each round.
+/// The load on each server in each round.
 const ROUND: Duration = Duration::from_millis(400);
 
 const ROUNDS: usize = 25;
@@ -77,9 +77,7 @@ fn main() -> Outcome {
         if round > 0 {
             rounds.push(figures);
         }
-        eprint!("\rround {round} of {ROUNDS}");
     }
-    eprintln!();
     report(&rounds);
     Ok(())
 }

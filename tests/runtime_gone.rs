@@ -74,8 +74,7 @@ fn without_any_runtime_callbacks_are_lost() {
     });
     let _ = layer.layer(service).call(support::get("/")).now_or_never();
     drop(kept.unwrap().defer(async {}).name("late"));
-    // There is no telling its name yet when it is lost: that is given after it was registered.
-    assert_eq!(events.so_far(), [lost("unnamed", LostReason::NoRuntime)]);
+    assert_eq!(events.so_far(), [lost("late", LostReason::NoRuntime)]);
     assert_eq!(layer.handle().pending(), 0);
 }
 
