@@ -100,7 +100,8 @@ impl Server {
         let transmission = Transmission::new(self.connection.clone());
         let (completer, collection) = self.ledger.request(Some(transmission.clone()));
         handler(&collection);
-        completer.scope().watch_if_shared();
+        let scope = completer.scope().expect("it is not decided yet");
+        scope.watch_if_shared();
         let body = self.send(version, body, completer, transmission);
         (body, collection)
     }
