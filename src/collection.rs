@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     callback::{CallbackEnd, Deferrable, DeferrableBlocking, Entry, Failure, Header, Run},
-    current,
+    current::{self, Current},
     handle::DeferredCallback,
     options::{CallbackFuture, Wrap},
     runner,
@@ -49,7 +49,7 @@ const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLayer` to the r
 #[track_caller]
 pub fn defer<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
     match current::get() {
-        Some(scope) => register(scope, Location::caller(), callback.into_run()),
+        Some(current) => register(current, Location::caller(), callback.into_run()),
         None => panic!("{NO_SCOPE}"),
     }
 }
@@ -70,7 +70,7 @@ pub fn defer<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
 #[track_caller]
 pub fn try_defer<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, NoScope<C>> {
     match current::get() {
-        Some(scope) => Ok(register(scope, Location::caller(), callback.into_run())),
+        Some(current) => Ok(register(current, Location::caller(), callback.into_run())),
         None => Err(NoScope { callback }),
     }
 }
@@ -98,16 +98,17 @@ pub fn try_defer<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, N
 #[track_caller]
 pub fn defer_blocking<M, C: DeferrableBlocking<M>>(callback: C) -> DeferredCallback {
     match current::get() {
-        Some(scope) => register(scope, Location::caller(), callback.into_run()),
+        Some(current) => register(current, Location::caller(), callback.into_run()),
         None => panic!("{NO_SCOPE}"),
     }
 }
 
 fn register(
-    scope: Arc<Scope>,
+    current: Current,
     location: &'static Location<'static>,
     callback: impl Run + 'static,
 ) -> DeferredCallback {
+    let Current { scope, is_driven } = current;
     let mut header = Header::new(location);
     if scope.options.observers.hear_times() {
         header.registered = Some(Instant::now());
@@ -117,7 +118,7 @@ fn register(
         Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, callback))) as _,
     };
     // Where the runner may be at work on another thread, it has to wait for the handle.
-    let holds = !current::is_driven_by(&scope);
+    let holds = !is_driven;
     let (id, start) = scope.push(entry, holds);
     runner::start(&scope, start);
     DeferredCallback::new(scope, id, holds)
@@ -127,8 +128,7 @@ fn register(
 fn wrapped(wrap: &Wrap, callback: impl Run + 'static) -> impl Run + 'static {
     let mut callback = Box::pin(callback);
     let future = CallbackFuture::new(async move {
-        let scope = current::get();
-        let completion = scope.and_then(|scope| scope.completion());
+        let completion = current::get().and_then(|current| current.scope.completion());
         let Some(completion) = completion else {
             // Only the runner polls this, and it does so in the scope that it has fired.
             return CallbackEnd(Err(Failure::Lost));
@@ -171,19 +171,23 @@ impl DeferredCallbackCollection {
 
     /// The collection of the scope that the calling code belongs to, if there is one.
     pub fn current() -> Option<Self> {
-        current::get().map(Self::new)
+        current::get().map(|current| Self::new(current.scope))
     }
 
     /// Registers a callback; see [`defer`](crate::defer).
     #[track_caller]
     pub fn defer<M, C: Deferrable<M>>(&self, callback: C) -> DeferredCallback {
-        register(self.scope.clone(), Location::caller(), callback.into_run())
+        register(self.as_current(), Location::caller(), callback.into_run())
     }
 
     /// Registers a closure that blocks; see [`defer_blocking`](crate::defer_blocking).
     #[track_caller]
     pub fn defer_blocking<M, C: DeferrableBlocking<M>>(&self, callback: C) -> DeferredCallback {
-        register(self.scope.clone(), Location::caller(), callback.into_run())
+        register(self.as_current(), Location::caller(), callback.into_run())
+    }
+
+    fn as_current(&self) -> Current {
+        Current::as_seen_here(self.scope.clone())
     }
 
     /// Takes out the callback of this name, if it has not started; how many that were.

@@ -9,9 +9,10 @@ thread_local! {
 }
 
 /// A scope, and how code belongs to it.
+#[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) scope: Arc<Scope>,
-    is_driven: bool,
+    pub(crate) is_driven: bool,
 }
 
 impl Current {
@@ -29,6 +30,15 @@ impl Current {
         Self {
             scope,
             is_driven: false,
+        }
+    }
+
+    /// For this code, as it deals with a scope that it need not belong to.
+    pub(crate) fn as_seen_here(scope: Arc<Scope>) -> Self {
+        let is_driven = look(|current| current.is_driven && Arc::ptr_eq(&current.scope, &scope));
+        Self {
+            is_driven: is_driven.unwrap_or(false),
+            scope,
         }
     }
 }
@@ -61,18 +71,13 @@ impl Drop for Entered<'_> {
 }
 
 /// The scope that this code runs in.
-pub(crate) fn get() -> Option<Arc<Scope>> {
-    look(|current| current.scope.clone())
-}
-
-/// Whether this code is driven by the scope, so that its runner is not at work meanwhile.
-pub(crate) fn is_driven_by(scope: &Arc<Scope>) -> bool {
-    look(|current| current.is_driven && Arc::ptr_eq(&current.scope, scope)).unwrap_or(false)
+pub(crate) fn get() -> Option<Current> {
+    look(Current::clone)
 }
 
 /// Carries the current scope into a closure that runs on another thread.
 pub(crate) fn carry<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let mut carried = get().map(Current::beside);
+    let mut carried = get().map(|current| Current::beside(current.scope));
     move || {
         let _entered = enter(&mut carried);
         closure()

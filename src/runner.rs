@@ -23,10 +23,10 @@ use crate::{
 
 /// Starts the runner of a scope on a task of its own, if the scope asks for one.
 pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
-    if start == Start::Nothing {
-        return;
+    if let Start::Runner(completion) = start {
+        let run = Run::new(scope.clone(), completion, Unfinished::IsLost);
+        spawn(scope, run);
     }
-    spawn(scope, Run::new(scope.clone(), Unfinished::IsLost));
 }
 
 #[cfg(all(test, axum_defer_loom))]
@@ -51,8 +51,8 @@ fn spawn(scope: &Arc<Scope>, run: Run) {
 
 /// Runs the callbacks of a scope in the calling task, if the scope asks for a runner.
 pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
-    if start == Start::Runner {
-        Run::new(scope.clone(), Unfinished::MovesToATask)
+    if let Start::Runner(completion) = start {
+        Run::new(scope.clone(), completion, Unfinished::MovesToATask)
             .run_to_end()
             .await;
     }
@@ -61,6 +61,7 @@ pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
 /// The one runner of a scope. What it has not run when it is dropped is not forgotten.
 struct Run {
     scope: Arc<Scope>,
+    completion: Completion,
     unfinished: Option<Unfinished>,
 }
 
@@ -73,9 +74,10 @@ enum Unfinished {
 }
 
 impl Run {
-    fn new(scope: Arc<Scope>, unfinished: Unfinished) -> Self {
+    fn new(scope: Arc<Scope>, completion: Completion, unfinished: Unfinished) -> Self {
         Self {
             scope,
+            completion,
             unfinished: Some(unfinished),
         }
     }
@@ -87,19 +89,18 @@ impl Run {
     #[expect(clippy::manual_async_fn, reason = "it would be twice the size")]
     fn run_to_end(self) -> impl Future<Output = ()> + Send {
         async move {
-            let scope = &self.scope;
+            let Self {
+                scope, completion, ..
+            } = &self;
             let permit = match &scope.options.running {
                 Some(permits) if !is_nested_in(permits) => Box::pin(permits.acquire()).await.ok(),
                 _ => None,
             };
-            let Some(completion) = scope.completion() else {
-                return;
-            };
             if scope.options.concurrent {
-                Box::pin(side_by_side(scope, &completion)).await;
+                Box::pin(side_by_side(scope, completion)).await;
             } else {
                 while let Some(entry) = scope.next() {
-                    let mut turn = Turn::new(scope, &completion, entry);
+                    let mut turn = Turn::new(scope, completion, entry);
                     turn.run().await;
                     // Callbacks that never wait must not keep the thread for themselves.
                     coop::consume_budget().await;
@@ -119,7 +120,9 @@ impl Drop for Run {
     fn drop(&mut self) {
         match self.unfinished {
             Some(Unfinished::IsLost) => self.scope.lose_all(LostReason::NoRuntime),
-            Some(Unfinished::MovesToATask) => start(&self.scope, Start::Runner),
+            Some(Unfinished::MovesToATask) => {
+                start(&self.scope, Start::Runner(self.completion));
+            }
             None => {}
         }
     }
@@ -128,7 +131,7 @@ impl Drop for Run {
 /// Whether this is part of a callback which has a permit already: to wait for another one could
 /// be to wait for itself.
 fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
-    current::get().is_some_and(|outer| {
+    current::get().is_some_and(|Current { scope: outer, .. }| {
         let same = outer.options.running.as_ref();
         same.is_some_and(|same| Arc::ptr_eq(same, permits)) && outer.completion().is_some()
     })
@@ -158,13 +161,6 @@ async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
         })
         .await;
     }
-}
-
-/// What a callback captured may defer something when it is dropped, as its code may.
-fn drop_isolated_in(scope: &Arc<Scope>, entry: BoxEntry) {
-    let mut current = Some(Current::driven(scope.clone()));
-    let _entered = current::enter(&mut current);
-    drop_isolated(entry);
 }
 
 /// A callback whose turn it is. It leaves by exactly one of the exits; dropped before that, it
@@ -282,7 +278,12 @@ impl<'a> Turn<'a> {
             return;
         };
         self.scope.not_running(entry.header.id);
-        drop_isolated_in(self.scope, entry);
+        {
+            // What the callback captured may defer something when it is dropped, as its code may.
+            let mut current = Some(Current::driven(self.scope.clone()));
+            let _entered = current::enter(&mut current);
+            drop_isolated(entry);
+        }
         let tracker = &self.scope.options.tracker;
         if self.started.is_some() {
             tracker.ended(end);

@@ -52,10 +52,10 @@ struct State {
 }
 
 /// Whether the caller has to start a runner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub(crate) enum Start {
-    Runner,
+    Runner(Completion),
     Nothing,
 }
 
@@ -296,11 +296,12 @@ impl Scope {
 
 impl State {
     fn start_runner(&mut self) -> Start {
-        if self.completion.is_some() && !self.has_runner && self.queue.has_ready() {
-            self.has_runner = true;
-            Start::Runner
-        } else {
-            Start::Nothing
+        match self.completion {
+            Some(completion) if !self.has_runner && self.queue.has_ready() => {
+                self.has_runner = true;
+                Start::Runner(completion)
+            }
+            _ => Start::Nothing,
         }
     }
 
