@@ -8,6 +8,7 @@ use std::{env, fmt, fs, io, path::Path, process::Command, thread};
 
 use crate::scenarios::{SCENARIOS, Scenario};
 
+mod no_op;
 #[path = "counted/report.rs"]
 mod report;
 #[path = "counted/scenarios.rs"]

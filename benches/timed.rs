@@ -1,9 +1,10 @@
 //! Requests per second and latencies over real sockets, as ratios taken in one interleaved run.
 //!
-//! All servers run in this process, on one thread, and each on a port of its own; the load comes
-//! from a second process, this very binary, on 64 keep-alive connections. Rounds are short and
-//! their order is shuffled, and every ratio is taken within a round: what else the machine does
-//! hits both sides of it. See `benches/README.md`.
+//! All servers run in this process, each on a port of its own; the load comes from a second
+//! process, this very binary, on 64 keep-alive connections. Rounds are short and their order is
+//! shuffled, and every ratio is taken within a round: what else the machine does hits both sides
+//! of it. All of that twice: on the runtime of `#[tokio::main]`, and on a single thread that does
+//! nothing else. See `benches/README.md`.
 
 use std::{
     env,
@@ -24,8 +25,12 @@ use axum_defer::{DeferLayer, defer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    runtime::Runtime,
+    runtime::Builder,
 };
+
+use crate::no_op::NoOpLayer;
+
+mod no_op;
 
 const CONNECTIONS: usize = 64;
 
@@ -34,7 +39,7 @@ const ROUND: Duration = Duration::from_millis(400);
 
 const ROUNDS: usize = 25;
 
-const SERVERS: [&str; 8] = [
+const SERVERS: [&str; 9] = [
     "axum::serve, bare",
     "axum::serve, spawn in the handler",
     "axum::serve, DeferLayer, nothing deferred",
@@ -44,11 +49,13 @@ const SERVERS: [&str; 8] = [
     "axum_defer::serve, DeferLayer, 1 callback",
     // The same as the first: how far apart two equal servers come out is the error of the rest.
     "axum::serve, bare, once more",
+    "axum::serve, a layer that does nothing",
 ];
 
 /// Of which server, over which one, and what the ratio of the throughputs should be.
-const RATIOS: [(usize, usize, Option<f64>); 8] = [
+const RATIOS: [(usize, usize, Option<f64>); 9] = [
     (7, 0, None),
+    (8, 0, None),
     (1, 0, None),
     (2, 0, Some(0.99)),
     (3, 1, Some(0.97)),
@@ -64,7 +71,17 @@ fn main() -> Outcome {
     if env::args().any(|argument| argument == "--load") {
         return load();
     }
-    let addresses = serve_all()?;
+    compare(
+        "all threads, as with #[tokio::main]",
+        Builder::new_multi_thread(),
+    )?;
+    compare("one thread", Builder::new_current_thread())
+}
+
+/// Serves on the runtime that is given, and reports.
+fn compare(name: &str, runtime: Builder) -> Outcome {
+    println!("\n=== {name}\n");
+    let addresses = serve_all(runtime)?;
     let mut load = Load::start()?;
     let mut shuffle = Shuffle(0x9E37_79B9_7F4A_7C15);
     // The first round warms up and does not count.
@@ -190,9 +207,8 @@ where
     Router::new().route("/", get(handler))
 }
 
-/// All servers on one thread, so that the load has the other processor to itself.
-fn serve_all() -> Outcome<Vec<SocketAddr>> {
-    let runtime = runtime()?;
+fn serve_all(mut runtime: Builder) -> Outcome<Vec<SocketAddr>> {
+    let runtime = runtime.enable_all().build()?;
     let listeners = runtime.block_on(async {
         let mut listeners = Vec::new();
         for _ in SERVERS {
@@ -209,6 +225,7 @@ fn serve_all() -> Outcome<Vec<SocketAddr>> {
                     1 => app(spawns),
                     2 | 5 => app(respond).layer(DeferLayer::new()),
                     3 | 6 => app(defers).layer(DeferLayer::new()),
+                    8 => app(respond).layer(NoOpLayer::<false>),
                     _ => app(respond),
                 };
                 if (4..=6).contains(&server) {
@@ -221,12 +238,6 @@ fn serve_all() -> Outcome<Vec<SocketAddr>> {
         });
     });
     Ok(addresses)
-}
-
-fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 /// The process that makes the load.
@@ -298,7 +309,7 @@ fn processor_time() -> Duration {
 
 /// The other process: loads each server that it is told to, and says how that went.
 fn load() -> Outcome {
-    let runtime = runtime()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     for address in std::io::stdin().lines() {
         let address: SocketAddr = address?.parse()?;
         let (took, mut latencies) = runtime.block_on(requests(address));
