@@ -1,6 +1,6 @@
 //! A server that loses nothing when it is stopped.
 //!
-//! `cargo run --example shutdown`, then `curl -X POST http://127.0.0.1:3000/sign-up`, and Ctrl-C
+//! `cargo run --example shutdown`, then `curl -d grace http://127.0.0.1:3000/sign-up`, and Ctrl-C
 //! or SIGTERM within three seconds: the server stops accepting, waits for responses and for what
 //! they deferred, prints what it waited for, and exits with 1 if something was left.
 
@@ -9,10 +9,10 @@ use std::{io, process::ExitCode, time::Duration};
 use axum::{Router, routing::post};
 use axum_defer::{DeferLayer, defer};
 
-async fn sign_up() -> &'static str {
-    defer(async {
+async fn sign_up(name: String) -> &'static str {
+    defer(async move {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        println!("the welcome mail is sent");
+        println!("the welcome mail to {name} is sent");
     })
     .name("welcome mail");
     "welcome\n"

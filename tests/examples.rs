@@ -257,10 +257,15 @@ impl Server {
         let mut connection = TcpStream::connect(&self.address).await.unwrap();
         let request = "POST /sign-up HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         connection.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        connection.read_to_string(&mut response).await.unwrap();
-        response
+        read_all(connection).await
     }
+}
+
+async fn read_all(mut connection: TcpStream) -> String {
+    let mut response = String::new();
+    let read = timeout(HANGS, connection.read_to_string(&mut response)).await;
+    read.expect("the response does not end").unwrap();
+    response
 }
 
 async fn next_line(stdout: &mut Lines<BufReader<ChildStdout>>) -> String {
@@ -282,17 +287,28 @@ async fn hello_answers_and_defers() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn shutdown_waits_for_the_mail_and_reports() {
+async fn shutdown_waits_for_the_response_and_the_mail_and_reports() {
     let mut server = Server::start("shutdown").await;
-    let response = server.sign_up().await;
-    assert_tells(&response, &["HTTP/1.1 200 OK\r\n"]);
+    // The server asks for the body when the handler is at it, so the request is in flight.
+    let mut connection = TcpStream::connect(&server.address).await.unwrap();
+    let head = "POST /sign-up HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+                expect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    let read = timeout(HANGS, connection.read_exact(&mut go_on)).await;
+    read.expect("nobody reads the request").unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "));
+
     let id = server.child.id().unwrap().to_string();
     let killed = Command::new("kill").args(["-TERM", &id]).status().await;
     assert!(killed.unwrap().success());
+    assert_eq!(next_line(&mut server.stdout).await, "stopping");
 
+    connection.write_all(b"grace").await.unwrap();
+    let response = read_all(connection).await;
+    assert_tells(&response, &["HTTP/1.1 200 OK\r\n", "\r\n\r\nwelcome\n"]);
     for expected in [
-        "stopping",
-        "the welcome mail is sent",
+        "the welcome mail to grace is sent",
         "deferred callbacks: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished",
     ] {
         assert_eq!(next_line(&mut server.stdout).await, expected);

@@ -1,8 +1,9 @@
 //! gRPC through `axum_defer::serve`: the status is in trailers, which end the response.
 
-use std::time::Duration;
+mod support;
 
 use axum_defer::{Completion, DeferLayer, DeferredCallbackCollection, Delivery, Level, serve};
+use support::in_time;
 use tokio::sync::mpsc;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -46,26 +47,24 @@ async fn a_grpc_status_in_trailers_or_headers_decides_after_it_was_sent() {
         service: service.to_owned(),
     };
 
-    client.check(request("known")).await.unwrap();
-    let completion = completions.recv().await.unwrap();
+    in_time(client.check(request("known"))).await.unwrap();
+    let completion = in_time(completions.recv()).await.unwrap();
     assert!(completion.is_success(), "{completion:?}");
     assert_eq!(completion.delivery(), Delivery::Sent);
     assert_eq!(completion.level(), Level::Sent);
     assert!(completion.bytes_sent() > 0);
 
-    client.check(request("unknown")).await.unwrap_err();
-    let completion = completions.recv().await.unwrap();
+    in_time(client.check(request("unknown"))).await.unwrap_err();
+    let completion = in_time(completions.recv()).await.unwrap();
     assert!(!completion.is_success(), "{completion:?}");
     assert_eq!(completion.status(), Some(http::StatusCode::OK));
     assert_eq!(completion.delivery(), Delivery::Sent);
 
-    let mut watch = client.watch(request("known")).await.unwrap().into_inner();
-    watch.message().await.unwrap().unwrap();
+    let watch = in_time(client.watch(request("known"))).await;
+    let mut watch = watch.unwrap().into_inner();
+    in_time(watch.message()).await.unwrap().unwrap();
     drop(watch);
-    let completion = tokio::time::timeout(Duration::from_secs(60), completions.recv())
-        .await
-        .expect("the server hears of the reset")
-        .unwrap();
+    let completion = in_time(completions.recv()).await.unwrap();
     assert_eq!(completion.delivery(), Delivery::Aborted);
     assert!(completion.is_success(), "the work was done: {completion:?}");
 }

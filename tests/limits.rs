@@ -20,7 +20,10 @@ use axum::{
 use axum_defer::{CallbackInfo, DeferHandle, DeferLayer, DeferObserver, Finished, defer};
 use futures_util::poll;
 use http_body_util::BodyExt;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinHandle,
+};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const HANGS: Duration = Duration::from_secs(60);
@@ -335,10 +338,11 @@ async fn one_place_that_gets_free_lets_in_all_who_defer_nothing() {
     }
 }
 
-const REQUESTS: usize = 100_000;
 const IN_FLIGHT: usize = 300;
 const PER_REQUEST: usize = 2;
 const BOUND: usize = 1_000;
+/// More than this is never there at once: the requests that were let in under the bound.
+const MOST: usize = BOUND + IN_FLIGHT * PER_REQUEST;
 
 /// What every callback captures, so that the living ones can be counted.
 struct Payload {
@@ -384,106 +388,154 @@ impl DeferObserver for Highest {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_bounds_and_drain() {
-    let layer = DeferLayer::new().max_pending(BOUND).max_concurrency(16);
-    let handle = layer.handle();
-    let highest = Highest {
-        handle: handle.clone(),
-        callbacks: Arc::default(),
-        running: Arc::default(),
-        bound_reached: Arc::default(),
-    };
-    let (callbacks, running) = (highest.callbacks.clone(), highest.running.clone());
-    let bound_reached = highest.bound_reached.clone();
-    let layer = layer.observer(highest);
+/// Many requests at once, whose callbacks wait until they are fed.
+struct Storm {
+    handle: DeferHandle,
+    gate: Arc<Semaphore>,
+    done: Arc<Semaphore>,
+    clients: Vec<JoinHandle<()>>,
+    callbacks: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    living: Arc<AtomicUsize>,
+    most_living: Arc<AtomicUsize>,
+    ran: Arc<Vec<AtomicUsize>>,
+}
 
-    let living = Arc::new(AtomicUsize::new(0));
-    let most_living = Arc::new(AtomicUsize::new(0));
-    let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..REQUESTS).map(|_| 0.into()).collect());
-    let gate = Arc::new(Semaphore::new(0));
-    let done = Arc::new(Semaphore::new(0));
-    let number = Arc::new(AtomicUsize::new(0));
-    let service = layer.layer(service_fn({
-        let (living, most_living, ran) = (living.clone(), most_living.clone(), ran.clone());
-        let (gate, done, number) = (gate.clone(), done.clone(), number.clone());
-        move |_: Request<Body>| {
-            let number = number.fetch_add(1, SeqCst);
-            for _ in 0..PER_REQUEST {
-                let payload = Payload::new(&living);
-                most_living.fetch_max(living.load(SeqCst), SeqCst);
-                let (ran, gate, done) = (ran.clone(), gate.clone(), done.clone());
-                defer(async move {
-                    gate.acquire().await.unwrap().forget();
-                    ran[number].fetch_add(1, SeqCst);
-                    drop(payload);
-                    done.add_permits(1);
-                });
-            }
-            async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
-        }
-    }));
+impl Storm {
+    /// Returns when the requests have piled up to the bound.
+    async fn start(requests: usize) -> Self {
+        let layer = DeferLayer::new().max_pending(BOUND).max_concurrency(16);
+        let handle = layer.handle();
+        let highest = Highest {
+            handle: handle.clone(),
+            callbacks: Arc::default(),
+            running: Arc::default(),
+            bound_reached: Arc::default(),
+        };
+        let (callbacks, running) = (highest.callbacks.clone(), highest.running.clone());
+        let bound_reached = highest.bound_reached.clone();
+        let layer = layer.observer(highest);
 
-    let left = Arc::new(AtomicUsize::new(REQUESTS));
-    let clients: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| {
-            let (service, left) = (service.clone(), left.clone());
-            tokio::spawn(async move {
-                while left
-                    .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
-                    .is_ok()
-                {
-                    assert_eq!(send(service.clone()).await, 200);
+        let living = Arc::new(AtomicUsize::new(0));
+        let most_living = Arc::new(AtomicUsize::new(0));
+        let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..requests).map(|_| 0.into()).collect());
+        let gate = Arc::new(Semaphore::new(0));
+        let done = Arc::new(Semaphore::new(0));
+        let number = Arc::new(AtomicUsize::new(0));
+        let service = layer.layer(service_fn({
+            let (living, most_living, ran) = (living.clone(), most_living.clone(), ran.clone());
+            let (gate, done) = (gate.clone(), done.clone());
+            move |_: Request<Body>| {
+                let number = number.fetch_add(1, SeqCst);
+                for _ in 0..PER_REQUEST {
+                    let payload = Payload::new(&living);
+                    most_living.fetch_max(living.load(SeqCst), SeqCst);
+                    let (ran, gate, done) = (ran.clone(), gate.clone(), done.clone());
+                    defer(async move {
+                        gate.acquire().await.unwrap().forget();
+                        ran[number].fetch_add(1, SeqCst);
+                        drop(payload);
+                        done.add_permits(1);
+                    });
                 }
-            })
-        })
-        .collect();
-
-    // Nothing ends before the first permit, so the requests pile up to the bound, and stop.
-    tokio::time::timeout(HANGS, bound_reached.notified())
-        .await
-        .unwrap();
-    let feed = async {
-        let batch = 200;
-        let mut memory_early = None;
-        for fed in (0..REQUESTS * PER_REQUEST).step_by(batch) {
-            gate.add_permits(batch);
-            done.acquire_many(batch as u32).await.unwrap().forget();
-            if fed == REQUESTS / 5 {
-                memory_early = resident_pages();
+                async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
             }
-        }
-        (memory_early, resident_pages())
-    };
-    let (memory_early, memory_late) = tokio::time::timeout(2 * HANGS, feed).await.unwrap();
-    for client in clients {
-        client.await.unwrap();
-    }
-    tokio::time::timeout(HANGS, handle.wait_idle())
-        .await
-        .unwrap();
+        }));
 
-    let callbacks = callbacks.load(SeqCst);
-    let most = BOUND + IN_FLIGHT * PER_REQUEST;
-    assert!((BOUND..=most).contains(&callbacks), "{callbacks} at once");
-    let most_living = most_living.load(SeqCst);
-    assert!(most_living <= most + PER_REQUEST, "{most_living} in memory");
-    assert!(running.load(SeqCst) <= 16);
-    assert_eq!(living.load(SeqCst), 0);
-    assert!(ran.iter().all(|ran| ran.load(SeqCst) == PER_REQUEST));
-    assert_eq!((handle.pending(), handle.running()), (0, 0));
-    if let (Some(early), Some(late)) = (memory_early, memory_late) {
-        assert!(
-            late < 2 * early + 4_096,
-            "grew from {early} to {late} pages"
-        );
+        let left = Arc::new(AtomicUsize::new(requests));
+        let clients = (0..IN_FLIGHT)
+            .map(|_| {
+                let (service, left) = (service.clone(), left.clone());
+                tokio::spawn(async move {
+                    while left
+                        .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+                        .is_ok()
+                    {
+                        assert_eq!(send(service.clone()).await, 200);
+                    }
+                })
+            })
+            .collect();
+
+        // Nothing ends before the first permit, so the requests pile up to the bound, and stop.
+        tokio::time::timeout(HANGS, bound_reached.notified())
+            .await
+            .unwrap();
+        Self {
+            handle,
+            gate,
+            done,
+            clients,
+            callbacks,
+            running,
+            living,
+            most_living,
+            ran,
+        }
+    }
+
+    /// Lets the callbacks of so many requests end, some at a time.
+    async fn feed(&self, requests: usize) {
+        let batch = 200;
+        assert_eq!(requests * PER_REQUEST % batch, 0);
+        for _ in (0..requests * PER_REQUEST).step_by(batch) {
+            self.gate.add_permits(batch);
+            let done = self.done.acquire_many(batch as u32);
+            let done = tokio::time::timeout(HANGS, done).await;
+            done.unwrap().unwrap().forget();
+        }
+    }
+
+    /// Waits for the end of what was fed, and checks what the storm has seen.
+    async fn end(self) {
+        for client in self.clients {
+            tokio::time::timeout(HANGS, client).await.unwrap().unwrap();
+        }
+        tokio::time::timeout(HANGS, self.handle.wait_idle())
+            .await
+            .unwrap();
+        let callbacks = self.callbacks.load(SeqCst);
+        assert!((BOUND..=MOST).contains(&callbacks), "{callbacks} at once");
+        let most_living = self.most_living.load(SeqCst);
+        assert!(most_living <= MOST + PER_REQUEST, "{most_living} in memory");
+        assert!(self.running.load(SeqCst) <= 16);
+        assert_eq!(self.living.load(SeqCst), 0);
+        assert!(self.ran.iter().all(|ran| ran.load(SeqCst) == PER_REQUEST));
+        assert_eq!((self.handle.pending(), self.handle.running()), (0, 0));
     }
 }
 
-/// Pages of memory that this process holds, where the system tells.
-fn resident_pages() -> Option<usize> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    statm.split_whitespace().nth(1)?.parse().ok()
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_bounds_and_drain() {
+    let storm = Storm::start(100_000).await;
+    storm.feed(100_000).await;
+    storm.end().await;
+}
+
+/// On one thread, whose allocations are counted: so nothing else in the process has a part in it.
+#[test]
+fn requests_against_slow_callbacks_take_the_memory_of_those_at_once_and_not_of_those_before() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let storm = runtime.block_on(Storm::start(22_000));
+    let feed = |requests| {
+        runtime.block_on(async {
+            storm.feed(requests).await;
+            // Until the requests have piled up again.
+            let_others_run().await;
+        });
+    };
+    feed(1_000);
+    let grown = allocation_counter::measure(|| feed(20_000));
+    // One allocation that each request leaves behind would make 20,000.
+    assert!(grown.count_max < 1_000, "{grown:?}");
+    assert!(grown.bytes_max < 100_000, "{grown:?}");
+    runtime.block_on(async {
+        storm.feed(1_000).await;
+        storm.end().await;
+    });
 }
 
 struct CountsFailures(Arc<AtomicUsize>);

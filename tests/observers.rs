@@ -7,7 +7,6 @@ mod events;
 use std::{
     collections::HashMap,
     convert::Infallible,
-    fmt,
     future::pending,
     sync::{
         Arc, Mutex,
@@ -20,7 +19,7 @@ use std::{
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
-    Finished, LostReason, Outcome, defer, defer_blocking, try_defer,
+    Finished, LostReason, defer, defer_blocking, try_defer,
 };
 use events::Events;
 use http_body_util::BodyExt;
@@ -495,53 +494,6 @@ async fn a_scope_that_is_dropped_loses_the_callback_that_runs_and_runs_the_other
         ["registered", "started", "lost Interrupted"]
     );
     assert_eq!(events.of("next"), ["registered", "started", "finished ok"]);
-}
-
-/// An error that can't even be shown.
-#[derive(Debug)]
-struct PanicsWhenShown;
-
-impl fmt::Display for PanicsWhenShown {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        panic!("in `Display` of an error");
-    }
-}
-
-impl std::error::Error for PanicsWhenShown {}
-
-#[derive(Clone, Default)]
-struct Errors(Arc<AtomicUsize>);
-
-impl DeferObserver for Errors {
-    fn finished(&self, _: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        if let Outcome::Error(error) = finished.outcome {
-            assert!(error.is::<PanicsWhenShown>());
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_error_whose_message_panics_is_told_once_and_stops_nobody() {
-    // Shows the error, as a log does.
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::sink)
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
-    let (errors, events) = (Errors::default(), Events::default());
-    let layer = DeferLayer::new()
-        .observer(errors.clone())
-        .observer(events.clone());
-    layer
-        .scope(async {
-            defer(async { Err::<(), _>(PanicsWhenShown) }).name("error");
-            defer(async {}).name("next");
-        })
-        .await;
-    assert_eq!(errors.0.load(SeqCst), 1);
-    assert_eq!(events.of("next"), ["registered", "started", "finished ok"]);
-    assert!(events.starting_with("lost").is_empty());
-    assert_eq!((layer.handle().pending(), layer.handle().running()), (0, 0));
 }
 
 /// Gives a start the chance to overtake the registration while it is told.

@@ -213,35 +213,3 @@ fn a_scope_without_a_runtime_runs_in_place() {
     assert!(unit.now_or_never().is_some());
     assert!(*ran.lock().unwrap());
 }
-
-#[cfg(feature = "tracing")]
-#[test]
-fn a_lost_callback_is_an_error_event_with_its_name_and_the_reason() {
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let written = Written::default();
-    let writer = written.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let (log, _events) = Log::new();
-    tracing::subscriber::with_default(subscriber, || drop(response(&DeferLayer::new(), &log)));
-    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 2, "{text}");
-    for (line, name) in lines.iter().zip(["a", "b"]) {
-        assert!(line.contains("ERROR"), "{line}");
-        assert!(line.contains(&format!("callback=\"{name}\"")), "{line}");
-        assert!(line.contains("there is no runtime to run it on"), "{line}");
-        assert!(line.contains("runtime_gone.rs"), "{line}");
-    }
-}

@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     process::{Command, ExitStatus, Stdio},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{Router, body::Body, routing::get, serve::Listener};
@@ -96,10 +97,15 @@ async fn the_server_s_part() {
         .layer(DeferLayer::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     tell(&listener.local_addr().unwrap().to_string());
-    match level.as_str() {
-        "sent" => drop(axum_defer::serve(Telling(listener), app).await.unwrap()),
-        _ => axum::serve(Telling(listener), app).await.unwrap(),
-    }
+    let served = async {
+        match level.as_str() {
+            "sent" => drop(axum_defer::serve(Telling(listener), app).await.unwrap()),
+            _ => axum::serve(Telling(listener), app).await.unwrap(),
+        }
+    };
+    // When this process ends, so does all that its parent waits for.
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, served).await.expect("it hangs");
 }
 
 /// How many bytes of the body the client gets, and how the server ends.

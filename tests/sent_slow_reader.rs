@@ -21,6 +21,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -468,80 +469,96 @@ async fn slow_connection() -> Slow {
     }
 }
 
+/// Not a measure of anything: a test that hangs has failed.
+async fn within_a_minute<F: Future>(future: F) -> F::Output {
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, future).await.expect("it hangs")
+}
+
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[tokio::test]
 async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
-    let mut slow = slow_connection().await;
-    slow.stream.write_all(GET).await.unwrap();
-    slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
-    assert_eq!(slow.handle.pending(), 1, "the client has read nothing yet");
+    within_a_minute(async {
+        let mut slow = slow_connection().await;
+        slow.stream.write_all(GET).await.unwrap();
+        slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
+        assert_eq!(slow.handle.pending(), 1, "the client has read nothing yet");
 
-    let mut buffer = vec![0; 64 * 1024];
-    while slow.read.load(SeqCst) < TOTAL {
-        assert_ne!(slow.stream.read(&mut buffer).await.unwrap(), 0);
-    }
-    let (completion, read) = slow.fired.recv().await.unwrap();
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.bytes_sent(), TOTAL as u64);
-    assert!(
-        read + slow.in_kernel >= TOTAL,
-        "fired when the client had {read} bytes, and the kernel {} at most",
-        slow.in_kernel
-    );
+        let mut buffer = vec![0; 64 * 1024];
+        while slow.read.load(SeqCst) < TOTAL {
+            assert_ne!(slow.stream.read(&mut buffer).await.unwrap(), 0);
+        }
+        let (completion, read) = slow.fired.recv().await.unwrap();
+        assert_eq!(completion.delivery(), Delivery::Sent);
+        assert_eq!(completion.bytes_sent(), TOTAL as u64);
+        assert!(
+            read + slow.in_kernel >= TOTAL,
+            "fired when the client had {read} bytes, and the kernel {} at most",
+            slow.in_kernel
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
-    let mut slow = slow_connection().await;
-    let (mut client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(65_535)
-        .initial_connection_window_size(65_535)
-        .handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(slow.stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let request = Request::get("http://a/").body(Empty::new()).unwrap();
-    let mut body = client.send_request(request).await.unwrap().into_body();
-    // A window is all that the client will ever get while it does not read.
-    let mut received = 0;
-    for _ in 0..8 {
-        received += body
-            .frame()
-            .await
-            .unwrap()
-            .unwrap()
-            .into_data()
-            .unwrap()
-            .len();
-        assert_eq!(slow.handle.pending(), 1);
-    }
-    while let Some(frame) = body.frame().await {
-        received += frame.unwrap().into_data().unwrap().len();
-    }
-    assert_eq!(received, TOTAL);
-    let (completion, read) = slow.fired.recv().await.unwrap();
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.bytes_sent(), TOTAL as u64);
-    assert!(
-        read + slow.in_kernel >= TOTAL,
-        "fired when the client had {read} bytes, and the kernel {} at most",
-        slow.in_kernel
-    );
+    within_a_minute(async {
+        let mut slow = slow_connection().await;
+        let (mut client, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(65_535)
+                .initial_connection_window_size(65_535)
+                .handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(slow.stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Empty::new()).unwrap();
+        let mut body = client.send_request(request).await.unwrap().into_body();
+        // A window is all that the client will ever get while it does not read.
+        let mut received = 0;
+        for _ in 0..8 {
+            received += body
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap()
+                .len();
+            assert_eq!(slow.handle.pending(), 1);
+        }
+        while let Some(frame) = body.frame().await {
+            received += frame.unwrap().into_data().unwrap().len();
+        }
+        assert_eq!(received, TOTAL);
+        let (completion, read) = slow.fired.recv().await.unwrap();
+        assert_eq!(completion.delivery(), Delivery::Sent);
+        assert_eq!(completion.bytes_sent(), TOTAL as u64);
+        assert!(
+            read + slow.in_kernel >= TOTAL,
+            "fired when the client had {read} bytes, and the kernel {} at most",
+            slow.in_kernel
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn over_a_socket_a_reset_instead_of_reading_is_aborted_once() {
-    let mut slow = slow_connection().await;
-    slow.stream.write_all(GET).await.unwrap();
-    slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
-    assert_eq!(slow.handle.pending(), 1);
+    within_a_minute(async {
+        let mut slow = slow_connection().await;
+        slow.stream.write_all(GET).await.unwrap();
+        slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
+        assert_eq!(slow.handle.pending(), 1);
 
-    drop(slow.stream);
-    let (completion, _) = slow.fired.recv().await.unwrap();
-    assert_eq!(completion.delivery(), Delivery::Aborted);
-    assert_eq!(completion.level(), Level::Sent);
-    assert!(completion.bytes_sent() < TOTAL as u64);
-    slow.handle.wait_idle().await;
-    assert!(slow.fired.try_recv().is_err());
+        drop(slow.stream);
+        let (completion, _) = slow.fired.recv().await.unwrap();
+        assert_eq!(completion.delivery(), Delivery::Aborted);
+        assert_eq!(completion.level(), Level::Sent);
+        assert!(completion.bytes_sent() < TOTAL as u64);
+        slow.handle.wait_idle().await;
+        assert!(slow.fired.try_recv().is_err());
+    })
+    .await;
 }

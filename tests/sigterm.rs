@@ -36,6 +36,8 @@ const FILE: &str = "AXUM_DEFER_TEST_SIGTERM_FILE";
 /// Every so many callbacks never end, where the server is told so.
 const NEVER: &str = "AXUM_DEFER_TEST_SIGTERM_NEVER";
 const CONNECTIONS: usize = 64;
+/// Nothing here takes so long.
+const HANGS: Duration = Duration::from_secs(60);
 /// So many responses are out when the signal comes; the load goes on until the server hangs up.
 const BEFORE_THE_SIGNAL: usize = 1_500;
 
@@ -73,13 +75,14 @@ async fn the_server_s_part() {
         Some(_) => Duration::from_millis(300),
         None => Duration::from_secs(3600),
     };
-    let report = serve(listener, app)
+    let served = serve(listener, app)
         .with_graceful_shutdown(async move {
             terminated.recv().await;
         })
-        .drain_timeout(timeout)
-        .await
-        .unwrap();
+        .drain_timeout(timeout);
+    // When this process ends, so does all that its parent waits for.
+    let served = tokio::time::timeout(HANGS, served.into_future()).await;
+    let report = served.expect("it hangs").unwrap();
     for unfinished in &report.unfinished {
         println!("\nunfinished: {}", unfinished.name().unwrap());
     }
@@ -182,7 +185,9 @@ async fn terminate_under_load(never: Option<u64>) -> Outcome {
         let (ids, got) = (ids.clone(), got.clone());
         clients.spawn(async move { load(address, index % 2 == 0, &ids, &got).await });
     }
-    got.enough.notified().await;
+    tokio::time::timeout(HANGS, got.enough.notified())
+        .await
+        .expect("it hangs");
     let killed = Command::new("kill")
         .args(["-TERM", &server.id().to_string()])
         .status();

@@ -1,28 +1,65 @@
 //! Feature `tracing`: a span per callback that follows from the request's and does not stretch it.
+//!
+//! A test of what the crate tells subscribers belongs here, and begins with [`listen`].
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "tracing")]
+
+#[path = "support/events.rs"]
+mod events;
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    error::Error,
     fmt,
-    future::pending,
-    sync::{Arc, Mutex},
+    future::{pending, ready},
+    io,
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request, http::StatusCode, routing::get};
-use axum_defer::{DeferLayer, DeferredCallbackCollection, defer, defer_blocking};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, StatusCode},
+    routing::get,
+};
+use axum_defer::{
+    CallbackInfo, DeferLayer, DeferObserver, DeferredCallbackCollection, Finished, Outcome, defer,
+    defer_blocking,
+};
+use events::Events;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::sync::Semaphore;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt, service_fn};
 use tower_http::trace::TraceLayer;
-use tracing::{Instrument, Level, Subscriber, info, info_span, span};
+use tracing::{
+    Dispatch, Instrument, Level, Subscriber, info, info_span, span, subscriber::DefaultGuard,
+};
 use tracing_subscriber::{
     Layer, Registry,
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
 };
+
+/// Tells this subscriber what happens on this thread.
+///
+/// While a process has no more than one subscriber, tracing asks only that of the thread which
+/// comes first to a callsite, and keeps the answer for all threads: one that nobody listens to
+/// turns the callsite off for the test that listens on another. With two that are never dropped,
+/// tracing asks all there are, under a lock.
+fn listen(subscriber: impl Into<Dispatch>) -> DefaultGuard {
+    static NEVER_ALONE: LazyLock<[Dispatch; 2]> =
+        LazyLock::new(|| [(); 2].map(|()| Registry::default().into()));
+    LazyLock::force(&NEVER_ALONE);
+    tracing::dispatcher::set_default(&subscriber.into())
+}
 
 /// What a span was told.
 #[derive(Clone, Debug, Default)]
@@ -149,10 +186,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 
 impl Capture {
     /// Captures what happens on this thread, and on those that ask for it.
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+    fn start() -> (Self, DefaultGuard) {
         let capture = Self::default();
         let subscriber = Registry::default().with(capture.clone());
-        (capture, tracing::subscriber::set_default(subscriber))
+        (capture, listen(subscriber))
     }
 
     fn deferred(&self) -> Vec<Seen> {
@@ -215,7 +252,7 @@ async fn each_callback_has_a_span_with_its_name_its_place_and_its_outcome_each_r
             defer(async { panic!("of the callback") }).name("panicked");
             defer(pending::<()>())
                 .name("timed_out")
-                .timeout(std::time::Duration::ZERO);
+                .timeout(Duration::ZERO);
             defer(async {}).name("skipped").when(|_| false);
             defer(async {}).name("cancelled").cancel();
             defer(async {}).name("replaced");
@@ -261,7 +298,7 @@ async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() 
             defer(async { panic!("of the callback") }).name("panicked");
             defer(pending::<()>())
                 .name("timed_out")
-                .timeout(std::time::Duration::ZERO);
+                .timeout(Duration::ZERO);
             defer(async {}).name("skipped").when(|_| false);
             defer(async {}).name("cancelled").cancel();
             defer(async {}).name("replaced");
@@ -416,7 +453,7 @@ async fn errors_are_told_where_spans_of_that_level_are_off() {
     let capture = Capture::default();
     let filter = tracing_subscriber::filter::LevelFilter::ERROR;
     let subscriber = Registry::default().with(capture.clone().with_filter(filter));
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = listen(subscriber);
     DeferLayer::new()
         .scope(async { drop(defer(async { Err::<(), _>("no luck") }).name("error")) })
         .await;
@@ -447,6 +484,102 @@ fn what_the_runtime_took_with_it_is_an_error_with_its_reason() {
     assert_eq!(capture.named("too late").fields["outcome"], ["lost"]);
 }
 
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_lost_callback_is_a_line_of_the_log_with_its_name_its_place_and_the_reason() {
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = listen(subscriber);
+    let mut service = tower::Layer::layer(
+        &DeferLayer::new(),
+        service_fn(|_: Request<Body>| {
+            defer(async {}).name("a");
+            defer(async {}).name("b").always();
+            ready(Ok::<_, Infallible>(Response::new(Body::from("hello"))))
+        }),
+    );
+    // There is no runtime.
+    let response = service.call(Request::new(Body::empty())).now_or_never();
+    drop(response.unwrap());
+
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, name) in lines.iter().zip(["a", "b"]) {
+        assert!(line.contains("ERROR"), "{line}");
+        assert!(line.contains(&format!("callback=\"{name}\"")), "{line}");
+        assert!(line.contains("there is no runtime to run it on"), "{line}");
+        assert!(line.contains(file!()), "{line}");
+    }
+}
+
+/// An error that can't be shown, and counts who tries.
+#[derive(Debug)]
+struct PanicsWhenShown(Arc<AtomicUsize>);
+
+impl fmt::Display for PanicsWhenShown {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fetch_add(1, SeqCst);
+        panic!("in `Display` of an error");
+    }
+}
+
+impl Error for PanicsWhenShown {}
+
+#[derive(Clone, Default)]
+struct Errors(Arc<AtomicUsize>);
+
+impl DeferObserver for Errors {
+    fn finished(&self, _: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        if let Outcome::Error(error) = finished.outcome {
+            assert!(error.is::<PanicsWhenShown>());
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_whose_message_panics_is_told_once_and_stops_nobody() {
+    // Shows the error, as a log does.
+    let subscriber = tracing_subscriber::fmt().with_writer(io::sink).finish();
+    let _guard = listen(subscriber);
+    let shown = Arc::new(AtomicUsize::new(0));
+    let (errors, events) = (Errors::default(), Events::default());
+    let layer = DeferLayer::new()
+        .observer(errors.clone())
+        .observer(events.clone());
+    let error = PanicsWhenShown(shown.clone());
+    layer
+        .scope(async {
+            defer(async { Err::<(), _>(error) }).name("error");
+            defer(async {}).name("next");
+        })
+        .await;
+    assert!(shown.load(SeqCst) > 0, "somebody has asked for its text");
+    assert_eq!(errors.0.load(SeqCst), 1);
+    assert_eq!(events.of("next"), ["registered", "started", "finished ok"]);
+    assert!(events.starting_with("lost").is_empty());
+    assert_eq!((layer.handle().pending(), layer.handle().running()), (0, 0));
+    let report = layer.handle().drain(Duration::ZERO).await;
+    assert!(report.is_complete(), "{report}");
+}
+
 #[tokio::test]
 async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its_duration() {
     let exporter = InMemorySpanExporter::default();
@@ -454,7 +587,7 @@ async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its
         .with_simple_exporter(exporter.clone())
         .build();
     let telemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(Registry::default().with(telemetry));
+    let _guard = listen(Registry::default().with(telemetry));
     let finished = || exporter.get_finished_spans().unwrap();
 
     let gate = Arc::new(Semaphore::new(0));
@@ -494,7 +627,6 @@ async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its
             .map(|link| &link.span_context)
             .collect();
         assert_eq!(links, [&request.span_context]);
-        assert!(deferred.end_time >= request.end_time);
         assert_ne!(
             deferred.span_context.trace_id(),
             request.span_context.trace_id()

@@ -25,7 +25,7 @@ use futures_util::{FutureExt, stream};
 use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use support::{Server, data, frames, hello_and_then, in_time, stream_of, trailers};
+use support::{Server, data, directory_with, frames, hello_and_then, in_time, stream_of, trailers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, Service, ServiceExt, service_fn, util::MapRequestLayer};
 use tower_http::{services::ServeDir, set_header::SetResponseHeaderLayer};
@@ -59,12 +59,7 @@ const PATHS: &[&str] = &[
 const FAILING_PATHS: &[&str] = &["/body-error", "/short", "/panic", "/body-panic"];
 
 fn routes() -> Router {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("transparent");
-    std::fs::create_dir_all(&directory).unwrap();
-    let file = directory.join("file.bin");
-    if !file.exists() {
-        std::fs::write(&file, vec![7; 100_000]).unwrap();
-    }
+    let directory = directory_with("transparent", "file.bin", &[7; 100_000]);
     let status = |code: u16| get(move || async move { StatusCode::from_u16(code).unwrap() });
     Router::new()
         .route("/text", get(async || "a reply"))

@@ -22,7 +22,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full};
 use support::{
-    Events, Log, Server, What, data, frames, hello_and_then, in_time, request, stream_of, trailers,
+    Events, Log, Server, What, data, directory_with, frames, hello_and_then, in_time, request,
+    stream_of, trailers,
 };
 use tokio::sync::Notify;
 use tower::{Layer, ServiceExt, service_fn, util::MapRequestLayer};
@@ -529,11 +530,7 @@ fn body_error() -> Body {
 }
 
 fn routes(begun: Arc<Notify>) -> Router {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("truth_table");
-    std::fs::create_dir_all(&directory).unwrap();
-    if std::fs::read(directory.join("file.txt")).is_err() {
-        std::fs::write(directory.join("file.txt"), "fourteen bytes").unwrap();
-    }
+    let directory = directory_with("truth_table", "file.txt", b"fourteen bytes");
     let length = |length: &'static str, body: fn() -> Body| {
         get(move || async move { ([(header::CONTENT_LENGTH, length)], body()) })
     };

@@ -3,7 +3,15 @@
 // Every test file is a crate of its own, and none uses all of this.
 #![allow(dead_code)]
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 use axum::{body::Body, extract::Request, response::Response};
 use axum_defer::{CallbackInfo, Completion, DeferObserver, LostReason, defer};
@@ -93,6 +101,21 @@ pub(crate) fn request<B: Default>(method: &str, path: &str) -> http::Request<B> 
 
 pub(crate) fn get<B: Default>(path: &str) -> http::Request<B> {
     request("GET", path)
+}
+
+/// A directory with one file, which nobody sees half-written: tests run side by side.
+pub(crate) fn directory_with(directory: &str, file: &str, contents: &[u8]) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(directory);
+    std::fs::create_dir_all(&directory).unwrap();
+    let whole = directory.join(file);
+    if !whole.exists() {
+        let part = directory.join(std::process::id().to_string());
+        std::fs::write(&part, contents).unwrap();
+        std::fs::rename(part, whole).unwrap();
+    }
+    directory
 }
 
 /// HTTP/1 byte by byte.
@@ -205,7 +228,8 @@ impl RawClient {
 
     async fn receive(&mut self) -> bool {
         // A server that drops a connection with unread input resets it.
-        matches!(self.stream.read_buf(&mut self.received).await, Ok(1..))
+        let received = in_time(self.stream.read_buf(&mut self.received)).await;
+        matches!(received, Ok(1..))
     }
 }
 
