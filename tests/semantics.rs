@@ -429,6 +429,27 @@ mod late {
     }
 
     #[tokio::test]
+    async fn a_callback_that_another_request_defers_waits_for_its_handle() {
+        let steps = Steps::default();
+        let layer = DeferLayer::new().observer(steps.clone());
+        let callbacks = Mutex::new(None);
+        respond(&layer, async || {
+            *callbacks.lock().unwrap() = DeferredCallbackCollection::current();
+        })
+        .await;
+        let callbacks = callbacks.into_inner().unwrap().unwrap();
+        respond(&layer, async || {
+            let handle = callbacks.defer(steps.on_run("late"));
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            handle.name("late").when(|_| false);
+        })
+        .await;
+        assert_eq!(steps.take(), ["skipped late"]);
+    }
+
+    #[tokio::test]
     async fn a_handle_that_is_used_too_late_does_nothing() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
