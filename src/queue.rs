@@ -309,4 +309,27 @@ mod tests {
         assert_eq!(names(&queue), ["-", "heartbeat"]);
         assert!(queue.header_mut(kept).is_some());
     }
+
+    #[test]
+    fn what_is_taken_out_of_the_middle_leaves_a_place_until_there_are_too_many() {
+        let mut queue = Queue::default();
+        let ids: Vec<_> = (0..101).map(|_| queue.push(entry())).collect();
+        assert!(queue.pop().is_some() && queue.pop().is_some());
+        assert_eq!(
+            queue.others.len(),
+            99,
+            "what leaves at the front leaves no place"
+        );
+        queue.push(entry());
+        for id in &ids[2..] {
+            assert!(queue.remove(*id).is_some());
+            let most = 2 * queue.len() + COMPACT_ABOVE;
+            if most >= 100 {
+                assert_eq!(queue.others.len(), 100, "nobody is moved for one place");
+            } else {
+                assert!(queue.others.len() <= most);
+            }
+        }
+        assert!(queue.pop().is_some() && queue.pop().is_none());
+    }
 }
