@@ -188,7 +188,7 @@ where
                 match watch.end.frame(frame, &*this.inner) {
                     Progress::Continues => {}
                     Progress::Over | Progress::Short => {
-                        if frame.is_data() && !this.inner.is_end_stream() {
+                        if !this.inner.is_end_stream() {
                             watch.decides_early();
                         }
                         watch.ended(frame.trailers_ref());

@@ -24,6 +24,8 @@ pub(crate) struct Queue {
     occupied: usize,
     /// How many of them are not ready, because their handle is still being used.
     held: usize,
+    /// So many of the others, from the front, are not ready or not there any more.
+    passed: usize,
     next_id: u64,
     /// Made with the first name: most requests have none.
     #[expect(
@@ -36,6 +38,12 @@ pub(crate) struct Queue {
 struct Place {
     id: u64,
     entry: Option<BoxEntry>,
+}
+
+impl Place {
+    fn is_ready(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| !entry.header.held)
+    }
 }
 
 /// What became of a callback that was to get a name.
@@ -69,6 +77,7 @@ impl Queue {
         if self.occupied == 0 {
             self.first = Some(place);
             self.others.clear();
+            self.passed = 0;
         } else {
             self.others.push_back(place);
         }
@@ -89,6 +98,10 @@ impl Queue {
         if let Some(header) = self.header_mut(id) {
             if std::mem::take(&mut header.held) {
                 self.held -= 1;
+                self.passed = self
+                    .others
+                    .partition_point(|place| place.id < id)
+                    .min(self.passed);
             }
         }
     }
@@ -98,9 +111,9 @@ impl Queue {
             return None;
         }
         if self.held > 0 {
-            let ready = self.headers().find(|header| !header.held)?.id;
-            return self.remove(ready);
+            return self.pop_from_behind();
         }
+        self.passed = 0;
         while let Some(place) = self.first.take().or_else(|| self.others.pop_front()) {
             if let Some(entry) = place.entry {
                 self.vacated(&entry);
@@ -108,6 +121,19 @@ impl Queue {
             }
         }
         None
+    }
+
+    /// Some may be held, and those behind them need not wait.
+    fn pop_from_behind(&mut self) -> Option<BoxEntry> {
+        let ready = match &self.first {
+            Some(first) if first.is_ready() => first.id,
+            _ => {
+                let unseen = self.others.range(self.passed..);
+                self.passed += unseen.take_while(|place| !place.is_ready()).count();
+                self.others.get(self.passed)?.id
+            }
+        };
+        self.remove(ready)
     }
 
     pub(crate) fn header_mut(&mut self, id: u64) -> Option<&mut Header> {
@@ -195,6 +221,7 @@ impl Queue {
     fn compact(&mut self) {
         if self.others.len() > 2 * self.occupied + COMPACT_ABOVE {
             self.others.retain(|place| place.entry.is_some());
+            self.passed = 0;
         }
     }
 }
@@ -297,6 +324,47 @@ mod tests {
     }
 
     #[test]
+    fn the_first_that_is_ready_is_popped_whatever_is_held_and_taken_out() {
+        // The same by looking through all of them each time, from the front.
+        let mut model: Vec<(u64, bool)> = Vec::new();
+        let mut queue = Queue::default();
+        let mut random = 7_u64;
+        for _ in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let dice = (random >> 33) as usize;
+            let chosen = dice / 8 % model.len().max(1);
+            match dice % 8 {
+                0..3 => model.push((queue.push(entry()), false)),
+                3 => {
+                    if let Some((id, held)) = model.get_mut(chosen) {
+                        queue.hold(*id);
+                        *held = true;
+                    }
+                }
+                4 => {
+                    if let Some((id, held)) = model.get_mut(chosen) {
+                        queue.release(*id);
+                        *held = false;
+                    }
+                }
+                5 if !model.is_empty() => {
+                    let (id, _) = model.remove(chosen);
+                    assert_eq!(queue.remove(id).unwrap().header.id, id);
+                }
+                _ => {
+                    let ready = model.iter().position(|(_, held)| !held);
+                    let expected = ready.map(|index| model.remove(index).0);
+                    assert_eq!(queue.pop().map(|entry| entry.header.id), expected);
+                }
+            }
+            assert_eq!(queue.len(), model.len());
+            assert_eq!(queue.has_ready(), model.iter().any(|(_, held)| !held));
+        }
+    }
+
+    #[test]
     fn replacing_one_name_for_ever_takes_no_more_room() {
         let mut queue = Queue::default();
         let kept = queue.push(entry());
@@ -308,5 +376,28 @@ mod tests {
         assert!(queue.others.len() <= 2 * 2 + COMPACT_ABOVE + 1);
         assert_eq!(names(&queue), ["-", "heartbeat"]);
         assert!(queue.header_mut(kept).is_some());
+    }
+
+    #[test]
+    fn what_is_taken_out_of_the_middle_leaves_a_place_until_there_are_too_many() {
+        let mut queue = Queue::default();
+        let ids: Vec<_> = (0..101).map(|_| queue.push(entry())).collect();
+        assert!(queue.pop().is_some() && queue.pop().is_some());
+        assert_eq!(
+            queue.others.len(),
+            99,
+            "what leaves at the front leaves no place"
+        );
+        queue.push(entry());
+        for id in &ids[2..] {
+            assert!(queue.remove(*id).is_some());
+            let most = 2 * queue.len() + COMPACT_ABOVE;
+            if most >= 100 {
+                assert_eq!(queue.others.len(), 100, "nobody is moved for one place");
+            } else {
+                assert!(queue.others.len() <= most);
+            }
+        }
+        assert!(queue.pop().is_some() && queue.pop().is_none());
     }
 }

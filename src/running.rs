@@ -41,3 +41,42 @@ pub(crate) fn describe(header: &Header, running: bool) -> UnfinishedCallback {
         running,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+
+    fn ids(running: &Running) -> Vec<&str> {
+        running
+            .iter()
+            .filter_map(|callback| callback.name())
+            .collect()
+    }
+
+    #[test]
+    fn each_of_those_that_run_side_by_side_is_named_until_it_ends() {
+        let mut running = Running::default();
+        let start = |running: &mut Running, id: u64| {
+            let mut header = Header::new(Location::caller());
+            header.id = id;
+            header.name = Some(id.to_string().into());
+            running.insert(&header);
+        };
+        for id in 0..4 {
+            start(&mut running, id);
+        }
+        assert_eq!(ids(&running), ["0", "1", "2", "3"]);
+        running.remove(2);
+        assert_eq!(ids(&running), ["0", "1", "3"]);
+        running.remove(0);
+        assert_eq!(ids(&running), ["1", "3"]);
+        start(&mut running, 4);
+        running.remove(1);
+        running.remove(3);
+        assert_eq!(ids(&running), ["4"]);
+        running.remove(4);
+        assert_eq!(ids(&running), [""; 0]);
+    }
+}

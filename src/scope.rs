@@ -76,7 +76,7 @@ impl Scope {
     pub(crate) fn is_unused(self: &mut Arc<Self>) -> bool {
         Arc::get_mut(self).is_some_and(|scope| {
             let state = scope.state.get_mut();
-            state.is_ok_and(|state| state.queue.len() == 0 && state.listed.is_none())
+            state.is_ok_and(|state| state.queue.len() == 0)
         })
     }
 

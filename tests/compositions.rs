@@ -483,10 +483,14 @@ mod grpc {
     }
 
     /// A response of the shape that a gRPC service gives, through the gRPC layer.
-    async fn judged(head: &[(&str, &str)], trailers: Option<&'static str>) -> (bool, Completion) {
+    async fn judged(
+        status: u16,
+        head: &[(&str, &str)],
+        trailers: Option<&'static str>,
+    ) -> (bool, Completion) {
         let (log, mut events) = Log::new();
         let in_service = log.clone();
-        let mut response = Response::builder();
+        let mut response = Response::builder().status(status);
         for (name, value) in head {
             response = response.header(*name, *value);
         }
@@ -511,19 +515,22 @@ mod grpc {
 
     #[tokio::test]
     async fn trailers_and_headers_decide_in_this_order_of_need() {
-        for (head, trailers, success) in [
-            (&[][..], Some("0"), true),
-            (&[], Some("13"), false),
-            (&[("grpc-status", "0")], None, true),
-            (&[("grpc-status", "13")], None, false),
+        for (status, head, trailers, success) in [
+            (200, &[][..], Some("0"), true),
+            (200, &[], Some("13"), false),
+            (200, &[("grpc-status", "0")], None, true),
+            (200, &[("grpc-status", "13")], None, false),
+            (500, &[], Some("0"), true),
             // Not gRPC: there the HTTP status is all there is.
-            (&[], None, true),
+            (200, &[], None, true),
+            (399, &[], None, true),
+            (400, &[], None, false),
         ] {
-            let (ran, completion) = judged(head, trailers).await;
+            let (ran, completion) = judged(status, head, trailers).await;
             assert_eq!(
                 (ran, completion.is_success()),
                 (success, success),
-                "{head:?} {trailers:?}"
+                "{status} {head:?} {trailers:?}"
             );
             assert_eq!(completion.delivery(), Sent);
         }

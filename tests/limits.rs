@@ -596,3 +596,37 @@ async fn a_scope_inside_of_a_callback_needs_no_turn_of_its_own() {
     tokio::time::timeout(HANGS, unit).await.unwrap();
     assert_eq!(ran.load(SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_scope_inside_of_what_has_no_turn_waits_for_its_own() {
+    let layer = DeferLayer::new().max_concurrency(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let first = tokio::spawn(layer.scope(async move {
+        defer(async move { opened.acquire().await.unwrap().forget() });
+    }));
+    let ran = Arc::new(AtomicUsize::new(0));
+    let nested = || {
+        let (layer, counted) = (layer.clone(), ran.clone());
+        async move {
+            let inner = layer.scope(async move {
+                defer(async move {
+                    counted.fetch_add(1, SeqCst);
+                });
+            });
+            inner.await;
+        }
+    };
+    let in_a_unit = tokio::spawn(layer.scope(nested()));
+    let in_a_callback = nested();
+    let of_another_layer = tokio::spawn(DeferLayer::new().scope(async move {
+        defer(in_a_callback);
+    }));
+    let_others_run().await;
+    assert_eq!(ran.load(SeqCst), 0);
+    gate.add_permits(1);
+    for unit in [first, in_a_unit, of_another_layer] {
+        tokio::time::timeout(HANGS, unit).await.unwrap().unwrap();
+    }
+    assert_eq!(ran.load(SeqCst), 2);
+}

@@ -204,6 +204,24 @@ fn blocking_work_that_a_shutdown_keeps_from_starting_is_lost() {
 }
 
 #[test]
+fn blocking_work_for_the_pool_of_a_runtime_that_is_gone_is_lost() {
+    let (log, mut events) = Log::new();
+    let layer = DeferLayer::new().observer(log.clone());
+    let gone = runtime().handle().clone();
+    let _entered = gone.enter();
+    let unit = layer.scope(async {
+        defer_blocking(|| unreachable!("there is no pool")).name("blocking");
+        log.defer("behind it");
+    });
+    assert!(unit.now_or_never().is_some());
+    let events = events.so_far();
+    assert_eq!(events[0], lost("blocking", LostReason::NoRuntime));
+    assert!(matches!(&events[1], (name, What::Ran(_)) if name == "behind it"));
+    assert_eq!(events.len(), 2);
+    assert_eq!((layer.handle().pending(), layer.handle().running()), (0, 0));
+}
+
+#[test]
 fn a_scope_without_a_runtime_runs_in_place() {
     let ran = Arc::new(Mutex::new(false));
     let in_callback = ran.clone();

@@ -32,10 +32,10 @@ use axum_defer::{
     Finished, LostReason, defer, defer_blocking, scope, try_defer,
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, stream};
-use http::{Request, header};
+use futures_util::{FutureExt, StreamExt, stream};
+use http::{HeaderName, Request, header};
 use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
 use support::{Log, Server, What, frames, in_time};
 use tokio::sync::{mpsc, oneshot};
 use tower::{Layer, Service, ServiceExt, service_fn, util::MapRequestLayer};
@@ -93,6 +93,10 @@ async fn respond<R: IntoResponse>(layer: &DeferLayer, handler: impl AsyncFn() ->
     let response = reply(layer, handler).await;
     let _ = response.into_body().collect().await;
     in_time(layer.handle().wait_idle()).await;
+}
+
+fn data() -> Result<Frame<Bytes>, io::Error> {
+    Ok(Frame::data(Bytes::from_static(b"hello")))
 }
 
 const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
@@ -426,6 +430,27 @@ mod late {
         })
         .await;
         assert_eq!(steps.take(), ["from a task"]);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_another_request_defers_waits_for_its_handle() {
+        let steps = Steps::default();
+        let layer = DeferLayer::new().observer(steps.clone());
+        let callbacks = Mutex::new(None);
+        respond(&layer, async || {
+            *callbacks.lock().unwrap() = DeferredCallbackCollection::current();
+        })
+        .await;
+        let callbacks = callbacks.into_inner().unwrap().unwrap();
+        respond(&layer, async || {
+            let handle = callbacks.defer(steps.on_run("late"));
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            handle.name("late").when(|_| false);
+        })
+        .await;
+        assert_eq!(steps.take(), ["skipped late"]);
     }
 
     #[tokio::test]
@@ -1012,35 +1037,38 @@ mod streaming {
 
     #[tokio::test]
     async fn a_body_that_is_polled_past_its_declared_length_may_still_defer() {
+        assert_defers_behind_the_end([(header::CONTENT_LENGTH, "5")], vec![data()]).await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_polled_past_its_trailers_may_still_defer() {
+        let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
+        assert_defers_behind_the_end([(header::ETAG, "a")], vec![data(), trailers]).await;
+    }
+
+    /// A layer outside that compresses reads a body to its very end, where hyper stops earlier.
+    async fn assert_defers_behind_the_end(
+        head: [(HeaderName, &'static str); 1],
+        frames: Vec<Result<Frame<Bytes>, io::Error>>,
+    ) {
         let steps = Steps::default();
-        let layer = DeferLayer::new();
-        // A layer outside that compresses reads a body to its very end, where hyper stops at the
-        // declared length.
-        respond(&layer, async || {
+        let frames = Mutex::new(Some(frames));
+        respond(&DeferLayer::new(), async || {
+            let frames = stream::iter(frames.lock().unwrap().take().unwrap());
             let steps = steps.clone();
-            let body = Body::from_stream(stream::unfold(0, move |chunk| {
-                let steps = steps.clone();
-                async move {
-                    if chunk == 1 {
-                        defer(steps.on_run("behind the last byte"));
-                        return None;
-                    }
-                    Some((Ok::<_, io::Error>("hello"), 1))
-                }
-            }));
-            ([(header::CONTENT_LENGTH, "5")], body)
+            let end = stream::poll_fn(move |_| {
+                defer(steps.on_run("behind the end"));
+                Poll::Ready(None)
+            });
+            (head.clone(), Body::new(StreamBody::new(frames.chain(end))))
         })
         .await;
-        assert_eq!(steps.take(), ["behind the last byte"]);
+        assert_eq!(steps.take(), ["behind the end"]);
     }
 }
 
 mod exactly_once {
     use super::*;
-
-    fn data() -> Result<Frame<Bytes>, io::Error> {
-        Ok(Frame::data(Bytes::from_static(b"hello")))
-    }
 
     fn error() -> Result<Frame<Bytes>, io::Error> {
         Err(io::Error::other("on purpose"))

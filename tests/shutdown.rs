@@ -15,7 +15,9 @@ use axum::{
     routing::get,
     serve::ListenerExt,
 };
-use axum_defer::{Completion, DeferLayer, Delivery, DrainReport, Level, defer, serve};
+use axum_defer::{
+    Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, Level, defer, serve,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{
@@ -259,6 +261,22 @@ async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
     // The report ends the waiting, not the callbacks.
     released.notify_one();
     within_a_minute(handle.wait_idle()).await;
+}
+
+#[tokio::test]
+async fn a_callback_that_waits_for_its_handle_stands_in_the_report() {
+    let layer = DeferLayer::new();
+    let deferred = layer
+        .scope(async { Ok::<_, ()>(DeferredCallbackCollection::current().unwrap()) })
+        .await
+        .unwrap();
+    let kept = deferred.defer(async {}).name("kept");
+    deferred.defer(async {});
+    let report = layer.handle().drain(SHORT).await;
+    let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
+    assert_eq!((names, report.ran), (vec![Some("kept")], 1));
+    drop(kept);
+    within_a_minute(layer.handle().wait_idle()).await;
 }
 
 /// Sends events as long as somebody listens.
