@@ -1089,6 +1089,7 @@ mod streaming {
     #[tokio::test]
     async fn a_body_that_is_polled_past_its_declared_length_may_still_defer() {
         assert_defers_behind_the_end([(header::CONTENT_LENGTH, "5")], vec![data()]).await;
+        assert_defers_behind_the_end([(header::CONTENT_LENGTH, "0")], vec![]).await;
     }
 
     #[tokio::test]
