@@ -301,6 +301,11 @@ fn a_callback_that_was_pushed_late_is_gone_when_it_has_run() {
 /// One request of every kind.
 async fn one_of_each(layer: &DeferLayer, tokens: &Arc<Mutex<Tokens>>) {
     request(layer, async || StatusCode::OK).await;
+    request(layer, async || {
+        defer(async {}).cancel();
+        StatusCode::OK
+    })
+    .await;
     for status in [StatusCode::OK, StatusCode::NOT_FOUND] {
         request(layer, async || {
             deferred_in_circles(tokens, |handle| handle);

@@ -433,6 +433,25 @@ mod late {
     }
 
     #[tokio::test]
+    async fn what_a_task_defers_while_a_callback_runs_waits_for_its_turn() {
+        let steps = Steps::default();
+        respond(&DeferLayer::new(), async || {
+            let callbacks = DeferredCallbackCollection::current().unwrap();
+            let (first, from_a_task) = (steps.clone(), steps.on_run("from a task"));
+            defer(async move {
+                let task = tokio::spawn(async move { drop(callbacks.defer(from_a_task)) });
+                task.await.unwrap();
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                first.note("first");
+            });
+        })
+        .await;
+        assert_eq!(steps.take(), ["first", "from a task"]);
+    }
+
+    #[tokio::test]
     async fn a_callback_that_another_request_defers_waits_for_its_handle() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
@@ -1038,6 +1057,7 @@ mod streaming {
     #[tokio::test]
     async fn a_body_that_is_polled_past_its_declared_length_may_still_defer() {
         assert_defers_behind_the_end([(header::CONTENT_LENGTH, "5")], vec![data()]).await;
+        assert_defers_behind_the_end([(header::CONTENT_LENGTH, "0")], vec![]).await;
     }
 
     #[tokio::test]

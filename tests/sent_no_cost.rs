@@ -26,6 +26,14 @@ async fn pass(request: Request, next: Next) -> axum::response::Response {
     next.run(request).await
 }
 
+/// In a task that may still defer something while the response is on its way.
+fn keep(deferred: DeferredCallbackCollection) {
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(deferred);
+    });
+}
+
 /// Every way to a handler that may keep a piece of the request alive.
 fn app() -> Router {
     let routes = Router::new()
@@ -55,12 +63,17 @@ fn app() -> Router {
         .route(
             "/keeps",
             get(|deferred: DeferredCallbackCollection| async move {
-                // A task that may still defer something while the response is on its way.
-                tokio::spawn(async move {
-                    std::future::pending::<()>().await;
-                    drop(deferred);
-                });
+                keep(deferred);
                 "may defer something"
+            }),
+        )
+        .route(
+            "/keeps-and-streams",
+            get(|deferred: DeferredCallbackCollection| async move {
+                keep(deferred);
+                Body::from_stream(stream::iter(
+                    ["more than", " one frame"].map(Ok::<_, Infallible>),
+                ))
             }),
         )
         .layer(from_fn(pass));
@@ -104,7 +117,7 @@ async fn frames_of_requests_that_defer_nothing_are_not_watched() {
 
 #[tokio::test]
 async fn frames_of_requests_that_defer_or_may_still_are_watched() {
-    for path in ["/defers", "/keeps"] {
+    for path in ["/defers", "/keeps", "/keeps-and-streams"] {
         let frame = first_frame(Request::get(path), "").await;
         assert!(frame.contains("watched: true"), "{path} {frame}");
     }
