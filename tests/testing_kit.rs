@@ -620,3 +620,15 @@ async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
     recorder.assert_nothing_lost();
     recorder.assert_nothing_failed();
 }
+
+#[tokio::test]
+async fn a_callback_that_runs_is_unfinished_until_it_ends() {
+    let (layer, recorder) = inline();
+    let inside = recorder.clone();
+    let unit = layer.scope(async move {
+        defer(async move { assert_eq!(inside.unfinished(), ["mail"]) }).name("mail");
+    });
+    unit.await;
+    recorder.assert_nothing_failed();
+    assert_eq!(recorder.unfinished(), [""; 0]);
+}
