@@ -7,7 +7,9 @@ use axum::{Router, body::Body};
 use axum_defer::{
     CallbackFuture, DeferLayer, DeferredCallbackCollection, defer,
     sent::{SentIo, SentListener},
-    serve, try_defer,
+    serve,
+    testing::Recorder,
+    try_defer,
 };
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -83,6 +85,19 @@ async fn what_is_deferred_shows_its_names_and_no_code() {
         .await;
     let outside = try_defer(async {}).unwrap_err();
     assert_eq!(shown(outside), "NoScope { .. }");
+}
+
+#[tokio::test]
+async fn a_recorder_shows_what_it_recorded() {
+    let recorder = Recorder::new();
+    let layer = DeferLayer::new().observer(recorder.clone());
+    layer
+        .scope(async { drop(defer(async {}).name("mail")) })
+        .await;
+    let of_the_recorder = shown(recorder);
+    let last = r#"Recorded { callback: "mail", event: Ran }] }"#;
+    assert!(of_the_recorder.starts_with("Recorder { events: ["));
+    assert!(of_the_recorder.ends_with(last), "{of_the_recorder}");
 }
 
 #[tokio::test]
