@@ -937,6 +937,39 @@ fn one_frame(length: usize) -> Script {
     }
 }
 
+fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
+    let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
+        unreachable!("the script has a frame");
+    };
+    let Ok(data) = frame.into_data() else {
+        unreachable!("it is data");
+    };
+    data
+}
+
+#[test]
+fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
+    let (index, future) = world.ask(one_frame(40), 40, true);
+    world.wait_for(index);
+    let mut body = World::body(future);
+    let mut data = data_of(&mut body);
+    drop(body);
+    let mut piece = world.framing(index, 5);
+    world.model().responses[index].is_whole = true;
+    for part in [30, 10] {
+        assert_eq!(data.copy_to_bytes(part), vec![0; part]);
+        world.model().responses[index].total_bytes += part;
+        world.write(&mut Piece::Copied(index, part), true);
+    }
+    assert!(!data.has_remaining());
+    drop(data);
+    world.write(&mut piece, true);
+    world.flush(true);
+    world.assert_all_told(|_| false);
+    world.end();
+}
+
 #[test]
 fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() {
     let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
@@ -945,12 +978,7 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
     let mut head = world.framing(index, 5);
     world.write(&mut head, true);
     world.flush(true);
-    let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
-        unreachable!("the script has a frame");
-    };
-    let Ok(data) = frame.into_data() else {
-        unreachable!("it is data");
-    };
+    let data = data_of(&mut body);
     let mut piece = world.buffer(index, data);
     drop(body);
     world.model().responses[index].is_whole = true;
