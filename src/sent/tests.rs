@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -987,4 +987,37 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
     world.wait_for_all();
     world.assert_all_told(|_| false);
     world.end();
+}
+
+#[test]
+fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
+    let mut script = one_frame(40);
+    script.frames.extend(one_frame(3).frames);
+    let (index, future) = world.ask(script, 43, false);
+    let mut body = World::body(future);
+    drop((data_of(&mut body), body));
+    world.model().responses[index].may_abort = true;
+    world.wait_for_all();
+    assert_eq!(
+        world.model().responses[index].told,
+        [Transmitted::Aborted { bytes: 40 }]
+    );
+    world.end();
+}
+
+#[tokio::test]
+async fn a_shutdown_reaches_the_transport() {
+    let (mut client, server) = tokio::io::duplex(8);
+    let mut io = SentIo::new(server);
+    io.write_all(b"hello").await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    let end = client.read_to_end(&mut received);
+    tokio::time::timeout(std::time::Duration::from_secs(60), end)
+        .await
+        .expect("the end comes before the connection is dropped")
+        .unwrap();
+    assert_eq!(received, b"hello");
+    drop(io);
 }
