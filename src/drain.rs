@@ -483,4 +483,38 @@ mod tests {
         trackers.add(&Arc::new(Tracker::default()));
         assert_eq!(trackers.report().skipped, 1);
     }
+
+    #[test]
+    fn a_report_counts_all_trackers_from_the_start_of_the_drain() {
+        let both = [(); 2].map(|()| Arc::new(Tracker::default()));
+        let end = |times: usize| {
+            let ends = [End::Ran, End::Failed, End::Skipped, End::Lost];
+            for (more, end) in ends.into_iter().enumerate() {
+                for tracker in both.iter().cycle().take(2 * (times + more)) {
+                    tracker.registered();
+                    tracker.dropped(end);
+                }
+            }
+        };
+        let counts = |report: &DrainReport| {
+            assert_eq!(report.is_complete(), report.lost == 0);
+            [report.ran, report.failed, report.skipped, report.lost]
+        };
+        let trackers = Trackers::default();
+        end(1);
+        both.iter().for_each(|tracker| trackers.add(tracker));
+        assert_eq!(counts(&trackers.report()), [0; 4]);
+        end(2);
+        assert_eq!(counts(&trackers.report()), [4, 6, 8, 10]);
+
+        both.iter().for_each(|tracker| tracker.hold());
+        let report = trackers.report();
+        assert_eq!(report.unfinished_handlers, 2);
+        assert!(!report.is_complete());
+        assert_eq!(
+            report.to_string(),
+            "deferred callbacks: 4 ran, 6 failed, 8 skipped, 10 lost, 0 unfinished; \
+             2 handlers unfinished"
+        );
+    }
 }

@@ -196,12 +196,14 @@ async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() 
 
     let response = next.call(request()).await.unwrap();
     assert!(poll!(service.clone().ready()).is_pending());
+    let mut to_completion = layer.clone().run_to_completion().layer(service);
+    assert!(poll!(to_completion.ready()).is_pending());
     gate.add_permits(2);
     drop((response, open));
     tokio::time::timeout(HANGS, handle.wait_idle())
         .await
         .unwrap();
-    assert!(poll!(service.clone().ready()).is_ready());
+    assert!(poll!(to_completion.ready()).is_ready());
 }
 
 #[tokio::test]

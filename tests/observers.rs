@@ -19,11 +19,12 @@ use std::{
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
-    Finished, LostReason, defer, defer_blocking, try_defer,
+    Finished, Level, LostReason, Outcome, defer, defer_blocking, sent::SentIo, try_defer,
 };
 use events::Events;
 use http_body_util::BodyExt;
-use tower::ServiceExt;
+use tokio::io::AsyncWriteExt;
+use tower::{Layer, ServiceExt};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -267,6 +268,46 @@ async fn durations_are_from_registration_to_start_and_from_start_to_end() {
             ("took", 7 * SECOND),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response() {
+    let (told, mut elapsed) = tokio::sync::mpsc::unbounded_channel();
+    let mut next = async || {
+        let told = tokio::time::timeout(60 * SECOND, elapsed.recv());
+        told.await.unwrap().unwrap()
+    };
+    let handler = async move || {
+        let told = told.clone();
+        defer(move |completion: Completion| async move {
+            told.send((completion.level(), completion.elapsed()))
+                .unwrap();
+        });
+        tokio::time::sleep(SECOND).await;
+        "hello"
+    };
+    let app: Router = Router::new()
+        .route("/", get(handler))
+        .layer(DeferLayer::new());
+
+    let request = Request::new(Body::empty());
+    let mut response = app.clone().oneshot(request).await.unwrap();
+    tokio::time::sleep(3 * SECOND).await;
+    response.body_mut().frame().await.unwrap().unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(next().await, (Level::HandedOver, 4 * SECOND));
+
+    let mut io = SentIo::new(tokio::io::sink());
+    let service = io.layer().layer(app);
+    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    let mut body = response.into_body();
+    let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    tokio::time::sleep(3 * SECOND).await;
+    io.write_all_buf(&mut data).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    io.flush().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(next().await, (Level::Sent, 5 * SECOND));
 }
 
 #[derive(Clone, Default)]

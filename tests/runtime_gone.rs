@@ -59,6 +59,19 @@ fn a_response_that_outlives_its_runtime_loses_its_callbacks() {
 }
 
 #[test]
+fn an_answer_that_its_runtime_took_along_never_comes() {
+    let handler = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
+    let mut service = DeferLayer::new().run_to_completion().layer(handler);
+    let runtime = runtime();
+    let mut answer = {
+        let _entered = runtime.enter();
+        service.call(support::get("/"))
+    };
+    drop(runtime);
+    assert!((&mut answer).now_or_never().is_none());
+}
+
+#[test]
 fn without_any_runtime_callbacks_are_lost() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());

@@ -3,7 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,7 +20,7 @@ use axum::{
     http::{Request, StatusCode},
     response::sse::{Event, Sse},
     routing::get,
-    serve::ListenerExt,
+    serve::{Listener, ListenerExt},
 };
 use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, Level, defer, serve,
@@ -26,12 +33,14 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_stream::StreamExt;
+use tower::{ServiceBuilder, make::Shared};
 
 /// Short, and nothing depends on how long it takes: it is for what never ends.
 const SHORT: Duration = Duration::from_millis(20);
@@ -353,6 +362,46 @@ async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_th
     }
 }
 
+/// Its one connection is in memory: while the clock is paused, nothing may wait for a socket.
+struct InMemory(Option<DuplexStream>);
+
+impl Listener for InMemory {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.take() {
+            Some(io) => (io, ()),
+            None => pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
+    let (sender, mut completions) = mpsc::unbounded_channel();
+    let (client, io) = tokio::io::duplex(1024);
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let server = serve(InMemory(Some(io)), events(sender))
+        .with_graceful_shutdown(async move { signal.await.unwrap() })
+        .drain_timeout(Duration::from_secs(10));
+    let report = tokio::spawn(server.into_future());
+    let mut client = http1_client(client).await;
+    let response = client.send_request(request("/")).await.unwrap();
+    let _body = after_the_first_event(response).await;
+
+    let start = Instant::now();
+    shut_down.send(()).unwrap();
+    within_a_minute(completions.recv()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(9));
+    let report = within_a_minute(report).await.unwrap().unwrap();
+    assert!(report.is_complete() && report.ran == 1, "{report}");
+}
+
 #[tokio::test]
 async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
     let (entered, mut entries) = mpsc::unbounded_channel();
@@ -495,6 +544,20 @@ async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
         assert_eq!(ask(stream).await, "served");
         assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
     }
+}
+
+#[tokio::test]
+async fn a_service_is_called_when_it_is_ready_and_not_before() {
+    let app = Router::new().route("/", get(|| async { "ready" }));
+    // This one panics when it is called before.
+    let app = ServiceBuilder::new().concurrency_limit(1).service(app);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Shared::new(app)).into_future());
+    assert_eq!(
+        ask(TcpStream::connect(address).await.unwrap()).await,
+        "ready"
+    );
 }
 
 #[tokio::test]

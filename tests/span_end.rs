@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum_defer::{DeferHandle, DeferLayer, defer};
 use tracing::{Subscriber, span};
 use tracing_subscriber::{
+    filter::LevelFilter,
     layer::{Context, Layer, SubscriberExt},
     registry::LookupSpan,
 };
@@ -31,10 +32,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Closes {
 async fn who_waits_until_idle_finds_every_span_closed() {
     let layer = DeferLayer::new();
     let running = Arc::new(Mutex::new(Vec::new()));
-    let subscriber = tracing_subscriber::registry().with(Closes {
-        deferred: layer.handle(),
-        running: running.clone(),
-    });
+    // As many subscribers do, this one stops at the level that the spans have.
+    let subscriber = tracing_subscriber::registry()
+        .with(LevelFilter::INFO)
+        .with(Closes {
+            deferred: layer.handle(),
+            running: running.clone(),
+        });
     let _default = tracing::subscriber::set_default(subscriber);
 
     layer

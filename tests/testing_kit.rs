@@ -558,7 +558,7 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
         defer_two();
         StatusCode::CONFLICT
     };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    let app: Router = Router::new().route("/", get(handler)).layer(layer.clone());
     app.oneshot(request()).await.unwrap();
 
     let message = panic_of(|| recorder.assert_ran(["mail", "audit"]));
@@ -577,6 +577,12 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
     panic_of(|| recorder.assert_failed(["audit"]));
     panic_of(|| recorder.assert_cancelled(["audit"]));
     panic_of(|| recorder.assert_replaced(["audit"]));
+
+    layer
+        .scope(async { drop(defer(async { Err::<(), _>("full") }).name("disk")) })
+        .await;
+    let message = panic_of(|| recorder.assert_nothing_failed());
+    assert!(message.contains("disk failed: error: full"), "{message}");
 }
 
 #[tokio::test]
@@ -619,4 +625,16 @@ async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
     assert_eq!(recorder.unfinished(), [""; 0]);
     recorder.assert_nothing_lost();
     recorder.assert_nothing_failed();
+}
+
+#[tokio::test]
+async fn a_callback_that_runs_is_unfinished_until_it_ends() {
+    let (layer, recorder) = inline();
+    let inside = recorder.clone();
+    let unit = layer.scope(async move {
+        defer(async move { assert_eq!(inside.unfinished(), ["mail"]) }).name("mail");
+    });
+    unit.await;
+    recorder.assert_nothing_failed();
+    assert_eq!(recorder.unfinished(), [""; 0]);
 }

@@ -39,45 +39,32 @@ pub(crate) mod trace;
 /// let layer = DeferLayer::new().observer(Alert);
 /// # let _ = layer;
 /// ```
+#[expect(unused_variables, reason = "their names are for the docs")]
 pub trait DeferObserver: Send + Sync + 'static {
     /// A callback was registered.
     ///
     /// Told when the handle that `defer` returned is dropped, so that the callback has its name
     /// by then; at the latest before anything else is told of the callback. Only what another
     /// thread cancels by its name in that very moment may be told before.
-    fn registered(&self, callback: &CallbackInfo<'_>) {
-        let _ = callback;
-    }
+    fn registered(&self, callback: &CallbackInfo<'_>) {}
 
     /// A later registration took the name, and this one will not run.
-    fn replaced(&self, callback: &CallbackInfo<'_>) {
-        let _ = callback;
-    }
+    fn replaced(&self, callback: &CallbackInfo<'_>) {}
 
     /// The callback starts, this long after it was registered.
-    fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
-        let _ = (callback, waited);
-    }
+    fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {}
 
     /// The callback ran and ended, well or badly.
-    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        let _ = (callback, finished);
-    }
+    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {}
 
     /// The callback will not run, because the rule says so for this completion.
-    fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
-        let _ = (callback, completion);
-    }
+    fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {}
 
     /// The callback was cancelled or forgotten before it started.
-    fn cancelled(&self, callback: &CallbackInfo<'_>) {
-        let _ = callback;
-    }
+    fn cancelled(&self, callback: &CallbackInfo<'_>) {}
 
     /// The callback should have run and could not, or was cut off half-way.
-    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
-        let _ = (callback, reason);
-    }
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {}
 }
 
 /// Which callback an event is about.

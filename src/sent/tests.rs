@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -937,6 +937,39 @@ fn one_frame(length: usize) -> Script {
     }
 }
 
+fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
+    let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
+        unreachable!("the script has a frame");
+    };
+    let Ok(data) = frame.into_data() else {
+        unreachable!("it is data");
+    };
+    data
+}
+
+#[test]
+fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
+    let (index, future) = world.ask(one_frame(40), 40, true);
+    world.wait_for(index);
+    let mut body = World::body(future);
+    let mut data = data_of(&mut body);
+    drop(body);
+    let mut piece = world.framing(index, 5);
+    world.model().responses[index].is_whole = true;
+    for part in [30, 10] {
+        assert_eq!(data.copy_to_bytes(part), vec![0; part]);
+        world.model().responses[index].total_bytes += part;
+        world.write(&mut Piece::Copied(index, part), true);
+    }
+    assert!(!data.has_remaining());
+    drop(data);
+    world.write(&mut piece, true);
+    world.flush(true);
+    world.assert_all_told(|_| false);
+    world.end();
+}
+
 #[test]
 fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() {
     let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
@@ -945,12 +978,7 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
     let mut head = world.framing(index, 5);
     world.write(&mut head, true);
     world.flush(true);
-    let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
-        unreachable!("the script has a frame");
-    };
-    let Ok(data) = frame.into_data() else {
-        unreachable!("it is data");
-    };
+    let data = data_of(&mut body);
     let mut piece = world.buffer(index, data);
     drop(body);
     world.model().responses[index].is_whole = true;
@@ -959,4 +987,37 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
     world.wait_for_all();
     world.assert_all_told(|_| false);
     world.end();
+}
+
+#[test]
+fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
+    let mut script = one_frame(40);
+    script.frames.extend(one_frame(3).frames);
+    let (index, future) = world.ask(script, 43, false);
+    let mut body = World::body(future);
+    drop((data_of(&mut body), body));
+    world.model().responses[index].may_abort = true;
+    world.wait_for_all();
+    assert_eq!(
+        world.model().responses[index].told,
+        [Transmitted::Aborted { bytes: 40 }]
+    );
+    world.end();
+}
+
+#[tokio::test]
+async fn a_shutdown_reaches_the_transport() {
+    let (mut client, server) = tokio::io::duplex(8);
+    let mut io = SentIo::new(server);
+    io.write_all(b"hello").await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    let end = client.read_to_end(&mut received);
+    tokio::time::timeout(std::time::Duration::from_secs(60), end)
+        .await
+        .expect("the end comes before the connection is dropped")
+        .unwrap();
+    assert_eq!(received, b"hello");
+    drop(io);
 }
