@@ -19,7 +19,7 @@ use std::{
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
-    Finished, Level, LostReason, Outcome, defer, defer_blocking, sent::SentIo, try_defer,
+    Finished, Level, LostReason, defer, defer_blocking, sent::SentIo, try_defer,
 };
 use events::Events;
 use http_body_util::BodyExt;

@@ -17,6 +17,8 @@ pub(crate) struct Connection {
     written: AtomicU64,
     /// What `written` was at the last flush.
     flushed: AtomicU64,
+    /// How often the transport was flushed.
+    flushes: AtomicU64,
     /// How often the server has begun to look for something to read: once at least each time
     /// before h2 looks for something to write.
     rounds: AtomicU64,
@@ -66,6 +68,12 @@ impl Connection {
         self.rounds.load(Relaxed)
     }
 
+    /// The number of the flush that covers what is consumed now. Only the task that owns the IO
+    /// consumes, so no flush is in between.
+    pub(super) fn next_flush(&self) -> u64 {
+        self.flushes.load(SeqCst) + 1
+    }
+
     /// The transport has accepted some bytes.
     pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, SeqCst);
@@ -75,6 +83,7 @@ impl Connection {
     pub(super) fn flushed(&self) {
         self.flushed_in.store(self.rounds(), SeqCst);
         self.flushed.store(self.written(), SeqCst);
+        self.flushes.store(self.next_flush(), SeqCst);
         if self.has_waiting.load(SeqCst) {
             self.settle(true);
         }
@@ -111,12 +120,15 @@ impl Connection {
     fn settle(&self, is_flush: bool) {
         let flushed = self.flushed.load(SeqCst);
         let flushed_in = self.flushed_in.load(SeqCst);
+        let flushes = self.flushes.load(SeqCst);
         let mut over = Vec::new();
         let mut waiting = lock(&self.waiting);
         waiting.transmissions.retain(|(transmission, flush)| {
             let is_covered = match *flush {
                 Flush::Next => is_flush,
-                Flush::Beyond(written) => flushed > written,
+                Flush::Beyond(written) => {
+                    flushed > written && flushes >= transmission.flush_of_buffers()
+                }
             };
             let is_over = is_covered || transmission.was_dropped_by(flushed_in);
             if is_over {

@@ -989,6 +989,62 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
     world.end();
 }
 
+/// All of the declared length is there, and yet the body goes on: over HTTP/2 it is polled until
+/// it says that it is over, so a reset may come in between.
+#[test]
+fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
+    for empty_frame_is_polled in [false, true] {
+        let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
+        let mut script = one_frame(3);
+        script.frames.extend(one_frame(0).frames);
+        let (index, future) = world.ask(script, 3, true);
+        world.wait_for(index);
+        let mut body = World::body(future);
+        let data = data_of(&mut body);
+        let frame = world.buffer(index, data);
+        if empty_frame_is_polled {
+            drop(data_of(&mut body));
+        }
+        // Something else goes out, and is flushed.
+        let mut head = world.framing(index, 9);
+        world.write(&mut head, true);
+        world.flush(true);
+        let mut copied = World::copied(frame);
+        world.model().responses[index].may_abort = true;
+        drop(body);
+        world.assert_all_told(|_| true);
+        assert_eq!(world.model().responses[index].told, []);
+        world.write(&mut copied, true);
+        world.flush(true);
+        assert_eq!(
+            world.model().responses[index].told,
+            [Transmitted::Sent { bytes: 3 }]
+        );
+        world.end();
+    }
+}
+
+#[test]
+fn a_reset_behind_a_last_byte_that_was_flushed_leaves_nothing_to_wait_for() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
+    let mut script = one_frame(40);
+    script.frames.extend(one_frame(0).frames);
+    let (index, future) = world.ask(script, 40, true);
+    world.wait_for(index);
+    let mut body = World::body(future);
+    let data = data_of(&mut body);
+    let mut frame = world.buffer(index, data);
+    world.write(&mut frame, true);
+    world.flush(true);
+    world.model().responses[index].may_abort = true;
+    drop(body);
+    assert_eq!(
+        world.model().responses[index].told,
+        [Transmitted::Sent { bytes: 40 }]
+    );
+    world.end();
+}
+
 #[test]
 fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
     let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);

@@ -32,6 +32,8 @@ pub(crate) struct Transmission {
     has_scope: AtomicBool,
     /// The connection's round in which all of the response was in h2's queue, or [`NOT_QUEUED`].
     queued_in: AtomicU64,
+    /// The number of the flush that covers the last buffer which was consumed.
+    flush_of_buffers: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -56,7 +58,7 @@ struct State {
 pub(crate) enum Flush {
     /// The next one: nothing of the response is left in a queue that a flush could overtake.
     Next,
-    /// The next one that covers more than so many bytes of the connection.
+    /// The next one that covers all buffers and more than so many bytes of the connection.
     ///
     /// What ends an HTTP/2 response without a buffer of its own (its only HEADERS, its trailers,
     /// an empty DATA frame) can't be seen leaving h2's queue, but it has not been written yet.
@@ -70,6 +72,7 @@ impl Transmission {
             watched: AtomicBool::new(false),
             has_scope: AtomicBool::new(false),
             queued_in: AtomicU64::new(NOT_QUEUED),
+            flush_of_buffers: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
@@ -125,6 +128,8 @@ impl Transmission {
         let mut state = lock(&self.state);
         state.unconsumed = state.unconsumed.saturating_sub(1);
         state.bytes += bytes;
+        self.flush_of_buffers
+            .store(self.connection.next_flush(), Ordering::Release);
         if let Some(Flush::Beyond(written)) = &mut state.ended {
             // What ends the response is written after its last buffer.
             *written = (*written).max(self.connection.written());
@@ -159,6 +164,10 @@ impl Transmission {
         let _state = lock(&self.state);
         self.queued_in
             .store(self.connection.rounds(), Ordering::Release);
+    }
+
+    pub(super) fn flush_of_buffers(&self) -> u64 {
+        self.flush_of_buffers.load(Ordering::Acquire)
     }
 
     /// Whether h2 would have written what ends the response by the flush of this round, if it had
