@@ -329,14 +329,16 @@ mod tests {
         let mut model: Vec<(u64, bool)> = Vec::new();
         let mut queue = Queue::default();
         let mut random = 7_u64;
-        for _ in 0..20_000 {
+        for step in 0..20_000 {
+            // For a while there are few of them, and often none.
+            let pushes = if step / 1_000 % 2 == 0 { 3 } else { 1 };
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             let dice = (random >> 33) as usize;
             let chosen = dice / 8 % model.len().max(1);
             match dice % 8 {
-                0..3 => model.push((queue.push(entry()), false)),
+                push if push < pushes => model.push((queue.push(entry()), false)),
                 3 => {
                     if let Some((id, held)) = model.get_mut(chosen) {
                         queue.hold(*id);
