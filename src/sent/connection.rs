@@ -17,6 +17,7 @@ pub(crate) struct Connection {
     written: AtomicU64,
     /// What `written` was at the last flush.
     flushed: AtomicU64,
+    flushes: AtomicU64,
     /// How often the server has begun to look for something to read: once at least each time
     /// before h2 looks for something to write.
     rounds: AtomicU64,
@@ -66,6 +67,11 @@ impl Connection {
         self.rounds.load(Relaxed)
     }
 
+    /// How often the transport was flushed.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(SeqCst)
+    }
+
     /// The transport has accepted some bytes.
     pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, SeqCst);
@@ -75,6 +81,7 @@ impl Connection {
     pub(super) fn flushed(&self) {
         self.flushed_in.store(self.rounds(), SeqCst);
         self.flushed.store(self.written(), SeqCst);
+        self.flushes.fetch_add(1, SeqCst);
         if self.has_waiting.load(SeqCst) {
             self.settle(true);
         }
@@ -110,13 +117,14 @@ impl Connection {
 
     fn settle(&self, is_flush: bool) {
         let flushed = self.flushed.load(SeqCst);
+        let flushes = self.flushes();
         let flushed_in = self.flushed_in.load(SeqCst);
         let mut over = Vec::new();
         let mut waiting = lock(&self.waiting);
         waiting.transmissions.retain(|(transmission, flush)| {
             let is_covered = match *flush {
                 Flush::Next => is_flush,
-                Flush::Beyond(written) => flushed > written,
+                Flush::Beyond(written) => flushed > written && transmission.is_covered_by(flushes),
             };
             let is_over = is_covered || transmission.was_dropped_by(flushed_in);
             if is_over {

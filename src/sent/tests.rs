@@ -990,6 +990,31 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
 }
 
 #[test]
+fn a_body_that_is_dropped_before_its_end_waits_for_the_flush_of_what_was_copied() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
+    let mut script = one_frame(3);
+    script.frames.extend(one_frame(0).frames);
+    let (index, future) = world.ask(script, 3, true);
+    world.wait_for(index);
+    let mut body = World::body(future);
+    let mut head = world.framing(index, 9);
+    world.write(&mut head, true);
+    world.flush(true);
+    let data = data_of(&mut body);
+    let mut copied = World::copied(world.buffer(index, data));
+    drop(body);
+    world.model().responses[index].is_whole = true;
+    world.assert_all_told(|expected| {
+        assert_eq!(expected.told, []);
+        true
+    });
+    world.write(&mut copied, true);
+    world.flush(true);
+    world.assert_all_told(|_| false);
+    world.end();
+}
+
+#[test]
 fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
     let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
     let mut script = one_frame(40);

@@ -32,6 +32,8 @@ pub(crate) struct Transmission {
     has_scope: AtomicBool,
     /// The connection's round in which all of the response was in h2's queue, or [`NOT_QUEUED`].
     queued_in: AtomicU64,
+    /// The connection's flush that covers all buffers that were consumed.
+    covered_by: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -56,7 +58,7 @@ struct State {
 pub(crate) enum Flush {
     /// The next one: nothing of the response is left in a queue that a flush could overtake.
     Next,
-    /// The next one that covers more than so many bytes of the connection.
+    /// The next one that covers more than so many bytes of the connection, and all buffers.
     ///
     /// What ends an HTTP/2 response without a buffer of its own (its only HEADERS, its trailers,
     /// an empty DATA frame) can't be seen leaving h2's queue, but it has not been written yet.
@@ -70,6 +72,7 @@ impl Transmission {
             watched: AtomicBool::new(false),
             has_scope: AtomicBool::new(false),
             queued_in: AtomicU64::new(NOT_QUEUED),
+            covered_by: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
@@ -125,6 +128,9 @@ impl Transmission {
         let mut state = lock(&self.state);
         state.unconsumed = state.unconsumed.saturating_sub(1);
         state.bytes += bytes;
+        // A body that is dropped early ends later than its buffers, with bytes of them unwritten.
+        self.covered_by
+            .store(self.connection.flushes() + 1, Ordering::Release);
         if let Some(Flush::Beyond(written)) = &mut state.ended {
             // What ends the response is written after its last buffer.
             *written = (*written).max(self.connection.written());
@@ -165,6 +171,11 @@ impl Transmission {
     /// not dropped it because the client reset the stream.
     pub(super) fn was_dropped_by(&self, round: u64) -> bool {
         round > self.queued_in.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing that was consumed is missing from the connection's flush of this number.
+    pub(super) fn is_covered_by(&self, flush: u64) -> bool {
+        flush >= self.covered_by.load(Ordering::Acquire)
     }
 
     /// The response ended before its body did, or there was none.
