@@ -1062,7 +1062,15 @@ fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
     world.end();
 }
 
-#[tokio::test]
+#[test]
+fn it_writes_several_buffers_at_once_if_the_transport_does() {
+    let (vectored, _client) = tokio::io::duplex(8);
+    assert!(vectored.is_write_vectored() && SentIo::new(vectored).is_write_vectored());
+    let world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
+    assert!(world.io.is_some_and(|io| !io.is_write_vectored()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_reaches_the_transport() {
     let (mut client, server) = tokio::io::duplex(8);
     let mut io = SentIo::new(server);
