@@ -1,44 +1,52 @@
 //! The callbacks of a scope that are running now, for those who ask what is not finished.
 
+use std::{borrow::Cow, panic::Location};
+
 use crate::{callback::Header, drain::UnfinishedCallback};
 
 /// Callbacks run one at a time unless the layer is concurrent, so one place needs no allocation.
 #[derive(Default)]
 pub(crate) struct Running {
-    one: Option<(u64, UnfinishedCallback)>,
-    others: Vec<(u64, UnfinishedCallback)>,
+    one: Option<Started>,
+    others: Vec<Started>,
+}
+
+struct Started {
+    id: u64,
+    name: Option<Cow<'static, str>>,
+    location: &'static Location<'static>,
 }
 
 impl Running {
     pub(crate) fn insert(&mut self, header: &Header) {
-        let running = (header.id, describe(header, true));
+        let started = Started {
+            id: header.id,
+            name: header.name.clone(),
+            location: header.location,
+        };
         match self.one {
-            None => self.one = Some(running),
-            Some(_) => self.others.push(running),
+            None => self.one = Some(started),
+            Some(_) => self.others.push(started),
         }
     }
 
     pub(crate) fn remove(&mut self, id: u64) {
-        if self.one.as_ref().is_some_and(|(one, _)| *one == id) {
+        if self.one.as_ref().is_some_and(|one| one.id == id) {
             self.one = None;
         } else {
-            self.others.retain(|(other, _)| *other != id);
+            self.others.retain(|other| other.id != id);
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &UnfinishedCallback> {
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = UnfinishedCallback> {
         self.one
             .iter()
             .chain(&self.others)
-            .map(|(_, callback)| callback)
-    }
-}
-
-pub(crate) fn describe(header: &Header, running: bool) -> UnfinishedCallback {
-    UnfinishedCallback {
-        name: header.name.clone(),
-        location: header.location,
-        running,
+            .map(|started| UnfinishedCallback {
+                name: started.name.clone(),
+                location: started.location,
+                running: true,
+            })
     }
 }
 
@@ -48,10 +56,10 @@ mod tests {
 
     use super::*;
 
-    fn ids(running: &Running) -> Vec<&str> {
+    fn ids(running: &Running) -> Vec<Cow<'static, str>> {
         running
-            .iter()
-            .filter_map(|callback| callback.name())
+            .unfinished()
+            .filter_map(|callback| callback.name)
             .collect()
     }
 

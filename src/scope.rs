@@ -15,14 +15,14 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
-    callback::{BoxEntry, Rule},
+    callback::{BoxEntry, Header, Rule},
     completion::Completion,
     drain::{End, Unfinished, UnfinishedCallback},
     isolate::drop_isolated,
     observe::{CallbackInfo, LostReason},
     options::Options,
     queue::{Named, Queue},
-    running::{Running, describe},
+    running::Running,
     sent::transmission::Transmission,
     sync::{Mutex, lock},
 };
@@ -240,7 +240,7 @@ impl Scope {
         let mut state = lock(&self.state);
         let info = state.queue.header_mut(id).and_then(|header| {
             let first = !std::mem::replace(&mut header.announced, true);
-            first.then(|| describe(header, false))
+            first.then(|| pending(header))
         });
         if info.is_some() {
             // It must not start before everybody was told of it.
@@ -312,11 +312,19 @@ impl State {
     }
 }
 
+fn pending(header: &Header) -> UnfinishedCallback {
+    UnfinishedCallback {
+        name: header.name.clone(),
+        location: header.location,
+        running: false,
+    }
+}
+
 impl Unfinished for Scope {
     fn unfinished(&self) -> Vec<UnfinishedCallback> {
         let state = lock(&self.state);
-        let pending = state.queue.headers().map(|header| describe(header, false));
-        state.running.iter().cloned().chain(pending).collect()
+        let pending = state.queue.headers().map(pending);
+        state.running.unfinished().chain(pending).collect()
     }
 }
 
