@@ -452,8 +452,8 @@ async fn blocking_callbacks_run_inside_of_their_span() {
 async fn errors_are_told_where_spans_of_that_level_are_off() {
     let capture = Capture::default();
     let filter = tracing_subscriber::filter::LevelFilter::ERROR;
-    let subscriber = Registry::default().with(capture.clone().with_filter(filter));
-    let _guard = listen(subscriber);
+    // A filter of the whole subscriber: one of a layer leaves the span to the registry.
+    let _guard = listen(Registry::default().with(capture.clone()).with(filter));
     DeferLayer::new()
         .scope(async { drop(defer(async { Err::<(), _>("no luck") }).name("error")) })
         .await;
