@@ -1,4 +1,5 @@
 //! `Debug` of what users hold in their hands: the type, and of what is in it as much as helps.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{convert::Infallible, fmt::Debug, time::Duration};
