@@ -24,7 +24,7 @@ pub(crate) struct Queue {
     occupied: usize,
     /// How many of them are not ready, because their handle is still being used.
     held: usize,
-    /// So many of the others, from the front, are not ready or not there any more.
+    /// While some are held: so many of the others, from the front, are not ready or not there.
     passed: usize,
     next_id: u64,
     /// Made with the first name: most requests have none.
@@ -77,7 +77,6 @@ impl Queue {
         if self.occupied == 0 {
             self.first = Some(place);
             self.others.clear();
-            self.passed = 0;
         } else {
             self.others.push_back(place);
         }
@@ -89,6 +88,9 @@ impl Queue {
     pub(crate) fn hold(&mut self, id: u64) {
         if let Some(header) = self.header_mut(id) {
             if !std::mem::replace(&mut header.held, true) {
+                if self.held == 0 {
+                    self.passed = 0;
+                }
                 self.held += 1;
             }
         }
@@ -113,7 +115,6 @@ impl Queue {
         if self.held > 0 {
             return self.pop_from_behind();
         }
-        self.passed = 0;
         while let Some(place) = self.first.take().or_else(|| self.others.pop_front()) {
             if let Some(entry) = place.entry {
                 self.vacated(&entry);

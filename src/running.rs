@@ -11,6 +11,8 @@ pub(crate) struct Running {
     others: Vec<Started>,
 }
 
+/// Less than an [`UnfinishedCallback`], which says of itself that it runs: every scope has room
+/// for one.
 struct Started {
     id: u64,
     name: Option<Cow<'static, str>>,
@@ -52,8 +54,6 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::Location;
-
     use super::*;
 
     fn ids(running: &Running) -> Vec<Cow<'static, str>> {

@@ -4,6 +4,8 @@
 #[path = "support/events.rs"]
 mod events;
 
+mod support;
+
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -27,6 +29,7 @@ use events::Events;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use support::in_time;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -37,13 +40,6 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 const CLIENTS: usize = 50;
-
-/// Nothing here takes so long; it hangs if it does.
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .expect("it hangs")
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {

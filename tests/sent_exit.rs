@@ -6,17 +6,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     pin::Pin,
     process::{Command, ExitStatus, Stdio},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{Router, body::Body, routing::get, serve::Listener};
 use axum_defer::{DeferLayer, defer};
+use support::in_time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const TOTAL: usize = 32 * 1024 * 1024;
@@ -104,8 +106,7 @@ async fn the_server_s_part() {
         }
     };
     // When this process ends, so does all that its parent waits for.
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, served).await.expect("it hangs");
+    in_time(served).await;
 }
 
 /// How many bytes of the body the client gets, and how the server ends.

@@ -6,15 +6,15 @@
 #[path = "support/shapes.rs"]
 mod shapes;
 
+mod support;
+
 use std::{
     fmt::Debug,
-    future::Future,
     io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use axum::{
@@ -32,6 +32,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use shapes::Shape;
+use support::in_time;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -295,14 +296,8 @@ fn rows_without_a_body() -> Vec<Row> {
 }
 
 async fn next(completions: &mut Completions) -> Completion {
-    let next = within_a_minute(completions.recv()).await;
+    let next = in_time(completions.recv()).await;
     next.expect("the app keeps its end")
-}
-
-/// Not a measure of anything: a test that hangs has failed.
-async fn within_a_minute<F: Future>(future: F) -> F::Output {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, future).await.expect("it hangs")
 }
 
 /// Sends the rows over one connection, one after the other; how many they were.
@@ -316,7 +311,7 @@ async fn check(protocol: Protocol, socket: Socket, privacy: Privacy, rows: Vec<R
             row.method, row.path, row.shape
         );
         let response = client.send(row.method.clone(), &row.path).await;
-        let collected = within_a_minute(response.into_body().collect()).await;
+        let collected = in_time(response.into_body().collect()).await;
         let collected = collected.unwrap();
         if row.shape == Some(Shape::Trailers) {
             assert!(collected.trailers().is_some(), "{at}");
@@ -412,9 +407,7 @@ async fn responses_that_end_with_their_connection_are_sent() {
                     format!("GET /body/{index}/{size} HTTP/{version}\r\nhost: a\r\n{header}\r\n");
                 stream.write_all(request.as_bytes()).await.unwrap();
                 let mut response = Vec::new();
-                within_a_minute(stream.read_to_end(&mut response))
-                    .await
-                    .unwrap();
+                in_time(stream.read_to_end(&mut response)).await.unwrap();
                 let completion = next(&mut completions).await;
                 let at = format!("HTTP/{version} {shape:?} {size}");
                 assert_eq!(completion.delivery(), Delivery::Sent, "{at}");
@@ -438,9 +431,7 @@ async fn pipelined_responses_fire_once_each_as_sent() {
     requests += "GET /no-content HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     expected.push(0);
     stream.write_all(requests.as_bytes()).await.unwrap();
-    within_a_minute(stream.read_to_end(&mut Vec::new()))
-        .await
-        .unwrap();
+    in_time(stream.read_to_end(&mut Vec::new())).await.unwrap();
     handle.wait_idle().await;
     let mut sent = Vec::new();
     while let Ok(completion) = completions.try_recv() {
@@ -480,8 +471,6 @@ async fn an_upgrade_fires_while_the_upgraded_connection_lives() {
     // The echo comes after the head of the 101.
     stream.write_all(b"!").await.unwrap();
     let mut bytes = Vec::new();
-    within_a_minute(stream.read_to_end(&mut bytes))
-        .await
-        .unwrap();
+    in_time(stream.read_to_end(&mut bytes)).await.unwrap();
     assert!(bytes.ends_with(b"\r\n\r\n!"));
 }

@@ -11,6 +11,8 @@ mod shapes;
 #[path = "support/window.rs"]
 mod window;
 
+mod support;
+
 use std::{
     collections::HashMap,
     io,
@@ -21,7 +23,6 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{
@@ -35,6 +36,7 @@ use axum_defer::{Completion, DeferLayer, Delivery, Level, defer, serve};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use shapes::Shape;
+use support::in_time;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -469,17 +471,20 @@ async fn slow_connection() -> Slow {
     }
 }
 
-/// Not a measure of anything: a test that hangs has failed.
-async fn within_a_minute<F: Future>(future: F) -> F::Output {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, future).await.expect("it hangs")
+fn assert_all_but_the_kernel_s_was_read((completion, read): (Completion, usize), in_kernel: usize) {
+    assert_eq!(completion.delivery(), Delivery::Sent);
+    assert_eq!(completion.bytes_sent(), TOTAL as u64);
+    assert!(
+        read + in_kernel >= TOTAL,
+        "fired when the client had {read} bytes, and the kernel {in_kernel} at most"
+    );
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[tokio::test]
 async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
-    within_a_minute(async {
+    in_time(async {
         let mut slow = slow_connection().await;
         slow.stream.write_all(GET).await.unwrap();
         slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
@@ -489,21 +494,15 @@ async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the
         while slow.read.load(SeqCst) < TOTAL {
             assert_ne!(slow.stream.read(&mut buffer).await.unwrap(), 0);
         }
-        let (completion, read) = slow.fired.recv().await.unwrap();
-        assert_eq!(completion.delivery(), Delivery::Sent);
-        assert_eq!(completion.bytes_sent(), TOTAL as u64);
-        assert!(
-            read + slow.in_kernel >= TOTAL,
-            "fired when the client had {read} bytes, and the kernel {} at most",
-            slow.in_kernel
-        );
+        let fired = slow.fired.recv().await.unwrap();
+        assert_all_but_the_kernel_s_was_read(fired, slow.in_kernel);
     })
     .await;
 }
 
 #[tokio::test]
 async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
-    within_a_minute(async {
+    in_time(async {
         let mut slow = slow_connection().await;
         let (mut client, connection) =
             hyper::client::conn::http2::Builder::new(TokioExecutor::new())
@@ -532,21 +531,15 @@ async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the
             received += frame.unwrap().into_data().unwrap().len();
         }
         assert_eq!(received, TOTAL);
-        let (completion, read) = slow.fired.recv().await.unwrap();
-        assert_eq!(completion.delivery(), Delivery::Sent);
-        assert_eq!(completion.bytes_sent(), TOTAL as u64);
-        assert!(
-            read + slow.in_kernel >= TOTAL,
-            "fired when the client had {read} bytes, and the kernel {} at most",
-            slow.in_kernel
-        );
+        let fired = slow.fired.recv().await.unwrap();
+        assert_all_but_the_kernel_s_was_read(fired, slow.in_kernel);
     })
     .await;
 }
 
 #[tokio::test]
 async fn over_a_socket_a_reset_instead_of_reading_is_aborted_once() {
-    within_a_minute(async {
+    in_time(async {
         let mut slow = slow_connection().await;
         slow.stream.write_all(GET).await.unwrap();
         slow.stalled.wait_for(|stalled| *stalled).await.unwrap();

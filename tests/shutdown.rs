@@ -3,14 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    convert::Infallible,
-    future::{Future, pending},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod support;
+
+use std::{convert::Infallible, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -32,6 +27,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use support::in_time;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -46,12 +42,6 @@ use tower::{ServiceBuilder, make::Shared};
 const SHORT: Duration = Duration::from_millis(20);
 /// Nothing may need it: with it, a shutdown that waits for the deadline hangs.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// Not a measure of anything: a test that hangs has failed.
-async fn within_a_minute<F: Future>(future: F) -> F::Output {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, future).await.expect("it hangs")
-}
 
 struct Server {
     address: SocketAddr,
@@ -94,7 +84,7 @@ impl Server {
 
     async fn shut_down(self) -> DrainReport {
         self.shut_down.send(()).unwrap();
-        within_a_minute(self.report).await.unwrap()
+        in_time(self.report).await.unwrap()
     }
 }
 
@@ -171,22 +161,22 @@ async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
     let mut http2 = server.http2().await;
     let over_http1 = tokio::spawn(client.send_request(request("/ok")));
     let over_http2 = tokio::spawn(http2.send_request(request_http2("/error")));
-    within_a_minute(entries.recv()).await.unwrap();
-    within_a_minute(entries.recv()).await.unwrap();
+    in_time(entries.recv()).await.unwrap();
+    in_time(entries.recv()).await.unwrap();
 
     server.shut_down.send(()).unwrap();
     // New connections are refused from some moment on.
-    within_a_minute(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    in_time(async { while TcpStream::connect(address).await.is_ok() {} }).await;
     assert!(!server.report.is_finished());
 
     release.notify_waiters();
-    let response = within_a_minute(over_http1).await.unwrap().unwrap();
+    let response = in_time(over_http1).await.unwrap().unwrap();
     assert_eq!(text(response).await, "answered");
-    let response = within_a_minute(over_http2).await.unwrap().unwrap();
+    let response = in_time(over_http2).await.unwrap().unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(text(response).await, "answered");
 
-    let report = within_a_minute(server.report).await.unwrap();
+    let report = in_time(server.report).await.unwrap();
     let counts = (report.ran, report.failed, report.skipped, report.lost);
     // 200: one runs, two fail. 500: the `always` one fails, two are skipped.
     assert_eq!(counts, (1, 3, 2, 0), "{report}");
@@ -209,8 +199,8 @@ async fn idle_keep_alive_connections_are_closed_at_once() {
 
     let report = server.shut_down().await;
     assert!(report.is_complete() && report.ran == 0);
-    assert!(within_a_minute(http1.ready()).await.is_err());
-    within_a_minute(async { while http2.ready().await.is_ok() {} }).await;
+    assert!(in_time(http1.ready()).await.is_err());
+    in_time(async { while http2.ready().await.is_ok() {} }).await;
     drop(never_used);
 }
 
@@ -241,7 +231,7 @@ async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
     let server = Server::start(app, SHORT, None).await;
     let mut client = server.http1().await;
     client.send_request(request("/")).await.unwrap();
-    within_a_minute(starts.recv()).await.unwrap();
+    in_time(starts.recv()).await.unwrap();
 
     let report = server.shut_down().await;
     let unfinished: Vec<_> = report
@@ -269,7 +259,7 @@ async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
 
     // The report ends the waiting, not the callbacks.
     released.notify_one();
-    within_a_minute(handle.wait_idle()).await;
+    in_time(handle.wait_idle()).await;
 }
 
 #[tokio::test]
@@ -285,7 +275,7 @@ async fn a_callback_that_waits_for_its_handle_stands_in_the_report() {
     let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
     assert_eq!((names, report.ran), (vec![Some("kept")], 1));
     drop(kept);
-    within_a_minute(layer.handle().wait_idle()).await;
+    in_time(layer.handle().wait_idle()).await;
 }
 
 /// Sends events as long as somebody listens.
@@ -330,7 +320,7 @@ async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline
             .iter()
             .filter(|callback| callback.name() == Some("after the events"));
         assert_eq!(named.count() as u64 + report.ran, 1, "{report}");
-        let completion = within_a_minute(completions.recv()).await.unwrap();
+        let completion = in_time(completions.recv()).await.unwrap();
         assert_eq!(completion.delivery(), Delivery::Aborted);
         drop(body);
     }
@@ -396,9 +386,9 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
 
     let start = Instant::now();
     shut_down.send(()).unwrap();
-    within_a_minute(completions.recv()).await.unwrap();
+    in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    let report = within_a_minute(report).await.unwrap().unwrap();
+    let report = in_time(report).await.unwrap().unwrap();
     assert!(report.is_complete() && report.ran == 1, "{report}");
 }
 
@@ -423,13 +413,13 @@ async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
         .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    within_a_minute(entries.recv()).await.unwrap();
+    in_time(entries.recv()).await.unwrap();
     drop(stream);
     server.shut_down.send(()).unwrap();
     let address = server.address;
-    within_a_minute(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    in_time(async { while TcpStream::connect(address).await.is_ok() {} }).await;
     released.notify_one();
-    let report = within_a_minute(server.report).await.unwrap();
+    let report = in_time(server.report).await.unwrap();
     assert!(report.is_complete() && report.ran == 1, "{report}");
 }
 
@@ -509,7 +499,7 @@ async fn a_make_service_gives_handlers_the_address_of_the_client() {
         let stream = TcpStream::connect(address).await.unwrap();
         let own_address = stream.local_addr().unwrap().to_string();
         assert_eq!(ask(stream).await, own_address);
-        assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+        assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
     }
 }
 
@@ -542,7 +532,7 @@ async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
     for address in addresses {
         let stream = TcpStream::connect(address).await.unwrap();
         assert_eq!(ask(stream).await, "served");
-        assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+        assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
     }
 }
 
@@ -581,15 +571,9 @@ async fn a_unix_socket_is_served() {
     let stream = UnixStream::connect(&path).await.unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(ask(stream).await, "over a unix socket");
-    assert_eq!(within_a_minute(levels.recv()).await, Some(Level::Sent));
+    assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
     shut_down.send(()).unwrap();
-    assert!(
-        within_a_minute(server)
-            .await
-            .unwrap()
-            .unwrap()
-            .is_complete()
-    );
+    assert!(in_time(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test]
@@ -631,15 +615,13 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
         .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
-    within_a_minute(stream.read_to_end(&mut Vec::new()))
-        .await
-        .unwrap();
-    within_a_minute(starts.recv()).await.unwrap();
+    in_time(stream.read_to_end(&mut Vec::new())).await.unwrap();
+    in_time(starts.recv()).await.unwrap();
     assert_eq!((handle.pending(), handle.running()), (1, 1));
 
     shut_down.send(()).unwrap();
-    within_a_minute(server).await.unwrap().unwrap();
-    let report = within_a_minute(handle.drain(SHORT)).await;
+    in_time(server).await.unwrap().unwrap();
+    let report = in_time(handle.drain(SHORT)).await;
     let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
     assert_eq!(names, [Some("waits"), Some("after it")]);
     assert_eq!(report.ran, 0);
@@ -651,7 +633,7 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     // The drain counts from its first poll, which is now: this runtime has one thread.
     tokio::task::yield_now().await;
     released.notify_one();
-    let report = within_a_minute(drain).await.unwrap();
+    let report = in_time(drain).await.unwrap();
     assert!(report.is_complete() && report.ran == 2, "{report}");
     assert_eq!((handle.pending(), handle.running()), (0, 0));
 }
@@ -700,7 +682,7 @@ async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
         first.write_all(part).await.unwrap();
         if second.is_none() {
             second = Some(TcpStream::connect(address).await.unwrap());
-            within_a_minute(greetings.recv()).await.unwrap();
+            in_time(greetings.recv()).await.unwrap();
         }
     }
     first.read_to_end(&mut response).await.unwrap();
@@ -712,8 +694,6 @@ async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
     let mut second = second.unwrap();
     let mut response = String::new();
     second.write_all(request).await.unwrap();
-    within_a_minute(second.read_to_string(&mut response))
-        .await
-        .unwrap();
+    in_time(second.read_to_string(&mut response)).await.unwrap();
     assert!(response.ends_with("hello"), "{response}");
 }

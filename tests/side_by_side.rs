@@ -4,6 +4,8 @@
 #[path = "support/events.rs"]
 mod events;
 
+mod support;
+
 use std::{
     future::pending,
     sync::{
@@ -15,14 +17,8 @@ use std::{
 
 use axum_defer::{DeferLayer, DeferredCallbackCollection, defer, defer_blocking};
 use events::Events;
+use support::in_time;
 use tokio::sync::Barrier;
-
-/// Nothing here takes so long; it hangs if it does.
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .expect("it hangs")
-}
 
 fn observed() -> (DeferLayer, Events) {
     let events = Events::default();

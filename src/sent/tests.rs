@@ -929,12 +929,24 @@ proptest! {
     }
 }
 
-/// A body of one frame whose length is known.
-fn one_frame(length: usize) -> Script {
-    Script {
-        frames: [Frame::data(Bytes::from(vec![0; length]))].into(),
+/// A response with data frames of these lengths, which add up to the length that it declares.
+fn answering<const FRAMES: usize>(
+    version: Version,
+    lengths: [usize; FRAMES],
+    watched_from_the_start: bool,
+) -> (World, usize, Pin<Box<SentBody<Script>>>) {
+    let mut world = World::new(Choices(VecDeque::new()), version);
+    let script = Script {
+        frames: lengths
+            .map(|length| Frame::data(Bytes::from(vec![0; length])))
+            .into(),
         knows_its_length: true,
+    };
+    let (index, future) = world.ask(script, lengths.iter().sum(), watched_from_the_start);
+    if watched_from_the_start {
+        world.wait_for(index);
     }
+    (world, index, World::body(future))
 }
 
 fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
@@ -949,10 +961,7 @@ fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
 
 #[test]
 fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
-    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
-    let (index, future) = world.ask(one_frame(40), 40, true);
-    world.wait_for(index);
-    let mut body = World::body(future);
+    let (mut world, index, mut body) = answering(Version::HTTP_11, [40], true);
     let mut data = data_of(&mut body);
     drop(body);
     let mut piece = world.framing(index, 5);
@@ -972,9 +981,7 @@ fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
 
 #[test]
 fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() {
-    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
-    let (index, future) = world.ask(one_frame(40), 40, false);
-    let mut body = World::body(future);
+    let (mut world, index, mut body) = answering(Version::HTTP_11, [40], false);
     let mut head = world.framing(index, 5);
     world.write(&mut head, true);
     world.flush(true);
@@ -994,12 +1001,7 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
 #[test]
 fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
     for empty_frame_is_polled in [false, true] {
-        let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
-        let mut script = one_frame(3);
-        script.frames.extend(one_frame(0).frames);
-        let (index, future) = world.ask(script, 3, true);
-        world.wait_for(index);
-        let mut body = World::body(future);
+        let (mut world, index, mut body) = answering(Version::HTTP_2, [3, 0], true);
         let data = data_of(&mut body);
         let frame = world.buffer(index, data);
         if empty_frame_is_polled {
@@ -1026,12 +1028,7 @@ fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
 
 #[test]
 fn a_reset_behind_a_last_byte_that_was_flushed_leaves_nothing_to_wait_for() {
-    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
-    let mut script = one_frame(40);
-    script.frames.extend(one_frame(0).frames);
-    let (index, future) = world.ask(script, 40, true);
-    world.wait_for(index);
-    let mut body = World::body(future);
+    let (mut world, index, mut body) = answering(Version::HTTP_2, [40, 0], true);
     let data = data_of(&mut body);
     let mut frame = world.buffer(index, data);
     world.write(&mut frame, true);
@@ -1047,11 +1044,7 @@ fn a_reset_behind_a_last_byte_that_was_flushed_leaves_nothing_to_wait_for() {
 
 #[test]
 fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
-    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
-    let mut script = one_frame(40);
-    script.frames.extend(one_frame(3).frames);
-    let (index, future) = world.ask(script, 43, false);
-    let mut body = World::body(future);
+    let (mut world, index, mut body) = answering(Version::HTTP_11, [40, 3], false);
     drop((data_of(&mut body), body));
     world.model().responses[index].may_abort = true;
     world.wait_for_all();
