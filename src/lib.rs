@@ -251,30 +251,19 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-mod admission;
-mod body;
 mod callback;
-mod collection;
 pub mod coming_from;
-mod completer;
 mod completion;
-mod current;
+mod defer;
 mod drain;
-mod end_of_body;
-#[cfg(feature = "axum")]
-mod extract;
-mod handle;
 mod isolate;
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 mod never;
 mod observe;
-mod options;
-mod queue;
-mod run_to_completion;
+mod response;
 mod runner;
-mod running;
 mod scope;
 pub mod sent;
 #[cfg(feature = "serve")]
@@ -283,23 +272,36 @@ mod service;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod unit;
 
 #[cfg(feature = "axum")]
-pub use self::extract::MissingDeferLayer;
+pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
 pub use self::serve::serve;
 pub use self::{
-    body::ResponseBody,
-    callback::{BoxError, CallbackEnd, CallbackOutput, Deferrable, DeferrableBlocking},
-    collection::{DeferredCallbackCollection, NoScope, defer, defer_blocking, try_defer},
+    callback::{
+        callback_future::CallbackFuture,
+        deferrable::Deferrable,
+        output::{BoxError, CallbackEnd, CallbackOutput},
+    },
     completion::{Completion, Delivery, Level},
-    drain::{DeferHandle, DrainReport, UnfinishedCallback},
-    handle::DeferredCallback,
-    layer::{DeferLayer, InPlace, ToCompletion},
-    observe::{CallbackInfo, DeferObserver, Finished, LostReason, Outcome},
-    options::CallbackFuture,
-    run_to_completion::{RunToCompletion, ToCompletionFuture},
-    service::{Defer, ResponseFuture},
-    unit::{UnitOutput, scope},
+    defer::{
+        NoScope,
+        blocking::DeferrableBlocking,
+        collection::DeferredCallbackCollection,
+        defer, defer_blocking,
+        deferred_callback::DeferredCallback,
+        scope::{UnitOutput, scope},
+        try_defer,
+    },
+    drain::{
+        defer_handle::DeferHandle,
+        report::{DrainReport, UnfinishedCallback},
+    },
+    layer::DeferLayer,
+    observe::{
+        callback_info::CallbackInfo,
+        observer::DeferObserver,
+        outcome::{Finished, LostReason, Outcome},
+    },
+    service::{Defer, body::ResponseBody, response_future::ResponseFuture},
 };

@@ -6,7 +6,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::Finished;
+use super::outcome::Finished;
 
 const TOTAL: &str = "deferred_callbacks_total";
 const PENDING: &str = "deferred_callbacks_pending";

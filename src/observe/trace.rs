@@ -4,8 +4,11 @@ use std::panic::Location;
 
 use tracing::{Span, debug, error, field, level_filters::LevelFilter, span::Id};
 
-use super::{Finished, LostReason, Outcome};
-use crate::{callback::Header, completion::Completion};
+use super::{
+    callback_info::CallbackInfo,
+    outcome::{Finished, LostReason, Outcome},
+};
+use crate::completion::Completion;
 
 /// Made when the callback is registered, because a span can only follow from one that is still
 /// open, and the request's own may close as soon as the response ends. `None` where nobody
@@ -28,35 +31,35 @@ pub(crate) fn span(location: &'static Location<'static>) -> Option<Span> {
     Some(span)
 }
 
-fn record(header: &Header, outcome: &'static str) {
-    if let Some(span) = &header.span {
+fn record(callback: &CallbackInfo<'_>, outcome: &'static str) {
+    if let Some(span) = callback.span {
         span.record("outcome", outcome);
     }
 }
 
 /// Names the span. Subscribers may keep all values that a field is given, so this is called
 /// once, when the name is final.
-pub(crate) fn record_name(header: &Header) {
-    if let (Some(span), Some(name)) = (&header.span, header.name.as_deref()) {
+pub(crate) fn record_name(callback: &CallbackInfo<'_>) {
+    if let (Some(span), Some(name)) = (callback.span, callback.name) {
         span.record("name", name);
     }
 }
 
-fn parent(header: &Header) -> Option<Id> {
-    header.span.as_ref().and_then(Span::id)
+fn parent(callback: &CallbackInfo<'_>) -> Option<Id> {
+    callback.span.and_then(Span::id)
 }
 
-fn name(header: &Header) -> &str {
-    header.name.as_deref().unwrap_or("unnamed")
+fn name<'a>(callback: &CallbackInfo<'a>) -> &'a str {
+    callback.name.unwrap_or("unnamed")
 }
 
-pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
-    record(header, finished.outcome.label());
+pub(crate) fn finished(callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+    record(callback, finished.outcome.label());
     if !matches!(finished.outcome, Outcome::Ok) {
         error!(
-            parent: parent(header),
-            callback = name(header),
-            place = %header.location,
+            parent: parent(callback),
+            callback = name(callback),
+            place = %callback.location,
             outcome = %finished.outcome,
             took = ?finished.took,
             "deferred callback failed",
@@ -64,12 +67,12 @@ pub(crate) fn finished(header: &Header, finished: &Finished<'_>) {
     }
 }
 
-pub(crate) fn skipped(header: &Header, completion: &Completion) {
-    record(header, "skipped");
+pub(crate) fn skipped(callback: &CallbackInfo<'_>, completion: &Completion) {
+    record(callback, "skipped");
     debug!(
-        parent: parent(header),
-        callback = name(header),
-        place = %header.location,
+        parent: parent(callback),
+        callback = name(callback),
+        place = %callback.location,
         status = completion.status().map(|status| status.as_u16()),
         success = completion.is_success(),
         delivery = ?completion.delivery(),
@@ -77,32 +80,32 @@ pub(crate) fn skipped(header: &Header, completion: &Completion) {
     );
 }
 
-pub(crate) fn cancelled(header: &Header) {
-    record(header, "cancelled");
+pub(crate) fn cancelled(callback: &CallbackInfo<'_>) {
+    record(callback, "cancelled");
     debug!(
-        parent: parent(header),
-        callback = name(header),
-        place = %header.location,
+        parent: parent(callback),
+        callback = name(callback),
+        place = %callback.location,
         "deferred callback cancelled",
     );
 }
 
-pub(crate) fn replaced(header: &Header) {
-    record(header, "replaced");
+pub(crate) fn replaced(callback: &CallbackInfo<'_>) {
+    record(callback, "replaced");
     debug!(
-        parent: parent(header),
-        callback = name(header),
-        place = %header.location,
+        parent: parent(callback),
+        callback = name(callback),
+        place = %callback.location,
         "deferred callback replaced by a later one of the same name",
     );
 }
 
-pub(crate) fn lost(header: &Header, reason: LostReason) {
-    record(header, "lost");
+pub(crate) fn lost(callback: &CallbackInfo<'_>, reason: LostReason) {
+    record(callback, "lost");
     error!(
-        parent: parent(header),
-        callback = name(header),
-        place = %header.location,
+        parent: parent(callback),
+        callback = name(callback),
+        place = %callback.location,
         %reason,
         "deferred callback lost",
     );

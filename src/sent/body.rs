@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,11 +9,8 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{
-    buffer::SentBuf,
-    transmission::{Flush, Transmission},
-};
-use crate::end_of_body::{EndOfBody, Progress};
+use super::{buffer::SentBuf, departure::Flush, transmission::Transmission};
+use crate::response::end_of_body::{EndOfBody, Progress};
 
 pin_project! {
     /// The response body of [`Sent`](super::Sent).
@@ -31,7 +27,7 @@ pin_project! {
 /// What is left of the response; ends the transmission exactly once, at the latest when dropped.
 #[derive(Debug)]
 struct Outgoing {
-    transmission: Arc<Transmission>,
+    transmission: Transmission,
     end: EndOfBody,
     /// HTTP/2: other responses share the connection, and h2's queue.
     multiplexed: bool,
@@ -50,7 +46,7 @@ impl<B: Body> SentBody<B> {
         inner: B,
         end: EndOfBody,
         multiplexed: bool,
-        transmission: Arc<Transmission>,
+        transmission: Transmission,
     ) -> Self {
         let mut outgoing = Outgoing {
             transmission,
@@ -87,11 +83,12 @@ impl Outgoing {
 
     /// The flush that covers a response which ends now, before the server goes on with it.
     fn last_flush(&self) -> Flush {
-        // Over HTTP/1 the body is polled by the task that writes, and nothing is flushed between
-        // the end of the body and the end of the message.
-        let is_next = self.last_frame_watched || !self.multiplexed;
-        if is_next && self.transmission.is_watched() {
-            Flush::Next
+        if !self.multiplexed {
+            // Over HTTP/1 the body is polled by the task that writes, and nothing is flushed
+            // between the end of the body and the end of the message.
+            self.transmission.next_flush()
+        } else if self.last_frame_watched {
+            Flush::OF_BUFFERS
         } else {
             Flush::Beyond(self.transmission.written().max(self.unwatched_until))
         }

@@ -1,6 +1,6 @@
 //! A buffer of a response that tells when the server is done with it.
 
-use std::{fmt, io::IoSlice, sync::Arc};
+use std::{fmt, io::IoSlice};
 
 use bytes::{Buf, Bytes};
 
@@ -18,7 +18,7 @@ pub struct SentBuf<D: Buf> {
 }
 
 struct Watch {
-    transmission: Arc<Transmission>,
+    transmission: Transmission,
     /// Bytes until the server is done with this buffer; it may be less than is in it.
     remaining: u64,
     consumed: u64,
@@ -30,7 +30,7 @@ impl<D: Buf> SentBuf<D> {
     }
 
     /// `length` is what the server will send of the data.
-    pub(super) fn watched(data: D, transmission: Arc<Transmission>, length: u64) -> Self {
+    pub(super) fn watched(data: D, transmission: Transmission, length: u64) -> Self {
         transmission.buffer_taken();
         Self {
             data,

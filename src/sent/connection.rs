@@ -1,91 +1,51 @@
-//! What is known of one connection: how much was written, how much was flushed, and who waits.
+//! One connection: how far it has come, and which responses wait for it to come further.
 
 use std::sync::Arc;
 
-use super::transmission::{Flush, Transmission};
+use super::{
+    departure::Departure,
+    wire::{Awaited, Wire},
+};
 use crate::{
-    drain::{Tracker, Trackers},
-    sync::{
-        AtomicBool, AtomicU64, Mutex,
-        Ordering::{Relaxed, SeqCst},
-        lock,
-    },
+    drain::{draining::Draining, tracker::Tracker},
+    sync::{AtomicBool, Mutex, Ordering::SeqCst, lock},
 };
 
 #[derive(Default)]
-pub(crate) struct Connection {
-    written: AtomicU64,
-    /// What `written` was at the last flush.
-    flushed: AtomicU64,
-    /// How often the transport was flushed.
-    flushes: AtomicU64,
-    /// How often the server has begun to look for something to read: once at least each time
-    /// before h2 looks for something to write.
-    rounds: AtomicU64,
-    /// What `rounds` was at the last flush.
-    flushed_in: AtomicU64,
+pub(super) struct Connection {
+    pub(super) wire: Wire,
     /// Somebody waits for a flush, so a flush has to look.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
     /// What the server drains when it shuts down.
-    drained: Option<Arc<Trackers>>,
+    drained: Option<Arc<Draining>>,
 }
 
 #[derive(Default)]
 struct Waiting {
     closed: bool,
-    transmissions: Vec<(Arc<Transmission>, Flush)>,
+    departures: Vec<(Arc<Departure>, Awaited)>,
 }
 
 impl Connection {
-    pub(crate) fn new(drained: Option<Arc<Trackers>>) -> Arc<Self> {
+    pub(super) fn new(drained: Option<Arc<Draining>>) -> Arc<Self> {
         Arc::new(Self {
             drained,
             ..Self::default()
         })
     }
 
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(SeqCst)
-    }
-
-    pub(crate) fn drains(&self, tracker: &Arc<Tracker>) {
+    pub(super) fn drains(&self, tracker: &Arc<Tracker>) {
         if let Some(drained) = &self.drained {
             drained.add(tracker);
         }
     }
 
-    /// The server is about to read.
-    ///
-    /// Only the task that owns the IO calls this, so that there is no need to add atomically.
-    pub(super) fn reading(&self) {
-        self.rounds.store(self.rounds() + 1, Relaxed);
-    }
-
-    /// Who has put something in h2's queue and asks then knows that a later round has found it:
-    /// the lock of that queue is between the two.
-    pub(super) fn rounds(&self) -> u64 {
-        self.rounds.load(Relaxed)
-    }
-
-    /// The number of the flush that covers what is consumed now. Only the task that owns the IO
-    /// consumes, so no flush is in between.
-    pub(super) fn next_flush(&self) -> u64 {
-        self.flushes.load(SeqCst) + 1
-    }
-
-    /// The transport has accepted some bytes.
-    pub(super) fn wrote(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, SeqCst);
-    }
-
     /// The transport was flushed of all that was written to it.
     pub(super) fn flushed(&self) {
-        self.flushed_in.store(self.rounds(), SeqCst);
-        self.flushed.store(self.written(), SeqCst);
-        self.flushes.store(self.next_flush(), SeqCst);
+        self.wire.flushed();
         if self.has_waiting.load(SeqCst) {
-            self.settle(true);
+            self.settle();
         }
     }
 
@@ -93,57 +53,52 @@ impl Connection {
     pub(super) fn closed(&self) {
         let mut waiting = lock(&self.waiting);
         waiting.closed = true;
-        let transmissions = std::mem::take(&mut waiting.transmissions);
+        let departures = std::mem::take(&mut waiting.departures);
         drop(waiting);
-        for (transmission, _) in transmissions {
-            transmission.closed();
+        for (departure, _) in departures {
+            departure.closed();
         }
     }
 
-    pub(super) fn await_flush(&self, transmission: Arc<Transmission>, flush: Flush) {
+    pub(super) fn await_flush(&self, departure: &Arc<Departure>, awaited: Awaited) {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
-            transmission.closed();
+            if self.wire.has_covered(awaited) {
+                departure.flushed();
+            } else {
+                departure.closed();
+            }
             return;
         }
-        waiting.transmissions.push((transmission, flush));
+        waiting.departures.push((departure.clone(), awaited));
         self.has_waiting.store(true, SeqCst);
         drop(waiting);
         // The flush may have come between the look at the counters and the push. One that finds
         // `has_waiting` unset has stored what it covers before, so it is seen here.
-        if flush != Flush::Next {
-            self.settle(false);
-        }
+        self.settle();
     }
 
-    fn settle(&self, is_flush: bool) {
-        let flushed = self.flushed.load(SeqCst);
-        let flushed_in = self.flushed_in.load(SeqCst);
-        let flushes = self.flushes.load(SeqCst);
+    fn settle(&self) {
+        let flushed_in = self.wire.flushed_in();
         let mut over = Vec::new();
         let mut waiting = lock(&self.waiting);
-        waiting.transmissions.retain(|(transmission, flush)| {
-            let is_covered = match *flush {
-                Flush::Next => is_flush,
-                Flush::Beyond(written) => {
-                    flushed > written && flushes >= transmission.flush_of_buffers()
-                }
-            };
-            let is_over = is_covered || transmission.was_dropped_by(flushed_in);
+        waiting.departures.retain(|(departure, awaited)| {
+            let is_covered = self.wire.has_covered(*awaited);
+            let is_over = is_covered || departure.was_dropped_by(flushed_in);
             if is_over {
-                over.push((transmission.clone(), is_covered));
+                over.push((departure.clone(), is_covered));
             }
             !is_over
         });
         self.has_waiting
-            .store(!waiting.transmissions.is_empty(), SeqCst);
+            .store(!waiting.departures.is_empty(), SeqCst);
         drop(waiting);
-        for (transmission, is_covered) in over {
+        for (departure, is_covered) in over {
             if is_covered {
-                transmission.flushed();
+                departure.flushed();
             } else {
-                transmission.closed();
+                departure.closed();
             }
         }
     }

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{connection::Connection, layer::SentLayer};
-use crate::drain::Trackers;
+use crate::drain::draining::Draining;
 
 pin_project! {
     /// Wraps the IO of one connection, and sees when bytes have been accepted and flushed.
@@ -44,10 +44,10 @@ impl<I> SentIo<I> {
         Self::drained_by(io, None)
     }
 
-    pub(crate) fn drained_by(io: I, trackers: Option<Arc<Trackers>>) -> Self {
+    pub(crate) fn drained_by(io: I, draining: Option<Arc<Draining>>) -> Self {
         Self {
             io,
-            connection: OpenConnection(Connection::new(trackers)),
+            connection: OpenConnection(Connection::new(draining)),
         }
     }
 
@@ -74,7 +74,7 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.connection.0.reading();
+        this.connection.0.wire.reading();
         this.io.poll_read(cx, buf)
     }
 }
@@ -87,7 +87,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write(cx, buf))?;
-        this.connection.0.wrote(written);
+        this.connection.0.wire.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -98,7 +98,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write_vectored(cx, bufs))?;
-        this.connection.0.wrote(written);
+        this.connection.0.wire.wrote(written);
         Poll::Ready(Ok(written))
     }
 

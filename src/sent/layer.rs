@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{body::SentBody, connection::Connection, transmission::Transmission};
-use crate::end_of_body::{EndOfBody, Exchange};
+use crate::response::end_of_body::{EndOfBody, Exchange};
 
 /// Ties the responses of one connection to its [`SentIo`](super::SentIo).
 ///
@@ -103,7 +103,7 @@ pin_project! {
 }
 
 /// A request without a response; its transmission is aborted if it stays so.
-struct Unanswered(Option<Arc<Transmission>>);
+struct Unanswered(Option<Transmission>);
 
 impl Drop for Unanswered {
     fn drop(&mut self) {

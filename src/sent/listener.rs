@@ -5,14 +5,14 @@ use std::{fmt, io, sync::Arc};
 use axum::serve::Listener;
 
 use super::SentIo;
-use crate::drain::Trackers;
+use crate::drain::draining::Draining;
 
 /// Wraps every connection that a listener accepts in a [`SentIo`].
 ///
 /// [`serve`](crate::serve()) does this by itself; it is for accept loops of your own.
 pub struct SentListener<L> {
     listener: L,
-    trackers: Option<Arc<Trackers>>,
+    draining: Option<Arc<Draining>>,
 }
 
 impl<L> SentListener<L> {
@@ -20,14 +20,14 @@ impl<L> SentListener<L> {
     pub fn new(listener: L) -> Self {
         Self {
             listener,
-            trackers: None,
+            draining: None,
         }
     }
 
-    pub(crate) fn drained_by(listener: L, trackers: Arc<Trackers>) -> Self {
+    pub(crate) fn drained_by(listener: L, draining: Arc<Draining>) -> Self {
         Self {
             listener,
-            trackers: Some(trackers),
+            draining: Some(draining),
         }
     }
 }
@@ -38,7 +38,7 @@ impl<L: Listener> Listener for SentListener<L> {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (io, address) = self.listener.accept().await;
-        (SentIo::drained_by(io, self.trackers.clone()), address)
+        (SentIo::drained_by(io, self.draining.clone()), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

@@ -69,15 +69,17 @@
 mod body;
 mod buffer;
 mod connection;
-mod io;
-mod layer;
+pub(crate) mod departure;
+pub(crate) mod io;
+pub(crate) mod layer;
 #[cfg(feature = "serve")]
-mod listener;
+pub(crate) mod listener;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 #[cfg(all(test, not(axum_defer_loom)))]
 mod tests;
 pub(crate) mod transmission;
+mod wire;
 
 #[cfg(feature = "serve")]
 pub use self::listener::SentListener;

@@ -18,16 +18,21 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
-use tower_http::classify::{NeverClassifyEos, StatusInRangeAsFailures};
 
 use super::{body::SentBody, buffer::SentBuf, connection::Connection, transmission::Transmission};
 use crate::{
-    body::ResponseBody,
-    collection::DeferredCallbackCollection,
-    completer::Completer,
     completion::{Completion, Delivery, Level},
-    end_of_body::{EndOfBody, Exchange},
-    model::{Ended, Ledger, explore, explore_within},
+    defer::collection::DeferredCallbackCollection,
+    model::{
+        explore, explore_within,
+        ledger::{Ended, Ledger},
+    },
+    response::{
+        classify::Classifier,
+        end_of_body::{EndOfBody, Exchange},
+    },
+    runner::completer::Completer,
+    service::body::ResponseBody,
     sync::{Mutex, lock},
 };
 
@@ -62,8 +67,7 @@ impl Body for OneFrame {
     }
 }
 
-type WholeBody = SentBody<ResponseBody<OneFrame, NeverClassifyEos<StatusClass>>>;
-type StatusClass = tower_http::classify::StatusInRangeFailureClass;
+type WholeBody = SentBody<ResponseBody<OneFrame>>;
 
 enum Queued {
     Data(SentBuf<Bytes>),
@@ -120,13 +124,13 @@ impl Server {
         version: Version,
         body: OneFrame,
         completer: Completer,
-        transmission: Arc<Transmission>,
+        transmission: Transmission,
     ) -> WholeBody {
-        let classifier = StatusInRangeAsFailures::new(400..=999);
         let mut request = Request::new(());
         *request.version_mut() = version;
         let exchange = Exchange::of(&request);
-        let mut response = ResponseBody::wrap(Response::new(body), exchange, classifier, completer);
+        let mut response =
+            ResponseBody::wrap(Response::new(body), exchange, Classifier::Status, completer);
         response.body_mut().handed_over();
         let end = EndOfBody::of(exchange, &response);
         let multiplexed = exchange.is_multiplexed;
@@ -165,18 +169,18 @@ impl Server {
 
     /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
     fn write_and_flush(&self) {
-        self.connection.reading();
+        self.connection.wire.reading();
         let queued = self.take_queued();
         let mut written = 0;
         for queued in queued {
             match queued {
                 Queued::Data(mut data) => {
                     let length = data.remaining();
-                    self.connection.wrote(HEAD + length);
+                    self.connection.wire.wrote(HEAD + length);
                     data.advance(length);
                     written += length as u64;
                 }
-                Queued::EndOfStream => self.connection.wrote(HEAD),
+                Queued::EndOfStream => self.connection.wire.wrote(HEAD),
             }
         }
         self.arrived.fetch_add(written, SeqCst);

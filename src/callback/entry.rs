@@ -1,0 +1,90 @@
+//! A registered callback: its code, and all that is known of it.
+
+use std::{
+    borrow::Cow,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::{code::Callback, output::Failure, rule::Rule};
+use crate::completion::Completion;
+
+/// All that is known of a callback beside its code.
+pub(crate) struct Header {
+    /// Ascends with the order of registration within a scope.
+    pub(crate) id: u64,
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) location: &'static Location<'static>,
+    /// Left out where nobody is told how long the callback waited.
+    pub(crate) registered: Option<Instant>,
+    pub(crate) rule: Rule,
+    pub(crate) timeout: Option<Duration>,
+    /// Observers have been told of the registration.
+    pub(crate) announced: bool,
+    /// Its handle may still say how it is to run.
+    pub(crate) held: bool,
+    #[cfg(feature = "tracing")]
+    pub(crate) span: Option<tracing::Span>,
+}
+
+impl Header {
+    /// The caller fills in the id when the callback takes its place in the queue, and what else
+    /// there is to know.
+    pub(crate) fn new(location: &'static Location<'static>) -> Self {
+        Self {
+            id: 0,
+            name: None,
+            location,
+            registered: None,
+            rule: Rule::default(),
+            timeout: None,
+            announced: false,
+            held: false,
+            #[cfg(feature = "tracing")]
+            span: None,
+        }
+    }
+
+    pub(crate) fn waited_until(&self, start: Instant) -> Duration {
+        match self.registered {
+            Some(registered) => start.saturating_duration_since(registered),
+            None => Duration::ZERO,
+        }
+    }
+}
+
+pin_project! {
+    /// A registered callback: one allocation that holds its header and its code.
+    pub(crate) struct Entry<C: ?Sized = dyn Callback> {
+        pub(crate) header: Header,
+        #[pin]
+        callback: C,
+    }
+}
+
+pub(crate) type BoxEntry = Pin<Box<Entry>>;
+
+impl<C> Entry<C> {
+    pub(crate) fn new(header: Header, callback: C) -> Self {
+        Self { header, callback }
+    }
+}
+
+impl Entry {
+    pub(crate) fn header_mut(self: Pin<&mut Self>) -> &mut Header {
+        self.project().header
+    }
+
+    pub(crate) fn poll_callback(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        completion: &Completion,
+    ) -> Poll<Result<(), Failure>> {
+        self.project().callback.poll_callback(cx, completion)
+    }
+}

@@ -1,0 +1,96 @@
+//! What `defer_blocking` takes: closures that run on Tokio's blocking pool.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::task::JoinHandle;
+
+use crate::{
+    callback::{
+        code::{Callback, ClosureCallback},
+        deferrable::{AsClosure, AsClosureOfCompletion},
+        output::{CallbackEnd, CallbackOutput, Failure},
+    },
+    completion::Completion,
+    scope::current,
+};
+
+/// What [`defer_blocking`](crate::defer_blocking) takes: a closure without arguments, or one that
+/// takes the [`Completion`]. It returns `()` or `Result<(), E>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be deferred as blocking work",
+    label = "not a closure that returns `()` or `Result<(), E>`",
+    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error",
+    note = "pass `|| {{ .. }}` or `|completion: Completion| {{ .. }}`; it must be `Send + 'static`",
+    note = "for a future, use `defer`"
+)]
+pub trait DeferrableBlocking<M>: Send + 'static {
+    #[doc(hidden)]
+    fn into_callback(self) -> impl Callback + 'static;
+}
+
+impl<F, T> DeferrableBlocking<AsClosure> for F
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: CallbackOutput,
+{
+    fn into_callback(self) -> impl Callback + 'static {
+        blocking(|_| self().into_result())
+    }
+}
+
+impl<F, T> DeferrableBlocking<AsClosureOfCompletion> for F
+where
+    F: FnOnce(Completion) -> T + Send + 'static,
+    T: CallbackOutput,
+{
+    fn into_callback(self) -> impl Callback + 'static {
+        blocking(|completion| self(completion).into_result())
+    }
+}
+
+fn blocking(
+    closure: impl FnOnce(Completion) -> Result<(), Failure> + Send + 'static,
+) -> impl Callback + 'static {
+    ClosureCallback::new(|completion| {
+        let closure = current::carry(move || closure(completion));
+        #[cfg(feature = "tracing")]
+        let closure = {
+            let span = tracing::Span::current();
+            move || span.in_scope(closure)
+        };
+        Blocking {
+            task: tokio::task::spawn_blocking(closure),
+        }
+    })
+}
+
+struct Blocking {
+    task: JoinHandle<Result<(), Failure>>,
+}
+
+impl Future for Blocking {
+    type Output = CallbackEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallbackEnd> {
+        Pin::new(&mut self.task).poll(cx).map(|joined| {
+            CallbackEnd(match joined {
+                Ok(result) => result,
+                Err(error) if error.is_panic() => {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+                Err(_cancelled) => Err(Failure::Lost),
+            })
+        })
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        // Keeps a closure that is still in the pool's queue from starting after its time-out.
+        self.task.abort();
+    }
+}

@@ -1,0 +1,113 @@
+//! The handle on all callbacks of one scope.
+
+use std::{fmt, panic::Location, sync::Arc};
+
+use super::{
+    blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register,
+};
+use crate::{
+    callback::deferrable::Deferrable,
+    scope::{
+        Scope,
+        current::{self, Current},
+    },
+};
+
+/// A cheap, clonable handle on the callbacks of one scope.
+///
+/// It is in the extensions of every request that goes through a
+/// [`DeferLayer`](crate::DeferLayer), it is an extractor (feature `axum`), and it may be kept and
+/// moved to other tasks and threads. What is deferred through it while the unit of work lasts
+/// joins that unit's callbacks; what comes after the last of them has run is run at once (when
+/// the handle that [`defer`](Self::defer) returned is dropped), under the same
+/// [`Completion`](crate::Completion).
+///
+/// ```
+/// use axum_defer::DeferredCallbackCollection;
+///
+/// async fn handler(deferred: DeferredCallbackCollection) {
+///     tokio::spawn(async move {
+///         deferred.defer(async { /* after the response */ });
+///     });
+/// }
+/// # #[cfg(feature = "axum")]
+/// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(handler));
+/// ```
+#[derive(Clone)]
+pub struct DeferredCallbackCollection {
+    scope: Arc<Scope>,
+}
+
+impl DeferredCallbackCollection {
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        Self { scope }
+    }
+
+    /// The collection of the scope that the calling code belongs to, if there is one.
+    pub fn current() -> Option<Self> {
+        current::get().map(|current| Self::new(current.scope))
+    }
+
+    /// Registers a callback; see [`defer`](crate::defer).
+    #[track_caller]
+    pub fn defer<M, C: Deferrable<M>>(&self, callback: C) -> DeferredCallback {
+        register(
+            self.as_current(),
+            Location::caller(),
+            callback.into_callback(),
+        )
+    }
+
+    /// Registers a closure that blocks; see [`defer_blocking`](crate::defer_blocking).
+    #[track_caller]
+    pub fn defer_blocking<M, C: DeferrableBlocking<M>>(&self, callback: C) -> DeferredCallback {
+        register(
+            self.as_current(),
+            Location::caller(),
+            callback.into_callback(),
+        )
+    }
+
+    fn as_current(&self) -> Current {
+        Current::as_seen_here(self.scope.clone())
+    }
+
+    /// Takes out the callback of this name, if it has not started; how many that were.
+    ///
+    /// Also from inside a callback, where it stops one that comes later. An unknown name is no
+    /// error, and the name may be used again.
+    pub fn forget(&self, name: &str) -> usize {
+        usize::from(self.scope.forget(name))
+    }
+
+    /// Whether a callback of this name is registered and has not started.
+    pub fn contains(&self, name: &str) -> bool {
+        self.scope.contains(name)
+    }
+
+    /// How many callbacks are registered and have not started.
+    pub fn len(&self) -> usize {
+        self.scope.len()
+    }
+
+    /// Whether no callback is waiting.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the callbacks that have not started, in their order; those without a name
+    /// are left out.
+    pub fn names(&self) -> Vec<String> {
+        self.scope.names()
+    }
+}
+
+impl fmt::Debug for DeferredCallbackCollection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DeferredCallbackCollection")
+            .field("len", &self.len())
+            .field("names", &self.names())
+            .finish()
+    }
+}

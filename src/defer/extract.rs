@@ -1,0 +1,54 @@
+//! The extractors for axum handlers.
+
+use std::{convert::Infallible, fmt};
+
+use axum_core::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+
+use super::collection::DeferredCallbackCollection;
+
+impl<S: Send + Sync> FromRequestParts<S> for DeferredCallbackCollection {
+    type Rejection = MissingDeferLayer;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(MissingDeferLayer)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for DeferredCallbackCollection {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+/// The request did not go through a [`DeferLayer`](crate::DeferLayer); answers 500 and says where
+/// to add the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingDeferLayer;
+
+impl fmt::Display for MissingDeferLayer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(
+            "`DeferredCallbackCollection` was extracted, but the request went through no \
+             `DeferLayer`: add `.layer(axum_defer::DeferLayer::new())` to the router, after the \
+             routes that defer",
+        )
+    }
+}
+
+impl std::error::Error for MissingDeferLayer {}
+
+impl IntoResponse for MissingDeferLayer {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+    }
+}

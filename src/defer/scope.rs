@@ -1,0 +1,106 @@
+//! Units of work that are no HTTP requests.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use crate::{
+    completion::Delivery,
+    never::Never,
+    runner::completer::Completer,
+    scope::{Scope, options::Options},
+};
+
+/// Runs a unit of work in a scope of its own, then runs and awaits what it deferred, then returns
+/// its output.
+///
+/// For a command line tool, a job from a queue, a scheduled task. The output decides which
+/// callbacks run: see [`UnitOutput`]. Callbacks run in the calling task, and the one that is
+/// running when this future is dropped is cut off; what it had not started then moves to a task.
+/// When this future is dropped before `future` is ready, or `future` panics, callbacks run as for
+/// a request without a response.
+///
+/// There is no limit and no observer here; for those, see
+/// [`DeferLayer::scope`](crate::DeferLayer::scope).
+///
+/// ```
+/// use std::process::ExitCode;
+/// use axum_defer::{defer, scope};
+///
+/// #[tokio::main]
+/// async fn main() -> ExitCode {
+///     scope(async {
+///         defer(async { println!("all is well") });
+///         defer(async { println!("whatever happened") }).always();
+///         ExitCode::SUCCESS
+///     })
+///     .await
+/// }
+/// ```
+pub async fn scope<F>(future: F) -> F::Output
+where
+    F: Future<Output: UnitOutput>,
+{
+    run(Arc::default(), future).await
+}
+
+pub(crate) async fn run<F>(options: Arc<Options>, future: F) -> F::Output
+where
+    F: Future<Output: UnitOutput>,
+{
+    // Before the future, so that it is dropped after it.
+    let mut completer = Completer::new(Scope::open(options, None));
+    let output = {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let _entered = completer.enter();
+            future.as_mut().poll(cx)
+        })
+        .await
+    };
+    completer.verdict.success = output.is_success();
+    completer.verdict.delivery = Delivery::Sent;
+    completer.complete_here().await;
+    output
+}
+
+/// What tells success from failure in the output of a [`scope`].
+///
+/// `()` is a success, a `Result` is one when it is `Ok`, and an [`ExitCode`] when it is
+/// [`ExitCode::SUCCESS`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say whether a unit of work succeeded",
+    label = "this unit of work returns `{Self}`",
+    note = "return `()`, a `Result` or an `ExitCode`, or implement `UnitOutput` for it"
+)]
+pub trait UnitOutput {
+    /// Whether the unit of work succeeded.
+    fn is_success(&self) -> bool;
+}
+
+impl UnitOutput for () {
+    fn is_success(&self) -> bool {
+        true
+    }
+}
+
+impl UnitOutput for Never {
+    fn is_success(&self) -> bool {
+        match *self {}
+    }
+}
+
+impl<T, E> UnitOutput for Result<T, E> {
+    fn is_success(&self) -> bool {
+        self.is_ok()
+    }
+}
+
+impl UnitOutput for ExitCode {
+    fn is_success(&self) -> bool {
+        *self == ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,81 @@
+//! The handle on all callbacks of a layer.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{deadline::at_most_until, draining::Draining, report::DrainReport, tracker::Tracker};
+
+/// Watches over the callbacks of a [`DeferLayer`](crate::DeferLayer) and all of its clones.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use axum::Router;
+/// use axum_defer::DeferLayer;
+///
+/// # async fn example(shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+/// let app: Router = Router::new().layer(layer);
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+/// let report = deferred.drain(Duration::from_secs(30)).await;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct DeferHandle {
+    tracker: Arc<Tracker>,
+}
+
+impl DeferHandle {
+    pub(crate) fn new(tracker: Arc<Tracker>) -> Self {
+        Self { tracker }
+    }
+
+    /// Callbacks that are registered and have not started, those of requests in flight included.
+    pub fn pending(&self) -> usize {
+        self.tracker.callbacks().saturating_sub(self.running())
+    }
+
+    /// Callbacks that are running now.
+    pub fn running(&self) -> usize {
+        self.tracker.running()
+    }
+
+    /// Waits until no callback is pending or running, and no handler is being
+    /// [run to completion](crate::DeferLayer::run_to_completion).
+    ///
+    /// Requests that register callbacks later are not waited for. While requests keep coming in,
+    /// this may take for ever; [`drain`](Self::drain) has a deadline.
+    pub async fn wait_idle(&self) {
+        self.tracker.wait_idle().await;
+    }
+
+    /// Waits as [`wait_idle`](Self::wait_idle) does, but not longer than `deadline`, and reports.
+    ///
+    /// Call it when no new requests come in any more. Callbacks that are not finished at the
+    /// deadline are named in the report and go on for as long as the runtime does.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose time driver is enabled.
+    pub async fn drain(&self, deadline: Duration) -> DrainReport {
+        let drain = Draining::default();
+        drain.add(&self.tracker);
+        let deadline = Instant::now().checked_add(deadline);
+        at_most_until(deadline, drain.wait_idle()).await;
+        drain.report()
+    }
+}
+
+impl fmt::Debug for DeferHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DeferHandle")
+            .field("pending", &self.pending())
+            .field("running", &self.running())
+            .finish()
+    }
+}

@@ -1,0 +1,137 @@
+//! The layers that are drained together.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    report::DrainReport,
+    tracker::{Tally, Tracker},
+};
+
+/// The trackers that are drained together, each with its tally when the counting began.
+#[derive(Default)]
+pub(crate) struct Draining(Mutex<Drained>);
+
+#[derive(Default)]
+struct Drained {
+    trackers: Vec<(Arc<Tracker>, Tally)>,
+    has_started: bool,
+}
+
+impl Draining {
+    /// Adds a tracker, counting from now, unless it is known.
+    ///
+    /// Those that nobody else has any more are let go, so that an app which makes its layers per
+    /// request does not pile them up; but not during a drain, which is about to report them.
+    pub(crate) fn add(&self, tracker: &Arc<Tracker>) {
+        let mut drained = self.lock();
+        let Drained {
+            trackers,
+            has_started,
+        } = &mut *drained;
+        let known = |(known, _): &(Arc<Tracker>, Tally)| Arc::ptr_eq(known, tracker);
+        if !trackers.iter().any(known) {
+            trackers.retain(|(known, _)| *has_started || Arc::strong_count(known) > 1);
+            trackers.push((tracker.clone(), tracker.tally()));
+        }
+    }
+
+    /// Counts from now.
+    #[cfg(feature = "serve")]
+    pub(crate) fn start(&self) {
+        let mut drained = self.lock();
+        drained.has_started = true;
+        for (tracker, tally) in &mut drained.trackers {
+            *tally = tracker.tally();
+        }
+    }
+
+    pub(crate) async fn wait_idle(&self) {
+        // A request that is still driven may come to a layer that was not known before.
+        for index in 0.. {
+            let tracker = match self.lock().trackers.get(index) {
+                Some((tracker, _)) => tracker.clone(),
+                None => return,
+            };
+            tracker.wait_idle().await;
+        }
+    }
+
+    pub(crate) fn report(&self) -> DrainReport {
+        let mut report = DrainReport::default();
+        for (tracker, start) in &self.lock().trackers {
+            let now = tracker.tally();
+            report.ran += now.ran - start.ran;
+            report.failed += now.failed - start.failed;
+            report.skipped += now.skipped - start.skipped;
+            report.lost += now.lost - start.lost;
+            report.unfinished.extend(tracker.unfinished());
+            report.unfinished_handlers += tracker.held() as u64;
+        }
+        report
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Drained> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::tracker::End;
+
+    #[test]
+    fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {
+        let draining = Draining::default();
+        let kept = Arc::new(Tracker::default());
+        draining.add(&kept);
+        for _ in 0..100 {
+            draining.add(&Arc::new(Tracker::default()));
+        }
+        draining.add(&kept);
+        assert!(draining.lock().trackers.len() <= 2);
+
+        draining.lock().has_started = true;
+        let reported = Arc::new(Tracker::default());
+        draining.add(&reported);
+        reported.registered();
+        reported.dropped(End::Skipped);
+        drop(reported);
+        draining.add(&Arc::new(Tracker::default()));
+        assert_eq!(draining.report().skipped, 1);
+    }
+
+    #[test]
+    fn a_report_counts_all_trackers_from_the_start_of_the_drain() {
+        let both = [(); 2].map(|()| Arc::new(Tracker::default()));
+        let end = |times: usize| {
+            let ends = [End::Ran, End::Failed, End::Skipped, End::Lost];
+            for (more, end) in ends.into_iter().enumerate() {
+                for tracker in both.iter().cycle().take(2 * (times + more)) {
+                    tracker.registered();
+                    tracker.dropped(end);
+                }
+            }
+        };
+        let counts = |report: &DrainReport| {
+            assert_eq!(report.is_complete(), report.lost == 0);
+            [report.ran, report.failed, report.skipped, report.lost]
+        };
+        let draining = Draining::default();
+        end(1);
+        both.iter().for_each(|tracker| draining.add(tracker));
+        assert_eq!(counts(&draining.report()), [0; 4]);
+        end(2);
+        assert_eq!(counts(&draining.report()), [4, 6, 8, 10]);
+
+        both.iter().for_each(|tracker| tracker.hold());
+        let report = draining.report();
+        assert_eq!(report.unfinished_handlers, 2);
+        assert!(!report.is_complete());
+        assert_eq!(
+            report.to_string(),
+            "deferred callbacks: 4 ran, 6 failed, 8 skipped, 10 lost, 0 unfinished; \
+             2 handlers unfinished"
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Waits for what is pending and running, and reports what was left.
+
+pub(crate) mod deadline;
+pub(crate) mod defer_handle;
+pub(crate) mod draining;
+pub(crate) mod report;
+pub(crate) mod tracker;

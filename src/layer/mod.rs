@@ -1,0 +1,144 @@
+//! The layer that users add, and all that can be set on it.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use tower_layer::Layer;
+
+use crate::{
+    defer::scope::{self, UnitOutput},
+    drain::defer_handle::DeferHandle,
+    response::classify::Classification,
+    scope::options::Options,
+    service::Defer,
+};
+
+mod settings;
+
+/// Runs what handlers [`defer`](crate::defer) after their responses have been sent.
+///
+/// Add it to a router, a route, or any Tower stack of HTTP services. Options are set on the
+/// layer; its clones share their limits, their counts and their [`handle`](Self::handle). Of two
+/// such layers on the path of a request, the inner one owns what the handler defers.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use axum_defer::DeferLayer;
+///
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "hello" }))
+///     .layer(
+///         DeferLayer::new()
+///             .timeout(Duration::from_secs(30))
+///             .max_concurrency(64),
+///     );
+/// ```
+///
+/// # Where to put it
+///
+/// Outside of whatever defers. Layers outside of it don't change what counts as a success: a
+/// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
+/// `TimeoutLayer` inside is a failure.
+///
+/// # One type
+///
+/// Whatever is set, a layer is of this one type, and so is its service: a function that makes an
+/// app takes a `DeferLayer`, from `main` and from tests.
+#[derive(Clone)]
+pub struct DeferLayer {
+    options: Arc<Options>,
+}
+
+impl DeferLayer {
+    /// A layer for which a response is a success when its status is below 400.
+    pub fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// A layer for which a response is a success when its grpc-status is 0, in the headers or in
+    /// the trailers.
+    ///
+    /// If the client goes away before the trailers, the HTTP status decides. The status is in
+    /// the trailers unless the response has no message: see "Responses" in
+    /// [gRPC over HTTP2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// let layer = DeferLayer::new_for_grpc();
+    /// // tonic::transport::Server::builder().layer(layer)
+    /// # let _ = layer;
+    /// ```
+    pub fn new_for_grpc() -> Self {
+        Self::with(Options {
+            classification: Classification::Grpc,
+            ..Options::default()
+        })
+    }
+
+    fn with(options: Options) -> Self {
+        #[cfg(feature = "metrics")]
+        crate::observe::meter::describe();
+        Self {
+            options: Arc::new(options),
+        }
+    }
+
+    /// Watches over the callbacks of this layer and its clones.
+    pub fn handle(&self) -> DeferHandle {
+        DeferHandle::new(self.options.tracker.clone())
+    }
+
+    /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
+    ///
+    /// [`classifier`](Self::classifier), `run_to_completion` and
+    /// [`max_pending`](Self::max_pending) are about requests, and play no part here.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let jobs = DeferLayer::new().concurrent();
+    /// let output = jobs
+    ///     .scope(async {
+    ///         defer(async { /* after the job */ });
+    ///         Ok::<_, std::io::Error>(42)
+    ///     })
+    ///     .await;
+    /// assert_eq!(output.unwrap(), 42);
+    /// # }
+    /// ```
+    pub fn scope<F>(&self, future: F) -> impl Future<Output = F::Output> + use<F>
+    where
+        F: Future<Output: UnitOutput>,
+    {
+        scope::run(self.options.clone(), future)
+    }
+}
+
+impl Default for DeferLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for DeferLayer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DeferLayer")
+            .field("timeout", &self.options.timeout)
+            .field("concurrent", &self.options.concurrent)
+            .field("max_pending", &self.options.max_pending)
+            .field("handle", &self.handle())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for DeferLayer {
+    type Service = Defer<S>;
+
+    fn layer(&self, inner: S) -> Defer<S> {
+        Defer::new(inner, self.options.clone())
+    }
+}

@@ -1,0 +1,217 @@
+//! What can be set on a layer.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tower_http::classify::MakeClassifier;
+
+use super::DeferLayer;
+use crate::{
+    callback::{callback_future::CallbackFuture, output::CallbackEnd},
+    completion::Completion,
+    observe::observer::DeferObserver,
+    response::classify::Classification,
+    scope::options::Options,
+};
+
+impl DeferLayer {
+    /// Tells success from failure with one of tower-http's classifiers, or one of your own.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    /// use tower_http::classify::ServerErrorsAsFailures;
+    ///
+    /// // A 404 is a success here.
+    /// let layer = DeferLayer::new().classifier(ServerErrorsAsFailures::make_classifier());
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn classifier<M>(self, make_classifier: M) -> Self
+    where
+        M: MakeClassifier<Classifier: Send + Sync + 'static, ClassifyEos: Send + Sync + 'static>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.set(|options| options.classification = Classification::custom(make_classifier))
+    }
+
+    /// Which completions callbacks run for, unless a callback has a rule of its own.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// let only_if_delivered = DeferLayer::new().when(|completion| {
+    ///     completion.is_success() && completion.is_delivered()
+    /// });
+    /// # let _ = only_if_delivered;
+    /// ```
+    #[must_use]
+    pub fn when<F>(self, rule: F) -> Self
+    where
+        F: Fn(&Completion) -> bool + Send + Sync + 'static,
+    {
+        self.set(|options| options.rule = Some(Arc::new(rule)))
+    }
+
+    /// Runs the callbacks of a scope side by side, on one task, instead of one after the other.
+    #[must_use]
+    pub fn concurrent(self) -> Self {
+        self.set(|options| options.concurrent = true)
+    }
+
+    /// Ends each callback that has run for this long; see
+    /// [`DeferredCallback::timeout`](crate::DeferredCallback::timeout).
+    ///
+    /// There is no limit by default.
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.set(|options| options.timeout = Some(limit))
+    }
+
+    /// Runs the callbacks of at most `scopes` scopes at once, across all clones of the layer; the
+    /// others wait in the order in which their responses ended.
+    ///
+    /// # Panics
+    ///
+    /// If `scopes` is 0 or above [`Semaphore::MAX_PERMITS`].
+    #[must_use]
+    pub fn max_concurrency(self, scopes: usize) -> Self {
+        assert!(
+            scopes > 0,
+            "with `max_concurrency(0)` no callback would ever run"
+        );
+        self.set(|options| options.permits = Some(Arc::new(Semaphore::new(scopes))))
+    }
+
+    /// Lets requests wait while `callbacks` callbacks, or more, are registered or running.
+    ///
+    /// The service is not [ready](tower_service::Service::poll_ready) then, so an axum router
+    /// holds the request, and `tower::load_shed` around this layer answers 503 at once: in the
+    /// same `ServiceBuilder`, as below. A router is always ready, so over two calls of
+    /// `Router::layer` the one does not see the other. What
+    /// requests that are inside already defer is never refused: at most this many callbacks are
+    /// pending, and those of the requests in flight on top.
+    ///
+    /// # Panics
+    ///
+    /// If `callbacks` is 0.
+    ///
+    /// ```
+    /// use axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::get};
+    /// use axum_defer::DeferLayer;
+    /// use tower::{BoxError, ServiceBuilder};
+    ///
+    /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(
+    ///     ServiceBuilder::new()
+    ///         .layer(HandleErrorLayer::new(|_: BoxError| async {
+    ///             StatusCode::SERVICE_UNAVAILABLE
+    ///         }))
+    ///         .load_shed()
+    ///         .layer(DeferLayer::new().max_pending(10_000)),
+    /// );
+    /// ```
+    #[must_use]
+    pub fn max_pending(self, callbacks: usize) -> Self {
+        assert!(
+            callbacks > 0,
+            "with `max_pending(0)` no request would ever get in"
+        );
+        self.set(|options| options.max_pending = Some(callbacks))
+    }
+
+    /// Tells `observer` what happens to each callback. May be called several times; they are
+    /// told in that order.
+    #[must_use]
+    pub fn observer(self, observer: impl DeferObserver) -> Self {
+        self.set(|options| options.observers.push(observer))
+    }
+
+    /// Wraps the future of every callback.
+    ///
+    /// A callback runs on a task of its own, where neither the task-locals of the request nor
+    /// its span are set. `wrap` is called by [`defer`](crate::defer), on the task of the request
+    /// and before the callback is registered, so it can look at what is set there and carry it
+    /// over. It is called for blocking callbacks too, and wraps the future that waits for the
+    /// blocking thread; task-locals don't reach that thread. A panic in `wrap` is a panic of
+    /// `defer`.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// tokio::task_local! {
+    ///     static TENANT: String;
+    /// }
+    ///
+    /// let layer = DeferLayer::new().wrap(|callback| {
+    ///     let tenant = TENANT.try_with(String::clone).unwrap_or_default();
+    ///     TENANT.scope(tenant, callback)
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn wrap<W, F>(self, wrap: W) -> Self
+    where
+        W: Fn(CallbackFuture) -> F + Send + Sync + 'static,
+        F: Future<Output = CallbackEnd> + Send + 'static,
+    {
+        self.set(|options| {
+            options.wrap = Some(Arc::new(move |future| CallbackFuture::new(wrap(future))));
+        })
+    }
+
+    /// Drives each handler to its end, also when the client goes away before the response.
+    ///
+    /// Without this, a server drops the handler of a client that has gone, at whichever `.await`
+    /// it is, and only callbacks that are [`always`](crate::DeferredCallback::always) run. With
+    /// it, the services inside of this layer run on a task of their own, and callbacks run by
+    /// the status of the response, with the [`Delivery`](crate::Delivery) that was.
+    ///
+    /// The task counts as work for [`DeferHandle::wait_idle`] and for a drain. A panic in the
+    /// handler reaches the layers outside as it does without this, and upgrades work. A handler
+    /// that reads the body of a request whose client has gone gets the error that it would get
+    /// anyway. Task-locals of the layers outside are not seen inside.
+    ///
+    /// It costs a task per request, so it is for the handlers that need it: put the layer on
+    /// their routes.
+    /// Limits on requests in flight that stand outside of this layer lose sight of a
+    /// handler whose client has gone; put them inside.
+    ///
+    /// # Panics
+    ///
+    /// The service panics when it is called outside of a Tokio runtime.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// async fn place_order() -> &'static str {
+    ///     // Both of these happen, or the error is known; also if the phone loses its network.
+    ///     // reserve().await; charge().await;
+    ///     defer(async { /* mail the receipt */ });
+    ///     "thank you"
+    /// }
+    ///
+    /// let app: Router = Router::new().route(
+    ///     "/orders",
+    ///     post(place_order).layer(DeferLayer::new().run_to_completion()),
+    /// );
+    /// ```
+    #[must_use]
+    pub fn run_to_completion(self) -> Self {
+        self.set(|options| options.to_completion = true)
+    }
+
+    /// Runs the callbacks before the response is returned, for tests: see
+    /// [`testing`](crate::testing).
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn inline(self) -> Self {
+        self.set(|options| options.inline = true)
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut Options)) -> Self {
+        set(Arc::make_mut(&mut self.options));
+        self
+    }
+}

@@ -1,0 +1,241 @@
+//! Knows of every callback of a model, and checks how each has ended.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    panic::Location,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use crate::{
+    completion::{Completion, Delivery},
+    defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
+    drain::{defer_handle::DeferHandle, draining::Draining},
+    observe::{
+        callback_info::CallbackInfo,
+        observer::DeferObserver,
+        outcome::{Finished, LostReason},
+    },
+    runner::completer::Completer,
+    scope::{Scope, options::Options},
+    sent::transmission::Transmission,
+    sync::modelled_runtime,
+};
+
+/// How a callback ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Ran,
+    Skipped,
+    Cancelled,
+    Replaced,
+    Lost(LostReason),
+}
+
+/// Knows of every callback of a model, by the line that registers it.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    pub(super) options: Arc<Options>,
+    book: Arc<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    registered: Mutex<Vec<u32>>,
+    ran: Mutex<Vec<(u32, Completion)>>,
+    ended: Mutex<Vec<(u32, Ended)>>,
+    requests: AtomicUsize,
+    inside: AtomicUsize,
+    passed: loom::sync::atomic::AtomicUsize,
+    faults: Mutex<Vec<String>>,
+}
+
+impl Book {
+    fn end(&self, callback: &CallbackInfo<'_>, ended: Ended) {
+        self.ended
+            .lock()
+            .unwrap()
+            .push((callback.location().line(), ended));
+    }
+}
+
+struct Clerk(Arc<Book>);
+
+impl DeferObserver for Clerk {
+    fn replaced(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, Ended::Replaced);
+    }
+
+    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        // Also where a fault inside of a callback comes out, which was caught as any panic is.
+        if !finished.is_ok() {
+            let fault = format!("{callback}: {}", finished.outcome);
+            self.0.faults.lock().unwrap().push(fault);
+        }
+        self.0.end(callback, Ended::Ran);
+    }
+
+    fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
+        self.0.end(callback, Ended::Skipped);
+    }
+
+    fn cancelled(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, Ended::Cancelled);
+    }
+
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+        self.0.end(callback, Ended::Lost(reason));
+    }
+}
+
+impl Ledger {
+    pub(crate) fn open() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(set: impl FnOnce(&mut Options)) -> Self {
+        let book = Arc::new(Book::default());
+        let mut options = Options::default();
+        options.observers.push(Clerk(book.clone()));
+        set(&mut options);
+        Self {
+            options: Arc::new(options),
+            book,
+        }
+    }
+
+    /// A request that is on its way.
+    pub(crate) fn request(
+        &self,
+        transmission: Option<Transmission>,
+    ) -> (Completer, DeferredCallbackCollection) {
+        self.book.requests.fetch_add(1, SeqCst);
+        let scope = Scope::open(self.options.clone(), transmission);
+        let collection = DeferredCallbackCollection::new(scope.clone());
+        (Completer::new(scope), collection)
+    }
+
+    /// A step of the calling thread that loom orders with all the others of this kind.
+    pub(crate) fn pass(&self) {
+        self.book
+            .passed
+            .fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Registers a callback that only notes that it ran.
+    #[track_caller]
+    pub(crate) fn defer(&self, collection: &DeferredCallbackCollection) -> DeferredCallback {
+        self.defer_with(collection, |_| async {})
+    }
+
+    /// Registers a callback that runs `code`.
+    #[track_caller]
+    pub(crate) fn defer_with<F>(
+        &self,
+        collection: &DeferredCallbackCollection,
+        code: impl FnOnce(Completion) -> F + Send + 'static,
+    ) -> DeferredCallback
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let line = Location::caller().line();
+        self.book.registered.lock().unwrap().push(line);
+        let ledger = self.clone();
+        let one_by_one = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
+        collection.defer(move |completion| async move {
+            let book = &ledger.book;
+            book.ran.lock().unwrap().push((line, completion));
+            let inside = Inside::enter(book);
+            ledger.pass();
+            code(completion).await;
+            if one_by_one && inside.others > 0 {
+                let fault = format!("line {line} ran beside another callback");
+                book.faults.lock().unwrap().push(fault);
+            }
+        })
+    }
+
+    /// Waits for the runners, then checks everything that has to hold of every execution.
+    pub(crate) fn close(self) -> Closed {
+        modelled_runtime::join_all();
+        let Self { options, book } = self;
+        assert_eq!(*book.faults.lock().unwrap(), Vec::<String>::new());
+
+        let mut ends: BTreeMap<u32, Vec<Ended>> = BTreeMap::new();
+        for line in book.registered.lock().unwrap().iter() {
+            assert!(ends.insert(*line, Vec::new()).is_none(), "one per line");
+        }
+        for (line, ended) in book.ended.lock().unwrap().iter() {
+            ends.entry(*line).or_default().push(*ended);
+        }
+        let ran = std::mem::take(&mut *book.ran.lock().unwrap());
+        for (line, ends) in &ends {
+            assert_eq!(ends.len(), 1, "line {line} ended once: {ends:?}");
+            let runs = ran.iter().filter(|(ran, _)| ran == line).count();
+            match ends[0] {
+                Ended::Ran | Ended::Lost(LostReason::Interrupted) => assert_eq!(runs, 1),
+                _ => assert_eq!(runs, 0, "line {line} ran and was {:?}", ends[0]),
+            }
+        }
+
+        let handle = DeferHandle::new(options.tracker.clone());
+        assert_eq!((handle.pending(), handle.running()), (0, 0));
+        let draining = Draining::default();
+        draining.add(&options.tracker);
+        assert_eq!(draining.report().unfinished, []);
+        assert_eq!(Arc::strong_count(&options), 1, "a scope was leaked");
+        Closed {
+            order: ran.iter().map(|(line, _)| *line).collect(),
+            completions: ran.into_iter().map(|(_, completion)| completion).collect(),
+            ends: ends.into_values().map(|ends| ends[0]).collect(),
+        }
+    }
+}
+
+/// A callback that is running; one that is cut off leaves, too.
+struct Inside<'a> {
+    book: &'a Book,
+    others: usize,
+}
+
+impl<'a> Inside<'a> {
+    fn enter(book: &'a Book) -> Self {
+        let others = book.inside.fetch_add(1, SeqCst);
+        Self { book, others }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.book.inside.fetch_sub(1, SeqCst);
+    }
+}
+
+/// What a model left behind, in the order of its lines.
+pub(crate) struct Closed {
+    pub(crate) ends: Vec<Ended>,
+    /// The lines of the callbacks in the order in which they ran.
+    pub(crate) order: Vec<u32>,
+    pub(crate) completions: Vec<Completion>,
+}
+
+impl Closed {
+    #[track_caller]
+    pub(super) fn all_ran(&self, count: usize) {
+        assert_eq!(self.ends, vec![Ended::Ran; count]);
+        assert!(
+            self.completions.windows(2).all(|two| two[0] == two[1]),
+            "under one completion"
+        );
+    }
+}
+
+/// The response went out whole.
+pub(crate) fn succeed(mut completer: Completer) {
+    completer.verdict.success = true;
+    completer.verdict.delivery = Delivery::Sent;
+    drop(completer);
+}

@@ -1,0 +1,355 @@
+//! A scope: pushes, cancellations and renamings while it is decided and runs.
+
+use std::{
+    future::{Future, poll_fn},
+    task::{Context, Poll, Waker},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    explore, explore_within,
+    ledger::{Ended, Ledger, succeed},
+};
+use crate::{drain::draining::Draining, observe::outcome::LostReason, sync::modelled_runtime};
+
+#[test]
+fn a_push_while_the_body_ends() {
+    explore_within(4, "a push while the body ends", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || {
+                drop(ledger.defer(&collection));
+                drop(ledger.defer(&collection));
+            })
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        drop(collection);
+        let closed = ledger.close();
+        closed.all_ran(3);
+        assert!(closed.order.is_sorted(), "in the order of registration");
+    });
+}
+
+#[test]
+fn two_threads_push_while_the_body_ends() {
+    explore_within(3, "two threads push while the body ends", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let one = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        let other = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        succeed(completer);
+        one.join().unwrap();
+        other.join().unwrap();
+        drop(collection);
+        ledger.close().all_ran(2);
+    });
+}
+
+/// `Completer::drop` leaves a scope undecided when nobody is left who could push.
+#[test]
+fn the_last_push_while_the_body_is_dropped() {
+    explore("the last push while the body is dropped", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let pusher = {
+            let ledger = ledger.clone();
+            loom::thread::spawn(move || {
+                let collection = collection;
+                drop(ledger.defer(&collection));
+                ledger.pass();
+                drop(collection);
+            })
+        };
+        ledger.pass();
+        succeed(completer);
+        pusher.join().unwrap();
+        ledger.close().all_ran(1);
+    });
+}
+
+#[test]
+fn an_unused_collection_goes_while_the_body_is_dropped() {
+    explore(
+        "an unused collection goes while the body is dropped",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let other = {
+                let ledger = ledger.clone();
+                loom::thread::spawn(move || {
+                    ledger.pass();
+                    drop(collection);
+                })
+            };
+            ledger.pass();
+            succeed(completer);
+            other.join().unwrap();
+            ledger.close().all_ran(0);
+        },
+    );
+}
+
+#[test]
+fn a_cancellation_while_the_runner_starts() {
+    explore("a cancellation while the runner starts", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let handle = ledger.defer(&collection);
+        drop(ledger.defer(&collection));
+        let canceller = loom::thread::spawn(move || handle.cancel());
+        succeed(completer);
+        let cancelled = canceller.join().unwrap();
+        drop(collection);
+        let expected = if cancelled {
+            Ended::Cancelled
+        } else {
+            Ended::Ran
+        };
+        assert_eq!(ledger.close().ends, [expected, Ended::Ran]);
+    });
+}
+
+#[test]
+fn two_threads_forget_one_name_while_the_body_ends() {
+    explore("two threads forget one name while the body ends", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection).name("a"));
+        let [one, other] = [collection.clone(), collection.clone()]
+            .map(|collection| loom::thread::spawn(move || collection.forget("a")));
+        succeed(completer);
+        let forgotten = one.join().unwrap() + other.join().unwrap();
+        assert!(!collection.contains("a") && collection.is_empty() || forgotten == 0);
+        drop(collection);
+        let expected = match forgotten {
+            0 => Ended::Ran,
+            _ => Ended::Cancelled,
+        };
+        assert!(forgotten < 2);
+        assert_eq!(ledger.close().ends, [expected]);
+    });
+}
+
+#[test]
+fn a_rename_and_a_cancellation_while_the_body_ends() {
+    explore_within(3, "a rename and a cancellation while the body ends", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let first = ledger.defer(&collection).name("a");
+        let second = ledger.defer(&collection);
+        let renamer = loom::thread::spawn(move || drop(second.name("a")));
+        let canceller = loom::thread::spawn(move || first.cancel());
+        succeed(completer);
+        renamer.join().unwrap();
+        let cancelled = canceller.join().unwrap();
+        drop(collection);
+        let closed = ledger.close();
+        assert_eq!(closed.ends[1], Ended::Ran);
+        assert_eq!(closed.ends[0] == Ended::Cancelled, cancelled);
+    });
+}
+
+/// The earlier registration is renamed onto the name of the later one, and so is out itself.
+#[test]
+fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
+    explore_within(
+        3,
+        "a rename onto a later callback while it is forgotten",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let first = ledger.defer(&collection);
+            drop(ledger.defer(&collection).name("a"));
+            let renamer = loom::thread::spawn(move || drop(first.name("a")));
+            let forgetter = {
+                let collection = collection.clone();
+                loom::thread::spawn(move || collection.forget("a"))
+            };
+            succeed(completer);
+            renamer.join().unwrap();
+            let forgotten = forgetter.join().unwrap();
+            drop(collection);
+            let closed = ledger.close();
+            let cancelled = closed
+                .ends
+                .iter()
+                .filter(|ended| **ended == Ended::Cancelled)
+                .count();
+            assert_eq!(cancelled, forgotten);
+            assert_ne!(closed.ends, [Ended::Cancelled, Ended::Replaced]);
+        },
+    );
+}
+
+#[test]
+fn a_handle_is_used_while_a_failure_is_decided() {
+    explore("a handle is used while a failure is decided", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let handle = ledger.defer(&collection);
+        let user = loom::thread::spawn(move || {
+            drop(handle.timeout(std::time::Duration::MAX).always());
+        });
+        drop(completer);
+        user.join().unwrap();
+        drop(collection);
+        let closed = ledger.close();
+        assert!(matches!(closed.ends[..], [Ended::Ran | Ended::Skipped]));
+    });
+}
+
+#[test]
+fn a_late_callback_never_starts_without_its_rule() {
+    explore("a late callback never starts without its rule", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection).always()))
+        };
+        drop(collection);
+        drop(completer);
+        pusher.join().unwrap();
+        assert_eq!(ledger.close().ends, [Ended::Skipped, Ended::Ran]);
+    });
+}
+
+#[test]
+fn a_nested_push_and_one_from_outside() {
+    explore("a nested push and one from outside", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        let nested = (ledger.clone(), collection.clone());
+        drop(ledger.defer_with(&collection, move |_| async move {
+            let (ledger, collection) = nested;
+            drop(ledger.defer(&collection));
+        }));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        drop(collection);
+        ledger.close().all_ran(3);
+    });
+}
+
+/// The first callback waits for the second one: a lost wake-up of the runner is a deadlock.
+#[test]
+fn a_push_wakes_a_concurrent_runner() {
+    explore_within(3, "a push wakes a concurrent runner", || {
+        let ledger = Ledger::with(|options| options.concurrent = true);
+        let (completer, collection) = ledger.request(None);
+        let (sender, receiver) = oneshot::channel();
+        drop(ledger.defer_with(&collection, |_| async {
+            receiver.await.unwrap();
+        }));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || {
+                drop(ledger.defer(&collection));
+                // The last one, so that nothing after it makes good for a lost wake-up.
+                drop(ledger.defer_with(&collection, |_| async {
+                    sender.send(()).unwrap();
+                }));
+            })
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        drop(collection);
+        ledger.close().all_ran(3);
+    });
+}
+
+#[test]
+fn a_runtime_that_shuts_down_loses_each_callback_once() {
+    explore_within(
+        3,
+        "a runtime that shuts down loses each callback once",
+        || {
+            modelled_runtime::shut_down();
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let handle = ledger.defer(&collection);
+            let pusher = {
+                let (ledger, collection) = (ledger.clone(), collection.clone());
+                loom::thread::spawn(move || drop(ledger.defer(&collection)))
+            };
+            let canceller = loom::thread::spawn(move || handle.cancel());
+            succeed(completer);
+            pusher.join().unwrap();
+            let first = if canceller.join().unwrap() {
+                Ended::Cancelled
+            } else {
+                Ended::Lost(LostReason::NoRuntime)
+            };
+            drop(collection);
+            let lost = Ended::Lost(LostReason::NoRuntime);
+            assert_eq!(ledger.close().ends, [first, lost]);
+        },
+    );
+}
+
+/// Like a `scope(..)` future that its owner drops while a callback is running.
+#[test]
+fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
+    explore("a runner that is dropped half-way moves to a task", || {
+        let ledger = Ledger::open();
+        let (mut completer, collection) = ledger.request(None);
+        drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
+        drop(ledger.defer(&collection));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        completer.verdict.success = true;
+        let mut here = Box::pin(completer.complete_here());
+        let polled = here.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        drop(here);
+        pusher.join().unwrap();
+        drop(collection);
+        let interrupted = Ended::Lost(LostReason::Interrupted);
+        assert_eq!(ledger.close().ends, [interrupted, Ended::Ran, Ended::Ran]);
+    });
+}
+
+/// Asking what is unfinished, as a drain does at its deadline, holds nothing up.
+#[test]
+fn a_report_while_callbacks_run() {
+    explore_within(3, "a report while callbacks run", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        let reporter = {
+            let tracker = ledger.options.tracker.clone();
+            loom::thread::spawn(move || {
+                let draining = Draining::default();
+                draining.add(&tracker);
+                draining.report().unfinished.len()
+            })
+        };
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        drop(collection);
+        succeed(completer);
+        assert!(reporter.join().unwrap() <= 2);
+        pusher.join().unwrap();
+        ledger.close().all_ran(2);
+    });
+}

@@ -1,0 +1,67 @@
+//! Who is told what happens to callbacks.
+
+use std::time::Duration;
+
+use super::{
+    callback_info::CallbackInfo,
+    outcome::{Finished, LostReason},
+};
+use crate::completion::Completion;
+
+/// Is told what happens to each callback of a layer; see
+/// [`DeferLayer::observer`](crate::DeferLayer::observer).
+///
+/// Every method does nothing by default. They are called one callback at a time, on the task or
+/// thread on which the event happens, with no lock held; keep them short, since the next
+/// callback waits. A panic in one is caught and harms nothing.
+///
+/// Every registered callback ends in exactly one of [`finished`](Self::finished),
+/// [`skipped`](Self::skipped), [`cancelled`](Self::cancelled), [`replaced`](Self::replaced) and
+/// [`lost`](Self::lost).
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished, LostReason};
+///
+/// struct Alert;
+///
+/// impl DeferObserver for Alert {
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         if !finished.is_ok() {
+///             eprintln!("{callback} failed: {}", finished.outcome);
+///         }
+///     }
+///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+///         eprintln!("{callback} never ran: {reason}");
+///     }
+/// }
+///
+/// let layer = DeferLayer::new().observer(Alert);
+/// # let _ = layer;
+/// ```
+#[expect(unused_variables, reason = "their names are for the docs")]
+pub trait DeferObserver: Send + Sync + 'static {
+    /// A callback was registered.
+    ///
+    /// Told when the handle that `defer` returned is dropped, so that the callback has its name
+    /// by then; at the latest before anything else is told of the callback. Only what another
+    /// thread cancels by its name in that very moment may be told before.
+    fn registered(&self, callback: &CallbackInfo<'_>) {}
+
+    /// A later registration took the name, and this one will not run.
+    fn replaced(&self, callback: &CallbackInfo<'_>) {}
+
+    /// The callback starts, this long after it was registered.
+    fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {}
+
+    /// The callback ran and ended, well or badly.
+    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {}
+
+    /// The callback will not run, because the rule says so for this completion.
+    fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {}
+
+    /// The callback was cancelled or forgotten before it started.
+    fn cancelled(&self, callback: &CallbackInfo<'_>) {}
+
+    /// The callback should have run and could not, or was cut off half-way.
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {}
+}

@@ -1,0 +1,106 @@
+//! Everybody who is told.
+
+use std::{sync::Arc, time::Duration};
+
+#[cfg(feature = "metrics")]
+use super::meter;
+#[cfg(feature = "tracing")]
+use super::trace;
+use super::{
+    callback_info::CallbackInfo,
+    observer::DeferObserver,
+    outcome::{Finished, LostReason},
+};
+use crate::{
+    completion::Completion,
+    isolate::{drop_isolated, isolate},
+};
+
+/// Everybody who is told: tracing and metrics where they are enabled, then the user's observers.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Vec<Arc<dyn DeferObserver>>);
+
+impl Observers {
+    pub(crate) fn push(&mut self, observer: impl DeferObserver) {
+        self.0.push(Arc::new(observer));
+    }
+
+    /// Whether anybody is told of registrations.
+    pub(crate) fn hear_registrations(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether anybody is told how long each callback waits and runs.
+    pub(crate) fn hear_times(&self) -> bool {
+        cfg!(feature = "metrics") || !self.0.is_empty()
+    }
+
+    /// Whether anybody is told when this callback comes to a good end.
+    pub(crate) fn hear_success(&self, callback: &CallbackInfo<'_>) -> bool {
+        #[cfg(feature = "tracing")]
+        if callback.span.is_some() {
+            return true;
+        }
+        let _ = callback;
+        self.hear_times()
+    }
+
+    fn tell(&self, tell: impl Fn(&dyn DeferObserver)) {
+        for observer in &self.0 {
+            // An observer's panic is not the callback's fault, and there is nobody to report
+            // it to but the panic hook, which has already run.
+            drop_isolated(isolate(|| tell(observer.as_ref())));
+        }
+    }
+
+    pub(crate) fn registered(&self, callback: &CallbackInfo<'_>) {
+        self.tell(|observer| observer.registered(callback));
+    }
+
+    pub(crate) fn replaced(&self, callback: &CallbackInfo<'_>) {
+        #[cfg(feature = "tracing")]
+        trace::replaced(callback);
+        #[cfg(feature = "metrics")]
+        meter::count("replaced");
+        self.tell(|observer| observer.replaced(callback));
+    }
+
+    pub(crate) fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
+        #[cfg(feature = "metrics")]
+        meter::waited(waited);
+        self.tell(|observer| observer.started(callback, waited));
+    }
+
+    pub(crate) fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        // Whoever listens may ask the callback's error for its text, which is user code.
+        #[cfg(feature = "tracing")]
+        drop_isolated(isolate(|| trace::finished(callback, finished)));
+        #[cfg(feature = "metrics")]
+        meter::finished(finished);
+        self.tell(|observer| observer.finished(callback, finished));
+    }
+
+    pub(crate) fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
+        #[cfg(feature = "tracing")]
+        trace::skipped(callback, completion);
+        #[cfg(feature = "metrics")]
+        meter::count("skipped");
+        self.tell(|observer| observer.skipped(callback, completion));
+    }
+
+    pub(crate) fn cancelled(&self, callback: &CallbackInfo<'_>) {
+        #[cfg(feature = "tracing")]
+        trace::cancelled(callback);
+        #[cfg(feature = "metrics")]
+        meter::count("cancelled");
+        self.tell(|observer| observer.cancelled(callback));
+    }
+
+    pub(crate) fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+        #[cfg(feature = "tracing")]
+        trace::lost(callback, reason);
+        #[cfg(feature = "metrics")]
+        meter::count("lost");
+        self.tell(|observer| observer.lost(callback, reason));
+    }
+}

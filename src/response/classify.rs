@@ -1,0 +1,283 @@
+//! What tells a success from a failure, in the head of a response or at its end.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response};
+use tower_http::classify::{
+    ClassifiedResponse, ClassifyEos, ClassifyResponse, GrpcEosErrorsAsFailures,
+    GrpcErrorsAsFailures, MakeClassifier,
+};
+
+/// What a layer judges its responses by.
+#[derive(Clone, Default)]
+pub(crate) enum Classification {
+    /// A status below 400 is a success.
+    #[default]
+    Status,
+    /// A grpc-status of 0 is.
+    Grpc,
+    /// One of tower-http's classifiers, or one like them.
+    ///
+    /// Behind a pointer, so that a layer is of one type whatever it judges by. Only who uses it
+    /// pays for that.
+    Custom(Arc<MakeCustom>),
+}
+
+type MakeCustom = dyn Fn(&Request<()>) -> Box<ClassifyHead> + Send + Sync;
+type ClassifyHead = dyn FnOnce(&Response<()>) -> Classified + Send + Sync;
+type ClassifyEnd = dyn FnOnce(Option<&HeaderMap>) -> bool + Send + Sync;
+
+/// What the response to one request is judged by.
+pub(crate) enum Classifier {
+    Status,
+    Grpc,
+    Custom(Box<ClassifyHead>),
+}
+
+/// What the head of a response says.
+pub(crate) struct Classified {
+    pub(crate) is_success: bool,
+    /// There, where only the end of the stream tells.
+    pub(crate) at_end: Option<EndClassifier>,
+}
+
+/// What the end of a response is judged by.
+pub(crate) enum EndClassifier {
+    Grpc(GrpcEosErrorsAsFailures),
+    Custom(Box<ClassifyEnd>),
+}
+
+impl Classification {
+    pub(crate) fn custom<M>(make_classifier: M) -> Self
+    where
+        M: MakeClassifier<Classifier: Send + Sync + 'static, ClassifyEos: Send + Sync + 'static>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self::Custom(Arc::new(move |request| {
+            let classifier = make_classifier.make_classifier(request);
+            Box::new(move |response| {
+                Classified::by(classifier, response, |classify_eos| {
+                    EndClassifier::Custom(Box::new(move |trailers| {
+                        classify_eos.classify_eos(trailers).is_ok()
+                    }))
+                })
+            })
+        }))
+    }
+
+    pub(crate) fn classifier<B>(&self, request: &mut Request<B>) -> Classifier {
+        match self {
+            Self::Status => Classifier::Status,
+            Self::Grpc => Classifier::Grpc,
+            Self::Custom(make) => Classifier::Custom(head_of_request(request, |head| make(head))),
+        }
+    }
+}
+
+impl Classifier {
+    pub(crate) fn classify<B>(self, response: &mut Response<B>) -> Classified {
+        match self {
+            Self::Status => Classified {
+                is_success: is_success(response),
+                at_end: None,
+            },
+            Self::Grpc => {
+                Classified::by(GrpcErrorsAsFailures::new(), response, EndClassifier::Grpc)
+            }
+            Self::Custom(classify) => head_of_response(response, |head| classify(head)),
+        }
+    }
+}
+
+impl Classified {
+    fn by<B, C: ClassifyResponse>(
+        classifier: C,
+        response: &Response<B>,
+        at_end: impl FnOnce(C::ClassifyEos) -> EndClassifier,
+    ) -> Self {
+        match classifier.classify_response(response) {
+            ClassifiedResponse::Ready(result) => Self {
+                is_success: result.is_ok(),
+                at_end: None,
+            },
+            // The HTTP status stands until the stream has ended: without trailers there may be
+            // no other.
+            ClassifiedResponse::RequiresEos(classify_eos) => Self {
+                is_success: is_success(response),
+                at_end: Some(at_end(classify_eos)),
+            },
+        }
+    }
+}
+
+impl EndClassifier {
+    pub(crate) fn is_success(self, trailers: Option<&HeaderMap>) -> bool {
+        match self {
+            Self::Grpc(classify_eos) => classify_eos.classify_eos(trailers).is_ok(),
+            Self::Custom(classify) => classify(trailers),
+        }
+    }
+}
+
+fn is_success<B>(response: &Response<B>) -> bool {
+    response.status().as_u16() < 400
+}
+
+/// A classifier takes a message with any body and looks at none, so it is shown one without.
+fn head_of_request<B, T>(request: &mut Request<B>, look: impl FnOnce(&Request<()>) -> T) -> T {
+    let mut head = Request::new(());
+    let mut swap = |head: &mut Request<()>| {
+        std::mem::swap(head.method_mut(), request.method_mut());
+        std::mem::swap(head.uri_mut(), request.uri_mut());
+        std::mem::swap(head.version_mut(), request.version_mut());
+        std::mem::swap(head.headers_mut(), request.headers_mut());
+        std::mem::swap(head.extensions_mut(), request.extensions_mut());
+    };
+    swap(&mut head);
+    let seen = look(&head);
+    swap(&mut head);
+    seen
+}
+
+fn head_of_response<B, T>(response: &mut Response<B>, look: impl FnOnce(&Response<()>) -> T) -> T {
+    let mut head = Response::new(());
+    let mut swap = |head: &mut Response<()>| {
+        std::mem::swap(head.status_mut(), response.status_mut());
+        std::mem::swap(head.version_mut(), response.version_mut());
+        std::mem::swap(head.headers_mut(), response.headers_mut());
+        std::mem::swap(head.extensions_mut(), response.extensions_mut());
+    };
+    swap(&mut head);
+    let seen = look(&head);
+    swap(&mut head);
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode, Version};
+    use tower_http::classify::{NeverClassifyEos, ServerErrorsAsFailures, SharedClassifier};
+
+    use super::*;
+
+    /// Fails what was asked for by POST, and answered with a header.
+    #[derive(Clone)]
+    struct ByHead;
+
+    impl MakeClassifier for ByHead {
+        type Classifier = Asked;
+        type FailureClass = ();
+        type ClassifyEos = NeverClassifyEos<()>;
+
+        fn make_classifier<B>(&self, request: &Request<B>) -> Asked {
+            assert_eq!(request.uri(), "/path?query");
+            assert_eq!(request.version(), Version::HTTP_2);
+            assert_eq!(request.headers()["asked"], "yes");
+            assert_eq!(request.extensions().get(), Some(&7_u8));
+            Asked(request.method().clone())
+        }
+    }
+
+    struct Asked(Method);
+
+    impl ClassifyResponse for Asked {
+        type FailureClass = ();
+        type ClassifyEos = NeverClassifyEos<()>;
+
+        fn classify_response<B>(
+            self,
+            response: &Response<B>,
+        ) -> ClassifiedResponse<(), NeverClassifyEos<()>> {
+            assert_eq!(response.status(), StatusCode::ACCEPTED);
+            assert_eq!(response.version(), Version::HTTP_10);
+            assert_eq!(response.extensions().get(), Some(&8_u8));
+            let fails = self.0 == Method::POST && response.headers().contains_key("answered");
+            ClassifiedResponse::Ready(if fails { Err(()) } else { Ok(()) })
+        }
+
+        fn classify_error<E: std::fmt::Display + 'static>(self, _: &E) {}
+    }
+
+    #[test]
+    fn a_classifier_sees_the_heads_and_both_messages_stay_as_they_are() {
+        for (method, success) in [(Method::POST, false), (Method::PUT, true)] {
+            let request = || {
+                Request::builder()
+                    .method(method.clone())
+                    .uri("/path?query")
+                    .version(Version::HTTP_2)
+                    .header("asked", "yes")
+                    .extension(7_u8)
+                    .body("body")
+                    .unwrap()
+            };
+            let response = || {
+                Response::builder()
+                    .status(StatusCode::ACCEPTED)
+                    .version(Version::HTTP_10)
+                    .header("answered", "yes")
+                    .extension(8_u8)
+                    .body("body")
+                    .unwrap()
+            };
+            let (mut asked, mut answered) = (request(), response());
+            let classifier = Classification::custom(ByHead).classifier(&mut asked);
+            let classified = classifier.classify(&mut answered);
+            assert_eq!(classified.is_success, success);
+            assert!(classified.at_end.is_none());
+            assert_eq!(asked.extensions().get(), Some(&7_u8));
+            assert_eq!(answered.extensions().get(), Some(&8_u8));
+            assert_eq!(format!("{asked:?}"), format!("{:?}", request()));
+            assert_eq!(format!("{answered:?}"), format!("{:?}", response()));
+        }
+    }
+
+    fn is_success(classification: &Classification, status: u16) -> bool {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        let classifier = classification.classifier(&mut Request::new(()));
+        classifier.classify(&mut response).is_success
+    }
+
+    #[test]
+    fn a_status_below_400_is_a_success() {
+        for status in [100, 200, 302, 399] {
+            assert!(is_success(&Classification::Status, status));
+        }
+        for status in [400, 404, 500, 999] {
+            assert!(!is_success(&Classification::Status, status));
+        }
+        let custom = SharedClassifier::new(ServerErrorsAsFailures::new());
+        let custom = Classification::custom(custom);
+        assert!(is_success(&custom, 404) && !is_success(&custom, 500));
+    }
+
+    #[test]
+    fn grpc_tells_at_the_end_or_in_the_head() {
+        let classify = |header: Option<&'static str>| {
+            let mut response = Response::new(());
+            if let Some(status) = header {
+                let status = http::HeaderValue::from_static(status);
+                response.headers_mut().insert("grpc-status", status);
+            }
+            Classification::Grpc
+                .classifier(&mut Request::new(()))
+                .classify(&mut response)
+        };
+        let head = classify(Some("5"));
+        assert!(!head.is_success && head.at_end.is_none());
+        let custom = SharedClassifier::new(GrpcErrorsAsFailures::new());
+        for classification in [Classification::Grpc, Classification::custom(custom)] {
+            for (status, success) in [("0", true), ("13", false)] {
+                let classifier = classification.classifier(&mut Request::new(()));
+                let head = classifier.classify(&mut Response::new(()));
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", http::HeaderValue::from_static(status));
+                assert!(head.is_success, "until the trailers are there");
+                assert_eq!(head.at_end.unwrap().is_success(Some(&trailers)), success);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The right to decide a scope: owned, passed on, and used up exactly once.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::{
+    completion::{Completion, Delivery, Level},
+    scope::{
+        Scope,
+        current::{self, Current, Entered},
+    },
+    sent::departure::Transmitted,
+};
+
+/// Whoever owns this decides the scope, by dropping it; what it says then is the verdict.
+///
+/// The response future has it first and hands it to the response body. There is one, it can't be
+/// copied, and its drop is the only place that decides: so a scope is decided exactly once, and
+/// however a response ends, it is.
+pub(crate) struct Completer {
+    /// There until the scope is decided, but for the time during which it is entered.
+    scope: Option<Current>,
+    pub(crate) verdict: Verdict,
+}
+
+/// What the layer knows of the end of a response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) success: bool,
+    pub(crate) delivery: Delivery,
+    pub(crate) bytes: u64,
+}
+
+impl Verdict {
+    fn at(self, level: Level, elapsed: Duration) -> Completion {
+        Completion {
+            status: self.status,
+            success: self.success,
+            delivery: self.delivery,
+            level,
+            bytes: self.bytes,
+            elapsed,
+        }
+    }
+}
+
+impl Completer {
+    /// Until it is told otherwise, there was no response.
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        Self {
+            scope: Some(Current::driven(scope)),
+            verdict: Verdict {
+                status: None,
+                success: false,
+                delivery: Delivery::NoResponse,
+                bytes: 0,
+            },
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
+        self.scope.as_ref().map(|current| &current.scope)
+    }
+
+    /// Code belongs to the scope while the guard lives.
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        current::enter(&mut self.scope)
+    }
+
+    /// Decides the scope and runs its callbacks in the calling task.
+    ///
+    /// Dropped half-way, it has decided all the same, and the runner reports what is left.
+    pub(crate) async fn complete_here(mut self) {
+        let Some(Current { scope, .. }) = self.scope.take() else {
+            return;
+        };
+        let start = scope.decide(self.handed_over(&scope));
+        super::run_here(&scope, start).await;
+    }
+
+    fn handed_over(&self, scope: &Scope) -> Completion {
+        self.verdict.at(Level::HandedOver, scope.opened.elapsed())
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        let Some(Current { mut scope, .. }) = self.scope.take() else {
+            return;
+        };
+        // Nothing was deferred, and nobody is left who could: there is nothing to decide.
+        if scope.is_unused() {
+            return;
+        }
+        let Some(transmission) = scope.transmission.clone() else {
+            let start = scope.decide(self.handed_over(&scope));
+            super::start(&scope, start);
+            return;
+        };
+        let held = Held {
+            scope,
+            verdict: self.verdict,
+            transmitted: Transmitted::Aborted { bytes: 0 },
+        };
+        transmission.when_over(move |transmitted| held.settle(transmitted));
+    }
+}
+
+/// A verdict that waits until the response has left the process; like [`Completer`], it decides
+/// when it is dropped.
+struct Held {
+    scope: Arc<Scope>,
+    verdict: Verdict,
+    transmitted: Transmitted,
+}
+
+impl Held {
+    fn settle(mut self, transmitted: Transmitted) {
+        self.transmitted = transmitted;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let verdict = &mut self.verdict;
+        match self.transmitted {
+            Transmitted::Sent { bytes } => verdict.bytes = bytes,
+            Transmitted::Aborted { bytes } => {
+                verdict.bytes = bytes;
+                // What went wrong before the connection did is the better explanation.
+                if verdict.delivery == Delivery::Sent {
+                    verdict.delivery = Delivery::Aborted;
+                }
+            }
+        }
+        let completion = verdict.at(Level::Sent, self.scope.opened.elapsed());
+        super::start(&self.scope, self.scope.decide(completion));
+    }
+}

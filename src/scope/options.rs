@@ -1,0 +1,30 @@
+//! What a layer was told to do; shared by all of its scopes and services.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    callback::{callback_future::Wrap, rule::Predicate},
+    drain::tracker::Tracker,
+    observe::observers::Observers,
+    response::classify::Classification,
+};
+
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) rule: Option<Arc<Predicate>>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) concurrent: bool,
+    /// One for each scope that runs.
+    pub(crate) permits: Option<Arc<Semaphore>>,
+    pub(crate) observers: Observers,
+    pub(crate) wrap: Option<Arc<Wrap>>,
+    pub(crate) tracker: Arc<Tracker>,
+    pub(crate) classification: Classification,
+    /// Handlers are not cut off when their client goes away.
+    pub(crate) to_completion: bool,
+    pub(crate) max_pending: Option<usize>,
+    #[cfg(feature = "testing")]
+    pub(crate) inline: bool,
+}

@@ -1,0 +1,84 @@
+//! The state machine of one scope, as plain data.
+//!
+//! ```text
+//!            push, hold, release, rename, remove: at any time
+//!
+//!   ┌──────┐  decide   ┌─────────┐  start_runner   ┌─────────┐
+//!   │ open │──────────▶│ decided │────────────────▶│ running │──┐ take:
+//!   └──────┘   once    └─────────┘  one is ready   └─────────┘◀─┘ the next one
+//!                           ▲                           │
+//!                           └───────────────────────────┘
+//!                            take: none is ready, and the
+//!                            runner has been let go
+//! ```
+//!
+//! A scope is *closed* when it is decided and nothing is left in it; what is pushed then starts
+//! another runner. Whether the caller has to start one is part of what a step returns, so that
+//! there is one at the most.
+
+use std::task::Waker;
+
+use tokio::runtime::Handle;
+
+use super::{in_progress::InProgress, queue::Queue};
+use crate::{callback::entry::BoxEntry, completion::Completion};
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) queue: Queue,
+    /// Set once, when the scope fires.
+    completion: Option<Completion>,
+    /// A runner is on its way or at work; it looks for more before it goes.
+    has_runner: bool,
+    pub(super) in_progress: InProgress,
+    /// Wakes a concurrent runner, which waits for its callbacks and for new ones.
+    pub(super) runner: Option<Waker>,
+    /// Where callbacks run if the scope fires on a thread that has no runtime.
+    pub(super) runtime: Option<Handle>,
+    /// The key under which the tracker lists this scope.
+    pub(super) listed: Option<usize>,
+}
+
+/// Whether the caller has to start a runner.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) enum Start {
+    Runner(Completion),
+    Nothing,
+}
+
+impl State {
+    pub(super) fn decide(&mut self, completion: Completion) -> Start {
+        debug_assert!(self.completion.is_none(), "a scope is decided once");
+        self.completion = Some(completion);
+        self.start_runner()
+    }
+
+    pub(super) fn completion(&self) -> Option<Completion> {
+        self.completion
+    }
+
+    pub(super) fn start_runner(&mut self) -> Start {
+        match self.completion {
+            Some(completion) if !self.has_runner && self.queue.has_ready() => {
+                self.has_runner = true;
+                Start::Runner(completion)
+            }
+            _ => Start::Nothing,
+        }
+    }
+
+    /// The next callback for the runner, which stays.
+    pub(super) fn take(&mut self) -> Option<BoxEntry> {
+        let entry = self.queue.pop()?;
+        self.in_progress.insert(&entry.header);
+        Some(entry)
+    }
+
+    /// The next callback for the runner; with `None` it has been let go.
+    pub(super) fn take_or_let_go(&mut self) -> Option<BoxEntry> {
+        let entry = self.take();
+        self.has_runner = entry.is_some();
+        entry
+    }
+}

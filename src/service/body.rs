@@ -1,0 +1,223 @@
+//! The response body: passes frames on, and watches for the end.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Buf;
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{
+    completion::Delivery,
+    response::{
+        classify::{Classified, Classifier, EndClassifier},
+        end_of_body::{EndOfBody, Exchange, Progress},
+    },
+    runner::completer::Completer,
+    scope::{
+        Scope,
+        current::{self, Current},
+    },
+};
+
+pin_project! {
+    /// The response body of [`Defer`](crate::Defer).
+    ///
+    /// Frames, errors, size hint and end of stream are those of the wrapped body. It decides the
+    /// scope when the body ends, whichever way it does; see the
+    /// [table](crate#when-a-response-is-over).
+    pub struct ResponseBody<B> {
+        // Dropped before the scope is decided: what the body holds is gone when callbacks run.
+        #[pin]
+        inner: B,
+        watch: Watch,
+    }
+}
+
+/// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
+struct Watch {
+    completer: Option<Completer>,
+    end: EndOfBody,
+    /// Where only the end of the stream tells success from failure.
+    at_end: Option<EndClassifier>,
+    is_over_already: bool,
+    handed_over: bool,
+    /// Decided before the body has said that it is over: it may still be polled, by a layer
+    /// outside, and it may still defer.
+    decided_early: Option<Arc<Scope>>,
+}
+
+impl Watch {
+    fn decides_early(&mut self) {
+        if let Some(completer) = &self.completer {
+            self.decided_early = completer.scope().cloned();
+        }
+    }
+
+    /// The body has come to its end, by itself.
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        let delivery = match self.end.end() {
+            Progress::Short => Delivery::BodyError,
+            Progress::Over | Progress::Continues => Delivery::Sent,
+        };
+        self.complete(delivery, trailers);
+    }
+
+    fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
+        let Some(mut completer) = self.completer.take() else {
+            return;
+        };
+        completer.verdict.delivery = delivery;
+        if let Some(at_end) = self.at_end.take() {
+            let classified = at_end.is_success(trailers);
+            completer.verdict.success = match trailers {
+                Some(_) => classified,
+                None => classified && completer.verdict.success && delivery != Delivery::BodyError,
+            };
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(completer) = &mut self.completer {
+            let awaits_trailers = self.at_end.is_some();
+            let whole = self.handed_over && self.end.may_be_dropped(awaits_trailers);
+            completer.verdict.delivery = if whole {
+                Delivery::Sent
+            } else {
+                Delivery::Aborted
+            };
+        }
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    /// Wraps the body of a response, and classifies it as far as its head tells.
+    pub(crate) fn wrap(
+        mut response: Response<B>,
+        exchange: Exchange,
+        classifier: Classifier,
+        mut completer: Completer,
+    ) -> Response<Self> {
+        let Classified { is_success, at_end } = classifier.classify(&mut response);
+        completer.verdict.status = Some(response.status());
+        completer.verdict.success = is_success;
+        let end = EndOfBody::of(exchange, &response);
+        let is_over_already = end.is_over_already(response.body());
+        response.map(|inner| Self {
+            watch: Watch {
+                completer: Some(completer),
+                end,
+                at_end,
+                is_over_already,
+                handed_over: false,
+                decided_early: None,
+            },
+            inner,
+        })
+    }
+
+    /// The response leaves the layer: a body that nobody will poll is over now.
+    pub(crate) fn handed_over(&mut self) {
+        self.watch.handed_over = true;
+        if self.watch.is_over_already {
+            if !self.inner.is_end_stream() {
+                self.watch.decides_early();
+            }
+            self.watch.ended(None);
+        }
+    }
+
+    /// The right to decide, for who runs the callbacks without waiting for the end of the body.
+    pub(crate) fn take_completer(&mut self) -> Option<Completer> {
+        self.watch.decides_early();
+        let mut completer = self.watch.completer.take()?;
+        completer.verdict.delivery = Delivery::Sent;
+        Some(completer)
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        let watch = this.watch;
+        let Some(completer) = &mut watch.completer else {
+            let mut beside = watch.decided_early.clone().map(Current::beside);
+            if beside.is_none() {
+                return this.inner.poll_frame(cx);
+            }
+            let _entered = current::enter(&mut beside);
+            return this.inner.poll_frame(cx);
+        };
+        let polled = {
+            let _entered = completer.enter();
+            ready!(this.inner.as_mut().poll_frame(cx))
+        };
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
+                }
+                match watch.end.frame(frame, &*this.inner) {
+                    Progress::Continues => {}
+                    Progress::Over | Progress::Short => {
+                        if !this.inner.is_end_stream() {
+                            watch.decides_early();
+                        }
+                        watch.ended(frame.trailers_ref());
+                    }
+                }
+            }
+            Some(Err(_)) => watch.complete(Delivery::BodyError, None),
+            None => watch.ended(None),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ResponseBody")
+            .field("inner", &self.inner)
+            .field("is_over", &self.watch.completer.is_none())
+            .finish()
+    }
+}
+
+impl<B: Body + Default> Default for ResponseBody<B> {
+    /// The default of the wrapped body, with nothing deferred to its end.
+    fn default() -> Self {
+        Self {
+            watch: Watch {
+                completer: None,
+                end: EndOfBody::default(),
+                at_end: None,
+                is_over_already: false,
+                handed_over: false,
+                decided_early: None,
+            },
+            inner: B::default(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The service: opens a scope for each request, and hands it to the response.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use self::{
+    admission::Admission,
+    body::ResponseBody,
+    response_future::{Driven, ResponseFuture},
+    to_completion::Hold,
+    unanswered::{Requested, Unanswered},
+};
+use crate::{
+    defer::collection::DeferredCallbackCollection,
+    response::end_of_body::Exchange,
+    runner::completer::Completer,
+    scope::{Scope, options::Options},
+    sent::transmission::Transmission,
+};
+
+mod admission;
+pub(crate) mod body;
+#[cfg(feature = "testing")]
+mod inline;
+pub(crate) mod response_future;
+mod to_completion;
+mod unanswered;
+
+/// The service of [`DeferLayer`](crate::DeferLayer).
+pub struct Defer<S> {
+    inner: S,
+    options: Arc<Options>,
+    admission: Admission,
+}
+
+impl<S> Defer<S> {
+    pub(crate) fn new(inner: S, options: Arc<Options>) -> Self {
+        Self {
+            inner,
+            options,
+            admission: Admission::default(),
+        }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone> Clone for Defer<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.options.clone())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Defer<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Defer")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Defer<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    // For handlers that are run to completion, on a task of their own.
+    S::Future: Future<Output = Result<Response<ResB>, S::Error>> + Send + 'static,
+    S::Error: Send + 'static,
+    ResB: Body + Send + 'static,
+{
+    type Response = Response<ResponseBody<ResB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResB, S::Error>;
+
+    /// Also waits while there is no room under
+    /// [`max_pending`](crate::DeferLayer::max_pending).
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if let Some(limit) = self.options.max_pending {
+            ready!(self.admission.poll_room(&self.options.tracker, limit, cx));
+        }
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let options = &self.options;
+        let transmission = request.extensions().get::<Transmission>().cloned();
+        let hold = options
+            .to_completion
+            .then(|| Hold::new(options.tracker.clone(), transmission.as_ref()));
+        if let Some(transmission) = &transmission {
+            transmission.scope_opened();
+        }
+        let scope = Scope::open(options.clone(), transmission);
+        request
+            .extensions_mut()
+            .insert(DeferredCallbackCollection::new(scope.clone()));
+        let mut requested = Requested {
+            classifier: options.classification.classifier(&mut request),
+            exchange: Exchange::of(&request),
+            completer: Completer::new(scope),
+        };
+        let inner = {
+            let _entered = requested.completer.enter();
+            self.inner.call(request)
+        };
+        let unanswered = Unanswered::new(inner, requested);
+        #[cfg(feature = "testing")]
+        if options.inline {
+            let boxed = Box::pin(inline::inline(unanswered));
+            return ResponseFuture::new(match hold {
+                None => Driven::Inline { boxed },
+                Some(hold) => Driven::ToCompletion {
+                    task: to_completion::spawn(boxed, hold),
+                },
+            });
+        }
+        ResponseFuture::new(match hold {
+            None => Driven::InPlace { unanswered },
+            Some(hold) => Driven::ToCompletion {
+                task: to_completion::spawn(unanswered, hold),
+            },
+        })
+    }
+}

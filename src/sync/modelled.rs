@@ -1,0 +1,57 @@
+//! Atomics that loom knows.
+//!
+//! loom gives a `SeqCst` access no more than acquire and release, and so reports orders that can't
+//! be. Of fences it knows the single total order, so each such access gets one.
+
+use loom::sync::atomic::{self, Ordering, Ordering::SeqCst, fence};
+
+fn fence_if_total(order: Ordering) {
+    if order == SeqCst {
+        fence(SeqCst);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct AtomicU64(atomic::AtomicU64);
+
+impl AtomicU64 {
+    pub(crate) fn new(value: u64) -> Self {
+        Self(atomic::AtomicU64::new(value))
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        fence_if_total(order);
+        self.0.load(order)
+    }
+
+    pub(crate) fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+        fence_if_total(order);
+    }
+
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        fence_if_total(order);
+        let before = self.0.fetch_add(value, order);
+        fence_if_total(order);
+        before
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct AtomicBool(atomic::AtomicBool);
+
+impl AtomicBool {
+    pub(crate) fn new(value: bool) -> Self {
+        Self(atomic::AtomicBool::new(value))
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> bool {
+        fence_if_total(order);
+        self.0.load(order)
+    }
+
+    pub(crate) fn store(&self, value: bool, order: Ordering) {
+        self.0.store(value, order);
+        fence_if_total(order);
+    }
+}

@@ -1,0 +1,82 @@
+//! What a recorder writes down.
+
+use std::fmt;
+
+use crate::{
+    completion::{Completion, Delivery},
+    observe::outcome::LostReason,
+};
+
+/// Something that happened to a callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The name of the callback; without one, where `defer` was called, as `file:line`.
+    pub callback: String,
+    /// What happened to it.
+    pub event: Event,
+}
+
+/// What can happen to a callback; see [`DeferObserver`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was registered.
+    Registered,
+    /// It started.
+    Started,
+    /// It ran to a good end.
+    Ran,
+    /// It returned an error, panicked or timed out; this is what it said.
+    Failed(String),
+    /// The rule kept it from running for this completion.
+    Skipped(Completion),
+    /// It was cancelled or forgotten.
+    Cancelled,
+    /// A later one took its name.
+    Replaced,
+    /// It should have run and could not.
+    Lost(LostReason),
+}
+
+impl Event {
+    /// Whether nothing more can happen to the callback.
+    pub fn is_end(&self) -> bool {
+        !matches!(self, Self::Registered | Self::Started)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered => formatter.write_str("registered"),
+            Self::Started => formatter.write_str("started"),
+            Self::Ran => formatter.write_str("ran"),
+            Self::Failed(failure) => write!(formatter, "failed: {failure}"),
+            Self::Skipped(completion) => {
+                formatter.write_str("skipped: ")?;
+                match (completion.status(), completion.delivery()) {
+                    (Some(status), delivery) => write!(
+                        formatter,
+                        "the response was a {}, delivery {delivery:?}",
+                        status.as_u16()
+                    ),
+                    (None, Delivery::NoResponse) => formatter.write_str("there was no response"),
+                    (None, _) if completion.is_success() => {
+                        formatter.write_str("the unit of work succeeded")
+                    }
+                    (None, _) => formatter.write_str("the unit of work failed"),
+                }
+            }
+            Self::Cancelled => formatter.write_str("cancelled"),
+            Self::Replaced => formatter.write_str("replaced by a later one of its name"),
+            Self::Lost(reason) => write!(formatter, "lost: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Recorded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.callback, self.event)
+    }
+}
