@@ -16,7 +16,7 @@ use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     Completion, DeferLayer, DeferredCallback, DeferredCallbackCollection, defer, defer_blocking,
 };
-use events::Events;
+use events::observed;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -31,11 +31,6 @@ async fn run(
         Ok::<_, Infallible>(collection)
     });
     output.await.unwrap()
-}
-
-fn observed() -> (DeferLayer, Events) {
-    let events = Events::default();
-    (DeferLayer::new().observer(events.clone()), events)
 }
 
 /// Ends when it is dropped, and says so.
@@ -134,8 +129,8 @@ async fn a_running_callback_cancels_and_forgets_later_ones_and_not_itself() {
 
 #[tokio::test]
 async fn side_by_side_a_callback_that_has_begun_is_not_cancelled_by_another() {
-    let events = Events::default();
-    let layer = DeferLayer::new().concurrent().observer(events.clone());
+    let (layer, events) = observed();
+    let layer = layer.concurrent();
     let begun = Arc::new(tokio::sync::Barrier::new(2));
     run(&layer, |collection| {
         let both = begun.clone();

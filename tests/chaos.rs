@@ -6,6 +6,9 @@
 //! `CHAOS_SEED` repeats the decisions of a run, which prints its own; their order in time is up to
 //! the scheduler.
 
+#[path = "support/planned_panics.rs"]
+mod planned_panics;
+
 use std::{
     convert::Infallible,
     future::{Future, pending},
@@ -14,7 +17,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, Once, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -40,6 +43,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use planned_panics::{PLANNED, silence_planned_panics};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -49,7 +53,6 @@ use tower_http::timeout::TimeoutLayer;
 
 const CLIENTS: usize = 32;
 const HUNG: Duration = Duration::from_secs(900);
-const PLANNED: &str = "planned by the test";
 
 /// Decides; small, fast, and the same everywhere (SplitMix64).
 #[derive(Clone)]
@@ -550,22 +553,6 @@ fn seed() -> Dice {
 /// Not `println`, which the test harness keeps to itself when all is well.
 fn report(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "chaos: {text}");
-}
-
-/// Thousands of planned panics would bury the one that matters.
-fn silence_planned_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let payload = info.payload();
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            if text != Some(PLANNED) {
-                others(info);
-            }
-        }));
-    });
 }
 
 /// The runs would disturb each other's memory.

@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     extract::Request,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{get, post},
 };
 use axum_defer::{
@@ -23,8 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use support::{Events, Log, Server, What, http2, in_time, stream_of};
-use tokio::net::TcpListener;
+use support::{Events, Log, Server, What, http2, in_time, listen, stream_of};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
@@ -168,8 +167,7 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
                 }
             },
         ));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -196,15 +194,11 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
 }
 
 /// An app of routes and of one other layer, inside or outside of ours.
-fn beside<L>(inside: bool, log: &Log, other: L) -> (Router, DeferLayer)
-where
-    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
-    L::Service: tower::Service<Request, Error: Into<Infallible>, Response: IntoResponse, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+fn beside(
+    inside: bool,
+    log: &Log,
+    add_other: impl FnOnce(Router) -> Router,
+) -> (Router, DeferLayer) {
     let in_requests = log.clone();
     // Between the two layers, where it is in the scope whatever the other layer does.
     let register = MapRequestLayer::new(move |request: Request| {
@@ -222,8 +216,8 @@ where
         .route("/never", get(std::future::pending::<()>))
         .route("/upload", post(async |body: Bytes| body.len().to_string()));
     let app = match inside {
-        true => routes.layer(other).layer(register).layer(layer.clone()),
-        false => routes.layer(register).layer(layer.clone()).layer(other),
+        true => add_other(routes).layer(register).layer(layer.clone()),
+        false => add_other(routes.layer(register).layer(layer.clone())),
     };
     (app, layer)
 }
@@ -234,21 +228,13 @@ async fn panics() {
 
 /// The status and the body that the client gets, what the callbacks see, and whether the default
 /// one ran.
-async fn exchange<L>(
+async fn exchange(
     inside: bool,
-    other: L,
+    add_other: impl FnOnce(Router) -> Router,
     request: &str,
-) -> (Option<(u16, Vec<u8>)>, Option<(bool, Completion)>)
-where
-    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
-    L::Service: tower::Service<Request, Error: Into<Infallible>, Response: IntoResponse, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+) -> (Option<(u16, Vec<u8>)>, Option<(bool, Completion)>) {
     let (log, mut events) = Log::new();
-    let (app, layer) = beside(inside, &log, other);
+    let (app, layer) = beside(inside, &log, add_other);
     let server = Server::start(app).await;
     let mut client = server.raw().await;
     let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
@@ -291,7 +277,7 @@ async fn beside_compression() {
             let request = format!("GET {path}\naccept-encoding: gzip");
             let other =
                 CompressionLayer::new().compress_when(|_: StatusCode, _: _, _: &_, _: &_| true);
-            let (response, verdict) = exchange(place, other, &request).await;
+            let (response, verdict) = exchange(place, |app| app.layer(other), &request).await;
             let (status, body) = response.unwrap();
             assert_eq!(status, 200);
             assert!(body.windows(2).any(|window| window == [0x1f, 0x8b]), "gzip");
@@ -316,7 +302,7 @@ async fn beside_a_time_out() {
         let (log, mut events) = Log::new();
         let limit = Duration::from_secs(1);
         let other = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
-        let (app, layer) = beside(place, &log, other);
+        let (app, layer) = beside(place, &log, |app| app.layer(other));
         let response = app.oneshot(support::get::<Body>("/never")).await.unwrap();
         assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
         response.into_body().collect().await.unwrap();
@@ -336,14 +322,15 @@ async fn beside_a_time_out() {
 
 #[tokio::test]
 async fn beside_catch_panic() {
-    let (response, verdict) = exchange(INSIDE, CatchPanicLayer::new(), "GET /panic").await;
+    let catch = |app: Router| app.layer(CatchPanicLayer::new());
+    let (response, verdict) = exchange(INSIDE, catch, "GET /panic").await;
     assert_eq!(response.unwrap().0, 500);
     let (ran, completion) = verdict.unwrap();
     assert!(!ran);
     assert_eq!(completion.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
     assert_eq!(completion.delivery(), Sent);
 
-    let (response, verdict) = exchange(OUTSIDE, CatchPanicLayer::new(), "GET /panic").await;
+    let (response, verdict) = exchange(OUTSIDE, catch, "GET /panic").await;
     assert_eq!(response.unwrap().0, 500);
     let (ran, completion) = verdict.unwrap();
     assert!(!ran);
@@ -355,8 +342,9 @@ async fn beside_catch_panic() {
 
 #[tokio::test]
 async fn beside_trace() {
+    let trace = |app: Router| app.layer(TraceLayer::new_for_http());
     for place in [INSIDE, OUTSIDE] {
-        let (response, verdict) = exchange(place, TraceLayer::new_for_http(), "GET /stream").await;
+        let (response, verdict) = exchange(place, trace, "GET /stream").await;
         assert_eq!(response.unwrap().0, 200);
         let (ran, completion) = verdict.unwrap();
         assert!(ran);
@@ -366,20 +354,20 @@ async fn beside_trace() {
 
 #[tokio::test]
 async fn beside_a_limit_of_the_request_body() {
-    let limit = || RequestBodyLimitLayer::new(8);
+    let limit = |app: Router| app.layer(RequestBodyLimitLayer::new(8));
     for place in [INSIDE, OUTSIDE] {
-        let (response, verdict) = exchange(place, limit(), "POST /upload\n\n12345678").await;
+        let (response, verdict) = exchange(place, limit, "POST /upload\n\n12345678").await;
         assert_eq!(response.unwrap(), (200, b"8".to_vec()));
         assert!(verdict.unwrap().0);
     }
-    let (response, verdict) = exchange(INSIDE, limit(), "POST /upload\n\n123456789").await;
+    let (response, verdict) = exchange(INSIDE, limit, "POST /upload\n\n123456789").await;
     assert_eq!(response.unwrap().0, 413);
     let (ran, completion) = verdict.unwrap();
     assert!(!ran);
     assert_eq!(completion.status(), Some(StatusCode::PAYLOAD_TOO_LARGE));
 
     // It answers by itself, so nothing has been deferred.
-    let (response, verdict) = exchange(OUTSIDE, limit(), "POST /upload\n\n123456789").await;
+    let (response, verdict) = exchange(OUTSIDE, limit, "POST /upload\n\n123456789").await;
     assert_eq!(response.unwrap().0, 413);
     assert!(verdict.is_none());
 }
@@ -392,8 +380,7 @@ mod grpc {
 
     /// tonic's own server and health service, with both callbacks deferred for every call.
     async fn health_server(log: &Log) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         let (_, service) = tonic_health::server::health_reporter();
         let in_calls = log.clone();
         let serving: Serving = Box::pin(

@@ -3,7 +3,7 @@
 mod support;
 
 use axum_defer::{Completion, DeferLayer, DeferredCallbackCollection, Delivery, Level, serve};
-use support::in_time;
+use support::{in_time, listen};
 use tokio::sync::mpsc;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -33,8 +33,7 @@ async fn a_grpc_status_in_trailers_or_headers_decides_after_it_was_sent() {
         .into_axum_router()
         .layer(tower::util::MapRequestLayer::new(report_to(sender)))
         .layer(DeferLayer::new_for_grpc());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     tokio::spawn(serve(listener, app).into_future());
 
     let channel = tonic::transport::Endpoint::new(format!("http://{address}"))

@@ -3,6 +3,9 @@
 //! Each callback carries a [`Token`]. Allocations are counted, too: what a request leaves behind
 //! adds up to a number that can't be zero.
 
+#[path = "support/planned_panics.rs"]
+mod planned_panics;
+
 use std::{
     future::pending,
     sync::{Arc, Mutex, Weak},
@@ -18,6 +21,7 @@ use axum::{
 };
 use axum_defer::{DeferLayer, DeferredCallback, DeferredCallbackCollection, defer, defer_blocking};
 use http_body_util::BodyExt;
+use planned_panics::{PLANNED, is_planned, silence_panics};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -344,21 +348,6 @@ fn a_thousand_requests_allocate_nothing_that_stays() {
     assert_eq!((left.count_current, left.bytes_current), (0, 0), "{left:?}");
 }
 
-const PLANNED: &str = "planned by the test";
-
-/// The hook's output is kept by the test harness, and counts.
-fn silence_planned_panics() {
-    let others = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let payload = info.payload();
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-        if text != Some(PLANNED) && !payload.is::<PanicsTwice>() {
-            others(info);
-        }
-    }));
-}
-
 /// Its panic's payload panics when it is dropped, with a payload of its own.
 struct PanicsTwice;
 
@@ -370,7 +359,8 @@ impl Drop for PanicsTwice {
 
 #[test]
 fn panics_leave_nothing_behind() {
-    silence_planned_panics();
+    // The hook's output is kept by the test harness, and counts.
+    silence_panics(|payload| is_planned(payload) || payload.is::<PanicsTwice>());
     let runtime = runtime();
     let layer = DeferLayer::new();
     let panics = || {

@@ -1,6 +1,8 @@
 //! `max_concurrency` and `max_pending`: how much runs at once, how much may wait, who is let in.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -20,13 +22,12 @@ use axum::{
 use axum_defer::{CallbackInfo, DeferHandle, DeferLayer, DeferObserver, Finished, defer};
 use futures_util::poll;
 use http_body_util::BodyExt;
+use support::in_time;
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     task::JoinHandle,
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-
-const HANGS: Duration = Duration::from_secs(60);
 
 fn request() -> Request<Body> {
     Request::new(Body::empty())
@@ -115,9 +116,7 @@ async fn a_scope_that_waits_for_its_turn_is_pending_and_a_panic_gives_the_turn_b
     let_others_run().await;
     assert_eq!((handle.running(), handle.pending()), (1, 4));
     gate.add_permits(5);
-    tokio::time::timeout(HANGS, handle.wait_idle())
-        .await
-        .unwrap();
+    in_time(handle.wait_idle()).await;
 }
 
 #[tokio::test]
@@ -191,7 +190,7 @@ async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() 
     let mut ready = Box::pin(next.ready());
     assert!(poll!(&mut ready).is_pending());
     gate.add_permits(1);
-    let next = tokio::time::timeout(HANGS, ready).await.unwrap().unwrap();
+    let next = in_time(ready).await.unwrap();
     assert_eq!((handle.pending(), handle.running()), (1, 0));
 
     let response = next.call(request()).await.unwrap();
@@ -200,9 +199,7 @@ async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() 
     assert!(poll!(to_completion.ready()).is_pending());
     gate.add_permits(2);
     drop((response, open));
-    tokio::time::timeout(HANGS, handle.wait_idle())
-        .await
-        .unwrap();
+    in_time(handle.wait_idle()).await;
     assert!(poll!(to_completion.ready()).is_ready());
 }
 
@@ -223,9 +220,8 @@ async fn what_was_skipped_or_cancelled_makes_room_like_what_ran() {
     }));
     for _ in 0..3 {
         // Nobody but the runner could make room again.
-        let response = tokio::time::timeout(HANGS, service.ready())
+        let response = in_time(service.ready())
             .await
-            .unwrap()
             .unwrap()
             .call(request())
             .await
@@ -294,7 +290,7 @@ async fn a_waiting_request_that_is_cancelled_does_not_swallow_the_wake_up_of_ano
     handle.wait_idle().await;
     // The wake-up was for the first in the queue, and it did not live to use it.
     drop(first);
-    let response = tokio::time::timeout(HANGS, second).await.unwrap().unwrap();
+    let response = in_time(second).await.unwrap();
     response.into_body().collect().await.unwrap();
     handle.wait_idle().await;
 }
@@ -315,7 +311,7 @@ async fn a_waiting_service_that_nobody_polls_any_more_does_not_hold_up_the_other
     });
     let_others_run().await;
     gate.add_permits(2);
-    let status = tokio::time::timeout(HANGS, waiting).await.unwrap().unwrap();
+    let status = in_time(waiting).await.unwrap();
     assert_eq!(status, 200);
     handle.wait_idle().await;
     drop(abandoned);
@@ -335,7 +331,7 @@ async fn one_place_that_gets_free_lets_in_all_who_defer_nothing() {
     let_others_run().await;
     gate.add_permits(1);
     for request in waiting {
-        let status = tokio::time::timeout(HANGS, request).await.unwrap().unwrap();
+        let status = in_time(request).await.unwrap();
         assert_eq!(status, 200);
     }
 }
@@ -460,9 +456,7 @@ impl Storm {
             .collect();
 
         // Nothing ends before the first permit, so the requests pile up to the bound, and stop.
-        tokio::time::timeout(HANGS, bound_reached.notified())
-            .await
-            .unwrap();
+        in_time(bound_reached.notified()).await;
         Self {
             handle,
             gate,
@@ -483,19 +477,16 @@ impl Storm {
         for _ in (0..requests * PER_REQUEST).step_by(batch) {
             self.gate.add_permits(batch);
             let done = self.done.acquire_many(batch as u32);
-            let done = tokio::time::timeout(HANGS, done).await;
-            done.unwrap().unwrap().forget();
+            in_time(done).await.unwrap().forget();
         }
     }
 
     /// Waits for the end of what was fed, and checks what the storm has seen.
     async fn end(self) {
         for client in self.clients {
-            tokio::time::timeout(HANGS, client).await.unwrap().unwrap();
+            in_time(client).await.unwrap();
         }
-        tokio::time::timeout(HANGS, self.handle.wait_idle())
-            .await
-            .unwrap();
+        in_time(self.handle.wait_idle()).await;
         let callbacks = self.callbacks.load(SeqCst);
         assert!((BOUND..=MOST).contains(&callbacks), "{callbacks} at once");
         let most_living = self.most_living.load(SeqCst);
@@ -575,7 +566,7 @@ async fn callbacks_that_never_wait_let_others_have_the_thread() {
             tokio::task::yield_now().await;
         }
         stop.store(true, SeqCst);
-        tokio::time::timeout(HANGS, unit).await.unwrap().unwrap();
+        in_time(unit).await.unwrap();
         assert_eq!(failed.load(SeqCst), 0);
     }
 }
@@ -595,7 +586,7 @@ async fn a_scope_inside_of_a_callback_needs_no_turn_of_its_own() {
             nested.await;
         });
     });
-    tokio::time::timeout(HANGS, unit).await.unwrap();
+    in_time(unit).await;
     assert_eq!(ran.load(SeqCst), 1);
 }
 
@@ -628,7 +619,7 @@ async fn a_scope_inside_of_what_has_no_turn_waits_for_its_own() {
     assert_eq!(ran.load(SeqCst), 0);
     gate.add_permits(1);
     for unit in [first, in_a_unit, of_another_layer] {
-        tokio::time::timeout(HANGS, unit).await.unwrap().unwrap();
+        in_time(unit).await.unwrap();
     }
     assert_eq!(ran.load(SeqCst), 2);
 }

@@ -1,5 +1,7 @@
 //! The client never waits for a callback: not for its response, and not for the next one.
 
+#[path = "support/gate.rs"]
+mod gate;
 mod support;
 
 use std::{
@@ -15,11 +17,12 @@ use axum::{Router, body::Body, extract::Request, response::Response, routing::ge
 use axum_defer::{DeferHandle, DeferLayer, defer, defer_blocking};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
+use gate::Gate;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use support::{Server, in_time};
 use tokio::{
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, mpsc},
     task,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -71,27 +74,28 @@ impl Client {
     }
 }
 
-/// Holds callbacks up until it is opened.
-struct Gate {
-    started: mpsc::UnboundedSender<()>,
-    open: Semaphore,
-}
-
-impl Gate {
-    async fn pass(&self) {
-        self.started.send(()).unwrap();
-        drop(self.open.acquire().await.unwrap());
+/// The server's one handler answers with hello; its callbacks wait when they have `started`.
+async fn responses_come_while_callbacks_run(
+    server: &Server,
+    started: &mut mpsc::UnboundedReceiver<()>,
+    handle: &DeferHandle,
+) {
+    let mut expected = 0;
+    for mut client in Client::both(server).await {
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await, b"hello");
+            // The callback is running before the next request is sent.
+            started.recv().await.unwrap();
+            expected += 1;
+            assert_eq!(handle.running(), expected, "none has ended");
+        }
     }
 }
 
 #[test]
 fn a_callback_that_waits_holds_up_neither_its_response_nor_the_next() {
     on_both_runtimes(|| async {
-        let (sender, mut started) = mpsc::unbounded_channel();
-        let gate = Arc::new(Gate {
-            started: sender,
-            open: Semaphore::new(0),
-        });
+        let (gate, mut started) = Gate::new();
         let in_handler = gate.clone();
         let layer = DeferLayer::new();
         let handle = layer.handle();
@@ -99,24 +103,14 @@ fn a_callback_that_waits_holds_up_neither_its_response_nor_the_next() {
             .route(
                 "/",
                 get(async move || {
-                    let gate = in_handler.clone();
-                    defer(async move { gate.pass().await });
+                    defer(in_handler.clone().pass());
                     "hello"
                 }),
             )
             .layer(layer);
         let server = Server::start(app).await;
-        let mut expected = 0;
-        for mut client in Client::both(&server).await {
-            for _ in 0..3 {
-                assert_eq!(client.get("/").await, b"hello");
-                // The callback is running before the next request is sent.
-                started.recv().await.unwrap();
-                expected += 1;
-                assert_eq!(handle.running(), expected, "none has ended");
-            }
-        }
-        gate.open.add_permits(1);
+        responses_come_while_callbacks_run(&server, &mut started, &handle).await;
+        gate.open();
         handle.wait_idle().await;
     });
 }
@@ -144,15 +138,7 @@ fn a_callback_that_blocks_its_thread_holds_up_neither_its_response_nor_the_next(
             )
             .layer(layer);
         let server = Server::start(app).await;
-        let mut expected = 0;
-        for mut client in Client::both(&server).await {
-            for _ in 0..3 {
-                assert_eq!(client.get("/").await, b"hello");
-                started.recv().await.unwrap();
-                expected += 1;
-                assert_eq!(handle.running(), expected, "none has ended");
-            }
-        }
+        responses_come_while_callbacks_run(&server, &mut started, &handle).await;
         drop(open);
         handle.wait_idle().await;
     });

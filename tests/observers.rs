@@ -21,7 +21,7 @@ use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
     Finished, Level, LostReason, defer, defer_blocking, sent::SentIo, try_defer,
 };
-use events::Events;
+use events::{Events, observed};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tower::{Layer, ServiceExt};
@@ -79,8 +79,7 @@ async fn every_way_to_defer_tells_the_line_of_its_caller() {
 
 #[tokio::test]
 async fn every_registered_callback_ends_in_exactly_one_way_that_is_told() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     let inner = layer.handle();
     let app: Router = Router::new()
         .route(
@@ -163,8 +162,7 @@ async fn every_registered_callback_ends_in_exactly_one_way_that_is_told() {
 
 #[tokio::test]
 async fn callbacks_are_told_of_in_the_order_in_which_things_happen() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     layer
         .scope(async {
             defer(async {}).name("a");
@@ -195,8 +193,7 @@ async fn callbacks_are_told_of_in_the_order_in_which_things_happen() {
 
 #[tokio::test]
 async fn the_name_is_known_at_the_registration_whatever_comes_first() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     let mut handles = Vec::new();
     layer
         .scope(async {
@@ -440,8 +437,7 @@ async fn clones_of_a_layer_have_the_observers_it_had() {
 
 #[test]
 fn what_the_end_of_the_runtime_cuts_off_or_keeps_from_starting_is_lost() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -478,8 +474,7 @@ fn what_the_end_of_the_runtime_cuts_off_or_keeps_from_starting_is_lost() {
 
 #[test]
 fn blocking_work_that_the_end_of_the_runtime_keeps_from_starting_is_lost() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)
@@ -521,8 +516,7 @@ fn blocking_work_that_the_end_of_the_runtime_keeps_from_starting_is_lost() {
 
 #[tokio::test]
 async fn a_scope_that_is_dropped_loses_the_callback_that_runs_and_runs_the_others() {
-    let events = Events::default();
-    let layer = DeferLayer::new().observer(events.clone());
+    let (layer, events) = observed();
     let mut scope = Box::pin(layer.scope(async {
         defer(pending::<()>()).name("running");
         defer(async {}).name("next");

@@ -3,13 +3,16 @@
 //!
 //! `PROPTEST_CASES` says how many; a case that fails is shrunk, printed, and kept beside this file.
 
+#[path = "support/planned_panics.rs"]
+mod planned_panics;
+
 use std::{
     collections::VecDeque,
     future::{Future, pending},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -21,6 +24,7 @@ use axum_defer::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
+use planned_panics::{PLANNED, silence_planned_panics};
 use proptest::{
     prelude::*,
     sample::select,
@@ -979,24 +983,6 @@ impl Case {
             verdict,
         }
     }
-}
-
-const PLANNED: &str = "planned by the test";
-
-/// Thousands of planned panics would bury the one that matters.
-fn silence_planned_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let payload = info.payload();
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            if text != Some(PLANNED) {
-                others(info);
-            }
-        }));
-    });
 }
 
 fn cases() -> u32 {

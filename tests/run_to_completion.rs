@@ -29,10 +29,10 @@ use events::Events;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::in_time;
+use support::{in_time, listen, until_refused};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
@@ -58,8 +58,7 @@ struct Served {
 
 impl Served {
     async fn start(server: Server, app: Router) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         let (stop, stopped) = oneshot::channel();
         let signal = async move { drop(stopped.await) };
         let task = tokio::spawn(async move {
@@ -542,20 +541,6 @@ async fn a_handler_that_panics_after_its_client_went_away_ends_as_no_response() 
         shared.completions("always")[0].delivery(),
         Delivery::NoResponse
     );
-}
-
-/// Waits until the server accepts no more, which is when its shutdown has begun.
-async fn until_refused(address: SocketAddr) {
-    in_time(async {
-        while TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-        // Whoever does not wait would be through by now, on a runtime of one thread.
-        for _ in 0..1_000 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 /// A server whose client is gone and whose handler still works when the shutdown begins.

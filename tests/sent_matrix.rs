@@ -32,10 +32,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use shapes::Shape;
-use support::in_time;
+use support::{in_time, listen};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpStream, UnixListener, UnixStream},
     sync::mpsc,
 };
 use tokio_rustls::{
@@ -146,8 +146,7 @@ async fn connect_to_server(socket: Socket, privacy: Privacy, app: Router) -> Con
     let (acceptor, connector) = tls();
     let stream: Connection = match socket {
         Socket::Tcp => {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
+            let (listener, address) = listen().await;
             spawn_server(listener, privacy, acceptor, app);
             Box::new(TcpStream::connect(address).await.unwrap())
         }

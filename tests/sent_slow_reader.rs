@@ -105,11 +105,7 @@ async fn over_http1_nothing_fires_before_the_last_byte_was_accepted_and_flushed(
     for vectored in [true, false] {
         for shape in Shape::ALL {
             for size in [13, 255, 1024, 100 * 1024] {
-                let window = if vectored {
-                    Window::new(0)
-                } else {
-                    Window::new(0).without_vectored_writes()
-                };
+                let window = Window::new(0).with_vectored_writes(vectored);
                 let (app, mut fired) = app();
                 let connection = serve_window(&window, app);
                 send_http1_request(&window, shape, size);
@@ -166,14 +162,17 @@ fn accepted_by_stream(mut bytes: &[u8]) -> HashMap<u32, Accepted> {
     streams
 }
 
-async fn http2_client(
-    window: &Window,
-) -> hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>> {
-    let io = TokioIo::new(window.client_end());
+async fn http2_client<Io>(
+    io: Io,
+    connection_window: u32,
+) -> hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(65_535)
-        .initial_connection_window_size(1024 * 1024)
-        .handshake(io)
+        .initial_connection_window_size(connection_window)
+        .handshake(TokioIo::new(io))
         .await
         .unwrap();
     tokio::spawn(connection);
@@ -183,14 +182,10 @@ async fn http2_client(
 #[tokio::test]
 async fn over_http2_no_stream_fires_before_its_own_last_byte_was_accepted_and_flushed() {
     for vectored in [true, false] {
-        let window = if vectored {
-            Window::new(0)
-        } else {
-            Window::new(0).without_vectored_writes()
-        };
+        let window = Window::new(0).with_vectored_writes(vectored);
         let (app, mut fired) = app();
         let connection = serve_window(&window, app);
-        let mut client = http2_client(&window).await;
+        let mut client = http2_client(window.client_end(), 1024 * 1024).await;
 
         // Each size stands for its stream, in the order of the requests.
         let mut streams = HashMap::new();
@@ -271,7 +266,7 @@ async fn a_stream_reset_while_others_live_on_is_aborted_alone_and_once() {
         let window = Window::new(usize::MAX);
         let (app, mut fired) = app();
         let connection = serve_window(&window, app);
-        let mut client = http2_client(&window).await;
+        let mut client = http2_client(window.client_end(), 1024 * 1024).await;
         // More than the stream's window, which nobody reads empty.
         let unwanted = client.send_request(request(shape, 100_000)).await.unwrap();
         let wanted = client.send_request(request(shape, 200)).await.unwrap();
@@ -471,6 +466,15 @@ async fn slow_connection() -> Slow {
     }
 }
 
+impl Slow {
+    /// Sends a request over HTTP/1, and reads nothing until the kernel takes no more.
+    async fn request_without_reading(&mut self) {
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        self.stream.write_all(request).await.unwrap();
+        self.stalled.wait_for(|stalled| *stalled).await.unwrap();
+    }
+}
+
 fn assert_all_but_the_kernel_s_was_read((completion, read): (Completion, usize), in_kernel: usize) {
     assert_eq!(completion.delivery(), Delivery::Sent);
     assert_eq!(completion.bytes_sent(), TOTAL as u64);
@@ -480,14 +484,11 @@ fn assert_all_but_the_kernel_s_was_read((completion, read): (Completion, usize),
     );
 }
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-
 #[tokio::test]
 async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
     in_time(async {
         let mut slow = slow_connection().await;
-        slow.stream.write_all(GET).await.unwrap();
-        slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
+        slow.request_without_reading().await;
         assert_eq!(slow.handle.pending(), 1, "the client has read nothing yet");
 
         let mut buffer = vec![0; 64 * 1024];
@@ -504,14 +505,7 @@ async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the
 async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
     in_time(async {
         let mut slow = slow_connection().await;
-        let (mut client, connection) =
-            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                .initial_stream_window_size(65_535)
-                .initial_connection_window_size(65_535)
-                .handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(slow.stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
+        let mut client = http2_client(slow.stream, 65_535).await;
         let request = Request::get("http://a/").body(Empty::new()).unwrap();
         let mut body = client.send_request(request).await.unwrap().into_body();
         // A window is all that the client will ever get while it does not read.
@@ -541,8 +535,7 @@ async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the
 async fn over_a_socket_a_reset_instead_of_reading_is_aborted_once() {
     in_time(async {
         let mut slow = slow_connection().await;
-        slow.stream.write_all(GET).await.unwrap();
-        slow.stalled.wait_for(|stalled| *stalled).await.unwrap();
+        slow.request_without_reading().await;
         assert_eq!(slow.handle.pending(), 1);
 
         drop(slow.stream);

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/gate.rs"]
+mod gate;
 mod support;
 
-use std::{convert::Infallible, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, io, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -21,17 +23,18 @@ use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, Level, defer, serve,
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use gate::Gate;
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::in_time;
+use hyper_util::rt::TokioIo;
+use support::{in_time, listen, until_refused};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
 };
@@ -51,8 +54,7 @@ struct Server {
 
 impl Server {
     async fn start(app: Router, drain: Duration, connections: Option<Duration>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         let (shut_down, signal) = oneshot::channel::<()>();
         let mut server = serve(listener, app)
             .with_graceful_shutdown(async move { signal.await.unwrap() })
@@ -68,18 +70,13 @@ impl Server {
         }
     }
 
-    async fn http1(&self) -> http1::SendRequest<Empty<Bytes>> {
+    async fn http1(&self) -> http1::SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         http1_client(stream).await
     }
 
-    async fn http2(&self) -> http2::SendRequest<Empty<Bytes>> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        client
+    async fn http2(&self) -> http2::SendRequest<Full<Bytes>> {
+        support::http2(self.address).await
     }
 
     async fn shut_down(self) -> DrainReport {
@@ -88,7 +85,7 @@ impl Server {
     }
 }
 
-async fn http1_client<S>(stream: S) -> http1::SendRequest<Empty<Bytes>>
+async fn http1_client<S>(stream: S) -> http1::SendRequest<Full<Bytes>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -97,14 +94,14 @@ where
     client
 }
 
-fn request(path: &str) -> Request<Empty<Bytes>> {
+fn request(path: &str) -> Request<Full<Bytes>> {
     Request::get(path)
         .header("host", "a")
-        .body(Empty::new())
+        .body(Full::default())
         .unwrap()
 }
 
-fn request_http2(path: &str) -> Request<Empty<Bytes>> {
+fn request_http2(path: &str) -> Request<Full<Bytes>> {
     request(&format!("http://a{path}"))
 }
 
@@ -119,17 +116,13 @@ async fn now() -> &'static str {
 }
 
 /// Handlers that wait for the test, and defer callbacks of every fate.
-fn waiting_app(
-    entered: mpsc::UnboundedSender<()>,
-    release: Arc<Notify>,
-) -> (Router, axum_defer::DeferHandle) {
+fn waiting_app(gate: Gate) -> (Router, axum_defer::DeferHandle) {
     let layer = DeferLayer::new();
     let handle = layer.handle();
     let waits = move |status: StatusCode| {
-        let (entered, release) = (entered.clone(), release.clone());
+        let gate = gate.clone();
         get(move || async move {
-            entered.send(()).unwrap();
-            release.notified().await;
+            gate.pass().await;
             defer(async {});
             defer(async { Err::<(), _>("it failed") }).always();
             defer(async { panic!("on purpose") }).when(|completion| completion.is_success());
@@ -146,9 +139,8 @@ fn waiting_app(
 
 #[tokio::test]
 async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let release = Arc::new(Notify::new());
-    let (app, handle) = waiting_app(entered, release.clone());
+    let (gate, mut entries) = Gate::new();
+    let (app, handle) = waiting_app(gate.clone());
     let server = Server::start(app, LONG, None).await;
     let address = server.address;
 
@@ -165,11 +157,10 @@ async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
     in_time(entries.recv()).await.unwrap();
 
     server.shut_down.send(()).unwrap();
-    // New connections are refused from some moment on.
-    in_time(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    until_refused(address).await;
     assert!(!server.report.is_finished());
 
-    release.notify_waiters();
+    gate.open();
     let response = in_time(over_http1).await.unwrap().unwrap();
     assert_eq!(text(response).await, "answered");
     let response = in_time(over_http2).await.unwrap().unwrap();
@@ -206,28 +197,16 @@ async fn idle_keep_alive_connections_are_closed_at_once() {
 
 #[tokio::test]
 async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
-    let (started, mut starts) = mpsc::unbounded_channel();
-    let go_on = Arc::new(Notify::new());
-    let released = go_on.clone();
+    let (gate, mut starts) = Gate::new();
+    let in_callback = gate.clone();
+    let handler = move || async move {
+        defer(in_callback.pass()).name("stuck");
+        defer(async {}).name("behind it");
+        defer(async {});
+    };
     let layer = DeferLayer::new();
     let handle = layer.handle();
-    let app = Router::new()
-        .route(
-            "/",
-            get(move || {
-                let (started, go_on) = (started.clone(), go_on.clone());
-                async move {
-                    defer(async move {
-                        started.send(()).unwrap();
-                        go_on.notified().await;
-                    })
-                    .name("stuck");
-                    defer(async {}).name("behind it");
-                    defer(async {});
-                }
-            }),
-        )
-        .layer(layer);
+    let app = Router::new().route("/", get(handler)).layer(layer);
     let server = Server::start(app, SHORT, None).await;
     let mut client = server.http1().await;
     client.send_request(request("/")).await.unwrap();
@@ -258,7 +237,7 @@ async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
     assert!(printed.contains("3 unfinished: stuck (") && printed.contains("behind it ("));
 
     // The report ends the waiting, not the callbacks.
-    released.notify_one();
+    gate.open();
     in_time(handle.wait_idle()).await;
 }
 
@@ -297,22 +276,28 @@ async fn after_the_first_event(response: http::Response<Incoming>) -> Incoming {
     body
 }
 
+/// The same over a new connection, and what keeps it open: over HTTP/2, that is the client.
+async fn first_event(
+    server: &Server,
+    is_http2: bool,
+) -> (Incoming, Option<http2::SendRequest<Full<Bytes>>>) {
+    if is_http2 {
+        let mut client = server.http2().await;
+        let response = client.send_request(request_http2("/")).await.unwrap();
+        (after_the_first_event(response).await, Some(client))
+    } else {
+        let mut client = server.http1().await;
+        let response = client.send_request(request("/")).await.unwrap();
+        (after_the_first_event(response).await, None)
+    }
+}
+
 #[tokio::test]
 async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline() {
     for is_http2 in [false, true] {
         let (sender, mut completions) = mpsc::unbounded_channel();
         let server = Server::start(events(sender), SHORT, None).await;
-        let (response, _client);
-        if is_http2 {
-            let mut client = server.http2().await;
-            response = client.send_request(request_http2("/")).await.unwrap();
-            _client = Some(client);
-        } else {
-            let mut client = server.http1().await;
-            response = client.send_request(request("/")).await.unwrap();
-            _client = None;
-        }
-        let body = after_the_first_event(response).await;
+        let (body, _client) = first_event(&server, is_http2).await;
         let report = server.shut_down().await;
         // Cut at the very end, the callback is on its way or done; it is not forgotten.
         let named = report
@@ -331,17 +316,7 @@ async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_th
     for is_http2 in [false, true] {
         let (sender, mut completions) = mpsc::unbounded_channel();
         let server = Server::start(events(sender), LONG, Some(SHORT)).await;
-        let (response, _client);
-        if is_http2 {
-            let mut client = server.http2().await;
-            response = client.send_request(request_http2("/")).await.unwrap();
-            _client = Some(client);
-        } else {
-            let mut client = server.http1().await;
-            response = client.send_request(request("/")).await.unwrap();
-            _client = None;
-        }
-        let body = after_the_first_event(response).await;
+        let (body, _client) = first_event(&server, is_http2).await;
         let report = server.shut_down().await;
         assert!(report.is_complete() && report.ran == 1, "{report}");
         let completion = completions.try_recv().unwrap();
@@ -394,15 +369,13 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
 
 #[tokio::test]
 async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
-    let (entered, mut entries) = mpsc::unbounded_channel();
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
+    let (gate, mut entries) = Gate::new();
+    let in_handler = gate.clone();
     let app = Router::new()
         .route(
             "/",
             get(move || async move {
-                entered.send(()).unwrap();
-                release.notified().await;
+                in_handler.pass().await;
                 defer(async {});
             }),
         )
@@ -417,8 +390,8 @@ async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
     drop(stream);
     server.shut_down.send(()).unwrap();
     let address = server.address;
-    in_time(async { while TcpStream::connect(address).await.is_ok() {} }).await;
-    released.notify_one();
+    until_refused(address).await;
+    gate.open();
     let report = in_time(server.report).await.unwrap();
     assert!(report.is_complete() && report.ran == 1, "{report}");
 }
@@ -486,8 +459,7 @@ async fn a_make_service_gives_handlers_the_address_of_the_client() {
         let make_service = app
             .clone()
             .into_make_service_with_connect_info::<SocketAddr>();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         if is_tapped {
             let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
             let server = serve(listener, make_service);
@@ -513,8 +485,8 @@ async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
     let mut addresses = Vec::new();
     let mut listeners = Vec::new();
     for _ in 0..5 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        addresses.push(listener.local_addr().unwrap());
+        let (listener, address) = listen().await;
+        addresses.push(address);
         listeners.push(listener);
     }
     let mut listeners = listeners.into_iter();
@@ -541,8 +513,7 @@ async fn a_service_is_called_when_it_is_ready_and_not_before() {
     let app = Router::new().route("/", get(|| async { "ready" }));
     // This one panics when it is called before.
     let app = ServiceBuilder::new().concurrency_limit(1).service(app);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     tokio::spawn(serve(listener, Shared::new(app)).into_future());
     assert_eq!(
         ask(TcpStream::connect(address).await.unwrap()).await,
@@ -580,28 +551,15 @@ async fn a_unix_socket_is_served() {
 async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     let layer = DeferLayer::new();
     let handle = layer.handle();
-    let (started, mut starts) = mpsc::unbounded_channel();
-    let go_on = Arc::new(Notify::new());
-    let released = go_on.clone();
-    let app = Router::new()
-        .route(
-            "/",
-            get(move || {
-                let (started, go_on) = (started.clone(), go_on.clone());
-                async move {
-                    defer(async move {
-                        started.send(()).unwrap();
-                        go_on.notified().await;
-                    })
-                    .name("waits");
-                    defer(async {}).name("after it");
-                    Body::from("hello")
-                }
-            }),
-        )
-        .layer(layer);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (gate, mut starts) = Gate::new();
+    let in_callback = gate.clone();
+    let handler = move || async move {
+        defer(in_callback.pass()).name("waits");
+        defer(async {}).name("after it");
+        Body::from("hello")
+    };
+    let app = Router::new().route("/", get(handler)).layer(layer);
+    let (listener, address) = listen().await;
     let (shut_down, signal) = oneshot::channel::<()>();
     let server = axum::serve(listener, app)
         .with_graceful_shutdown(async move { signal.await.unwrap() })
@@ -632,7 +590,7 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     });
     // The drain counts from its first poll, which is now: this runtime has one thread.
     tokio::task::yield_now().await;
-    released.notify_one();
+    gate.open();
     let report = in_time(drain).await.unwrap();
     assert!(report.is_complete() && report.ran == 2, "{report}");
     assert_eq!((handle.pending(), handle.running()), (0, 0));
@@ -662,8 +620,7 @@ impl axum::serve::Listener for Greeting {
 
 #[tokio::test]
 async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
-    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = tcp.local_addr().unwrap();
+    let (tcp, address) = listen().await;
     let (awaits_greeting, mut greetings) = mpsc::unbounded_channel();
     let listener = Greeting {
         tcp,

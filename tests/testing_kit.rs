@@ -12,6 +12,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::Request,
+    handler::Handler,
     http::{Response, StatusCode},
     middleware::{self, Next},
     routing::get,
@@ -33,6 +34,23 @@ fn inline() -> (DeferLayer, Recorder) {
     )
 }
 
+/// A layer that runs callbacks on tasks, as in production, with its recorder.
+fn observed() -> (DeferLayer, Recorder) {
+    let recorder = Recorder::new();
+    (DeferLayer::new().observer(recorder.clone()), recorder)
+}
+
+/// One handler behind a layer that runs callbacks inline, with its recorder.
+fn inline_app<H, T>(handler: H) -> (Router, Recorder)
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    let (layer, recorder) = inline();
+    let app = Router::new().route("/", get(handler)).layer(layer);
+    (app, recorder)
+}
+
 fn request() -> Request {
     Request::new(Body::empty())
 }
@@ -46,14 +64,18 @@ fn defer_two() {
     defer(async {}).name("audit").always();
 }
 
+async fn defers_two_and_says_hello() -> &'static str {
+    defer_two();
+    "hello"
+}
+
+fn times_out() -> TimeoutLayer {
+    TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5))
+}
+
 #[tokio::test]
 async fn a_full_body_has_its_callbacks_run_when_the_response_is_returned() {
-    let (layer, recorder) = inline();
-    let handler = || async {
-        defer_two();
-        "hello"
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    let (app, recorder) = inline_app(defers_two_and_says_hello);
 
     let response = app.oneshot(request()).await.unwrap();
 
@@ -70,12 +92,10 @@ async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
         StatusCode::NO_CONTENT,
         StatusCode::NOT_MODIFIED,
     ] {
-        let (layer, recorder) = inline();
-        let handler = move || async move {
+        let (app, recorder) = inline_app(move || async move {
             defer(async { tokio::task::yield_now().await }).name("mail");
             status
-        };
-        let app: Router = Router::new().route("/", get(handler)).layer(layer);
+        });
 
         let response = app.oneshot(request()).await.unwrap();
 
@@ -86,12 +106,7 @@ async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
 
 #[tokio::test]
 async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
-    let (layer, recorder) = inline();
-    let handler = || async {
-        defer_two();
-        "hello"
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    let (app, recorder) = inline_app(defers_two_and_says_hello);
 
     app.oneshot(Request::head("/").body(Body::empty()).unwrap())
         .await
@@ -102,12 +117,10 @@ async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
 
 #[tokio::test]
 async fn a_stream_has_its_callbacks_run_before_it_is_read() {
-    let (layer, recorder) = inline();
-    let handler = || async {
+    let (app, recorder) = inline_app(|| async {
         defer_two();
         Body::from_stream(tokio_stream::iter(["one", "two"].map(Ok::<_, Infallible>)))
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    });
 
     let response = app.oneshot(request()).await.unwrap();
 
@@ -141,8 +154,7 @@ async fn what_a_stream_defers_while_it_is_read_runs_on_a_task() {
 
 #[tokio::test]
 async fn nested_callbacks_are_done_too() {
-    let (layer, recorder) = inline();
-    let handler = || async {
+    let (app, recorder) = inline_app(|| async {
         defer(async {
             defer(async {
                 defer(async {}).name("third");
@@ -154,8 +166,7 @@ async fn nested_callbacks_are_done_too() {
             defer(async {}).name("of a thread");
         })
         .name("blocking");
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    });
 
     app.oneshot(request()).await.unwrap();
 
@@ -165,14 +176,12 @@ async fn nested_callbacks_are_done_too() {
 
 #[tokio::test]
 async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
-    let (layer, recorder) = inline();
-    let handler = || async {
+    let (app, recorder) = inline_app(|| async {
         defer(async { assert!(false_hope(), "out of ink") }).name("panics");
         defer(async { Err::<(), _>("no such mailbox") }).name("errs");
         defer(async {}).name("runs");
         "hello"
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    });
 
     let response = app.oneshot(request()).await.unwrap();
 
@@ -187,10 +196,9 @@ async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
 
 #[tokio::test]
 async fn the_status_decides_which_callbacks_run() {
-    let (layer, recorder) = inline();
     let seen = Arc::new(Mutex::new(None));
     let sees = seen.clone();
-    let handler = move || async move {
+    let (app, recorder) = inline_app(move || async move {
         defer_two();
         defer(move |completion: Completion| async move {
             *sees.lock().unwrap() = Some(completion);
@@ -198,8 +206,7 @@ async fn the_status_decides_which_callbacks_run() {
         .when(|completion| completion.status() == Some(StatusCode::CONFLICT))
         .name("conflict");
         StatusCode::CONFLICT
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    });
 
     app.oneshot(request()).await.unwrap();
 
@@ -267,11 +274,9 @@ async fn a_time_out_inside_of_the_layer_is_a_response_like_any_other() {
         defer_two();
         std::future::pending::<()>().await;
     };
-    let timeout =
-        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
     let app: Router = Router::new()
         .route("/", get(handler))
-        .layer(timeout)
+        .layer(times_out())
         .layer(layer);
 
     let response = app.oneshot(request()).await.unwrap();
@@ -289,12 +294,10 @@ async fn a_time_out_outside_of_the_layer_moves_the_callbacks_to_a_task() {
         defer_two();
         std::future::pending::<()>().await;
     };
-    let timeout =
-        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
     let app: Router = Router::new()
         .route("/", get(handler))
         .layer(layer)
-        .layer(timeout);
+        .layer(times_out());
 
     app.oneshot(request()).await.unwrap();
     deferred.wait_idle().await;
@@ -311,12 +314,10 @@ async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task(
         defer(std::future::pending::<()>()).name("stuck");
         defer(async {}).name("next");
     };
-    let timeout =
-        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(5));
     let app: Router = Router::new()
         .route("/", get(handler))
         .layer(layer)
-        .layer(timeout);
+        .layer(times_out());
 
     app.oneshot(request()).await.unwrap();
     deferred.wait_idle().await;
@@ -459,8 +460,7 @@ async fn a_grpc_status_in_trailers_passes_through() {
 
 #[tokio::test]
 async fn a_unit_of_work_is_recorded_like_a_request() {
-    let recorder = Recorder::new();
-    let layer = DeferLayer::new().observer(recorder.clone());
+    let (layer, recorder) = observed();
 
     let output = layer
         .scope(async {
@@ -478,8 +478,7 @@ async fn a_unit_of_work_is_recorded_like_a_request() {
 
 #[tokio::test]
 async fn the_recorder_tells_everything_apart_and_in_order() {
-    let recorder = Recorder::new();
-    let layer = DeferLayer::new().observer(recorder.clone());
+    let (layer, recorder) = observed();
 
     layer
         .scope(async {
@@ -534,8 +533,7 @@ async fn the_recorder_tells_everything_apart_and_in_order() {
 
 #[tokio::test]
 async fn an_unnamed_callback_goes_by_the_place_where_it_was_deferred() {
-    let recorder = Recorder::new();
-    let layer = DeferLayer::new().observer(recorder.clone());
+    let (layer, recorder) = observed();
     let line = line!() + 3;
     layer
         .scope(async {
@@ -587,8 +585,7 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
 
 #[tokio::test]
 async fn the_order_matters_to_an_assertion() {
-    let recorder = Recorder::new();
-    let layer = DeferLayer::new().observer(recorder.clone());
+    let (layer, recorder) = observed();
     layer
         .scope(async {
             defer_two();
@@ -606,14 +603,11 @@ async fn a_recorder_that_nobody_told_says_so() {
 
 #[tokio::test]
 async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
-    let recorder = Recorder::new();
-    let layer = DeferLayer::new().observer(recorder.clone());
+    let (layer, recorder) = observed();
     let deferred = layer.handle();
-    let handler = || async {
-        defer_two();
-        "hello"
-    };
-    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    let app: Router = Router::new()
+        .route("/", get(defers_two_and_says_hello))
+        .layer(layer);
 
     let response = app.oneshot(request()).await.unwrap();
     assert_eq!(recorder.unfinished(), ["mail", "audit"]);

@@ -18,7 +18,7 @@ use std::{
 use axum_defer::{
     CallbackInfo, DeferLayer, DeferObserver, Finished, Outcome, defer, defer_blocking,
 };
-use events::Events;
+use events::observed;
 use tokio::sync::Notify;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,16 +51,20 @@ impl DeferObserver for Durations {
     }
 }
 
+/// A layer, and how long its callbacks wait and take.
+fn timed() -> (DeferLayer, Durations) {
+    let durations = Durations::default();
+    (DeferLayer::new().observer(durations.clone()), durations)
+}
+
 fn line(name: &str, outcome: &str, waited: Duration, took: Duration) -> Line {
     (name.to_owned(), outcome.to_owned(), waited, took)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_time_out_ends_that_callback_alone_and_is_reported() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(5 * SECOND)
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(5 * SECOND);
     layer
         .scope(async {
             defer(|| tokio::time::sleep(SECOND)).name("in time");
@@ -82,10 +86,8 @@ async fn the_time_out_ends_that_callback_alone_and_is_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn a_callback_overrides_the_time_out_of_the_layer_both_ways() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(5 * SECOND)
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(5 * SECOND);
     layer
         .scope(async {
             defer(|| tokio::time::sleep(MINUTE))
@@ -114,8 +116,7 @@ async fn a_callback_overrides_the_time_out_of_the_layer_both_ways() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_time_out_a_callback_has_all_the_time_it_takes() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new().observer(durations.clone());
+    let (layer, durations) = timed();
     layer
         .scope(async { drop(defer(|| tokio::time::sleep(100 * MINUTE)).name("long")) })
         .await;
@@ -127,10 +128,8 @@ async fn without_a_time_out_a_callback_has_all_the_time_it_takes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_time_out_is_none() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(Duration::MAX)
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(Duration::MAX);
     layer
         .scope(async { drop(defer(|| tokio::time::sleep(MINUTE)).name("long")) })
         .await;
@@ -142,11 +141,8 @@ async fn an_endless_time_out_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_of_a_callback_starts_with_its_turn_and_not_with_its_registration() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(5 * SECOND)
-        .max_concurrency(1)
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(5 * SECOND).max_concurrency(1);
     let scopes: Vec<_> = (0..3)
         .map(|_| {
             tokio::spawn(layer.scope(async {
@@ -173,11 +169,8 @@ async fn the_clock_of_a_callback_starts_with_its_turn_and_not_with_its_registrat
 
 #[tokio::test(start_paused = true)]
 async fn side_by_side_each_callback_has_its_own_time_out() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(5 * SECOND)
-        .concurrent()
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(5 * SECOND).concurrent();
     layer
         .scope(async {
             defer(pending::<()>()).name("stuck");
@@ -212,8 +205,8 @@ async fn what_a_timed_out_callback_holds_is_dropped_before_the_next_one_starts()
             panic!("in a destructor, after a time-out");
         }
     }
-    let events = Events::default();
-    let layer = DeferLayer::new().timeout(SECOND).observer(events.clone());
+    let (layer, events) = observed();
+    let layer = layer.timeout(SECOND);
     let held = SetsOnDrop(dropped.clone());
     layer
         .scope(async move {
@@ -234,10 +227,8 @@ async fn what_a_timed_out_callback_holds_is_dropped_before_the_next_one_starts()
 
 #[tokio::test(start_paused = true)]
 async fn a_blocking_callback_that_times_out_is_reported_and_goes_on() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new()
-        .timeout(5 * SECOND)
-        .observer(durations.clone());
+    let (layer, durations) = timed();
+    let layer = layer.timeout(5 * SECOND);
     let (go_on, blocked) = mpsc::channel::<()>();
     let begun = Arc::new(Notify::new());
     let (done, is_done) = tokio::sync::oneshot::channel();
@@ -280,8 +271,8 @@ fn a_blocking_callback_that_times_out_before_a_thread_was_free_never_starts() {
     runtime.block_on(async {
         let (free, occupied) = mpsc::channel::<()>();
         let occupier = tokio::task::spawn_blocking(move || occupied.recv().unwrap());
-        let events = Events::default();
-        let layer = DeferLayer::new().timeout(SECOND).observer(events.clone());
+        let (layer, events) = observed();
+        let layer = layer.timeout(SECOND);
         let ran = Arc::new(AtomicBool::new(false));
         let scope = tokio::spawn(layer.scope({
             let ran = ran.clone();
@@ -312,8 +303,7 @@ fn without_a_time_driver_a_callback_with_a_time_out_fails_visibly_and_others_run
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let events = Events::default();
-        let layer = DeferLayer::new().observer(events.clone());
+        let (layer, events) = observed();
         let layer = if concurrent {
             layer.concurrent()
         } else {
@@ -340,8 +330,7 @@ fn without_a_time_driver_a_callback_with_a_time_out_fails_visibly_and_others_run
 
 #[tokio::test(start_paused = true)]
 async fn a_time_out_may_be_set_and_changed_until_the_callback_starts() {
-    let durations = Durations::default();
-    let layer = DeferLayer::new().observer(durations.clone());
+    let (layer, durations) = timed();
     let output = layer
         .scope(async {
             let kept = Arc::new(Mutex::new(None));

@@ -6,11 +6,17 @@ use std::{
     time::Duration,
 };
 
-use axum_defer::{CallbackInfo, Completion, DeferObserver, Finished, LostReason};
+use axum_defer::{CallbackInfo, Completion, DeferLayer, DeferObserver, Finished, LostReason};
 
 /// What an observer was told, one line per event: the event, the name, what else there is.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
+
+/// A layer, and what its observer is told.
+pub(crate) fn observed() -> (DeferLayer, Events) {
+    let events = Events::default();
+    (DeferLayer::new().observer(events.clone()), events)
+}
 
 impl Events {
     pub(crate) fn all(&self) -> Vec<String> {

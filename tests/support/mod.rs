@@ -38,6 +38,27 @@ pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// On a free port of 127.0.0.1.
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Waits until the server accepts no more, which is when its shutdown has begun.
+pub(crate) async fn until_refused(address: SocketAddr) {
+    in_time(async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        // Whoever does not wait would be through by now, on a runtime of one thread.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// A plain `axum::serve` on a free port of 127.0.0.1, stopped when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -51,8 +72,7 @@ impl Server {
         S: Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         let make_service = tower::make::Shared::new(service);
         let task = tokio::spawn(async move { axum::serve(listener, make_service).await });
         Self { address, task }

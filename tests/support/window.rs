@@ -52,6 +52,15 @@ struct State {
     vectored: bool,
 }
 
+impl State {
+    /// The server waits for the test.
+    fn stick<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.stuck = true;
+        self.server_writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
 /// The test's hand on the connection.
 #[derive(Clone)]
 pub struct Window(Arc<Mutex<State>>);
@@ -65,14 +74,22 @@ impl Window {
         })))
     }
 
-    /// A transport that takes one buffer at a time, which makes servers copy.
-    pub fn without_vectored_writes(self) -> Self {
-        self.state().vectored = false;
+    /// Without them, the transport takes one buffer at a time, which makes servers copy.
+    pub fn with_vectored_writes(self, vectored: bool) -> Self {
+        self.state().vectored = vectored;
         self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    fn unbroken_state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match state.broken {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(state),
+        }
     }
 
     pub fn server_end(&self) -> ServerEnd {
@@ -167,10 +184,6 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-fn broken() -> io::Error {
-    io::ErrorKind::ConnectionReset.into()
-}
-
 pub struct ServerEnd(Window);
 
 impl AsyncRead for ServerEnd {
@@ -179,10 +192,7 @@ impl AsyncRead for ServerEnd {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.0.state();
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
+        let mut state = self.0.unbroken_state()?;
         if state.to_server.is_empty() && !state.client_closed {
             state.server_reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -208,15 +218,10 @@ impl AsyncWrite for ServerEnd {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.state();
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
+        let mut state = self.0.unbroken_state()?;
         let room = state.window - state.accepted.len();
         if room == 0 {
-            state.stuck = true;
-            state.server_writer = Some(cx.waker().clone());
-            return Poll::Pending;
+            return state.stick(cx);
         }
         state.stuck = false;
         let mut written = 0;
@@ -234,14 +239,9 @@ impl AsyncWrite for ServerEnd {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.state();
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
+        let mut state = self.0.unbroken_state()?;
         if state.flush_is_shut {
-            state.stuck = true;
-            state.server_writer = Some(cx.waker().clone());
-            return Poll::Pending;
+            return state.stick(cx);
         }
         state.stuck = false;
         Poll::Ready(Ok(()))
@@ -268,10 +268,7 @@ impl AsyncRead for ClientEnd {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.0.state();
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
+        let mut state = self.0.unbroken_state()?;
         let start = state.read;
         let length = buf.remaining().min(state.accepted.len() - start);
         if length == 0 && !state.server_closed {
@@ -290,9 +287,7 @@ impl AsyncWrite for ClientEnd {
         _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.0.state().broken {
-            return Poll::Ready(Err(broken()));
-        }
+        drop(self.0.unbroken_state()?);
         self.0.send(buf);
         Poll::Ready(Ok(buf.len()))
     }
