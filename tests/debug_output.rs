@@ -108,7 +108,7 @@ async fn services_futures_and_bodies_show_what_they_wrap() {
     assert_eq!(shown(&service), "Defer { inner: Hello, .. }");
     assert_eq!(
         shown(layer.run_to_completion().layer(Hello)),
-        "RunToCompletion { inner: Defer { inner: Hello, .. } }"
+        "Defer { inner: Hello, .. }"
     );
     let response = service.call(Request::new(Body::empty()));
     assert_eq!(shown(&response), "ResponseFuture { .. }");

@@ -69,14 +69,17 @@ fn current() -> DeferredCallbackCollection {
 /// Sends one request to `handler` inside of `layer`, and takes all of the response.
 async fn request<F>(layer: &DeferLayer, handler: impl FnOnce() -> F)
 where
-    F: Future<Output = StatusCode>,
+    F: Future<Output = StatusCode> + Send + 'static,
 {
-    let handler = Mutex::new(Some(handler));
-    let mut service = layer.layer(service_fn(async |_: Request| {
-        let handler = handler.lock().unwrap().take().unwrap();
-        let mut response = axum::response::Response::new(Body::from("hello"));
-        *response.status_mut() = handler().await;
-        Ok::<_, std::convert::Infallible>(response)
+    let mut handler = Some(handler);
+    let mut service = layer.layer(service_fn(|_: Request| {
+        let handler = handler.take().unwrap();
+        let status = handler();
+        async move {
+            let mut response = axum::response::Response::new(Body::from("hello"));
+            *response.status_mut() = status.await;
+            Ok::<_, std::convert::Infallible>(response)
+        }
     }));
     let response = service.call(Request::default()).await.unwrap();
     response.into_body().collect().await.unwrap();
@@ -116,9 +119,12 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_have_run() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
-        request(&layer, async || {
-            deferred_in_circles(&tokens, |handle| handle);
-            StatusCode::OK
+        request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| handle);
+                StatusCode::OK
+            }
         })
         .await;
         layer.handle().wait_idle().await;
@@ -131,9 +137,12 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_skipped() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
-        request(&layer, async || {
-            deferred_in_circles(&tokens, |handle| handle);
-            StatusCode::NOT_FOUND
+        request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| handle);
+                StatusCode::NOT_FOUND
+            }
         })
         .await;
         layer.handle().wait_idle().await;
@@ -146,13 +155,16 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_cancelled() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
-        request(&layer, async || {
-            deferred_in_circles(&tokens, |handle| {
-                assert!(handle.cancel());
-                handle
-            });
-            tokens.assert_all_gone(3);
-            StatusCode::OK
+        request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| {
+                    assert!(handle.cancel());
+                    handle
+                });
+                tokens.assert_all_gone(3);
+                StatusCode::OK
+            }
         })
         .await;
     });
@@ -163,11 +175,14 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_replaced() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
-        request(&layer, async || {
-            deferred_in_circles(&tokens, |handle| handle.name("same"));
-            defer(async {}).name("same");
-            tokens.assert_all_gone(3);
-            StatusCode::OK
+        request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| handle.name("same"));
+                defer(async {}).name("same");
+                tokens.assert_all_gone(3);
+                StatusCode::OK
+            }
         })
         .await;
     });
@@ -178,9 +193,12 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_the_handler_never_answers()
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
-        let never = request(&layer, async || {
-            deferred_in_circles(&tokens, |handle| handle);
-            pending().await
+        let never = request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| handle);
+                pending().await
+            }
         });
         let mut never = Box::pin(never);
         assert!(futures_util::poll!(never.as_mut()).is_pending());
@@ -200,13 +218,16 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_time_out() {
         .unwrap();
     paused.block_on(async {
         let layer = DeferLayer::new().timeout(Duration::from_secs(1));
-        request(&layer, async || {
-            let (token, own) = (tokens.issue(), current());
-            defer(async move {
-                let _held = (token, own);
-                pending::<()>().await
-            });
-            StatusCode::OK
+        request(&layer, || {
+            let tokens = tokens.clone();
+            async move {
+                let (token, own) = (tokens.issue(), current());
+                defer(async move {
+                    let _held = (token, own);
+                    pending::<()>().await
+                });
+                StatusCode::OK
+            }
         })
         .await;
         layer.handle().wait_idle().await;
@@ -219,15 +240,18 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_the_runtime_loses_them() {
     let tokens = Tokens::new();
     let runtime = runtime();
     let layer = DeferLayer::new();
-    runtime.block_on(request(&layer, async || {
-        // The first one is cut off half-way, those behind it never start.
-        let (token, own) = (tokens.issue(), current());
-        defer(async move {
-            let _held = (token, own);
-            pending::<()>().await
-        });
-        deferred_in_circles(&tokens, |handle| handle);
-        StatusCode::OK
+    runtime.block_on(request(&layer, || {
+        let tokens = tokens.clone();
+        async move {
+            // The first one is cut off half-way, those behind it never start.
+            let (token, own) = (tokens.issue(), current());
+            defer(async move {
+                let _held = (token, own);
+                pending::<()>().await
+            });
+            deferred_in_circles(&tokens, |handle| handle);
+            StatusCode::OK
+        }
     }));
     runtime.block_on(tokio::task::yield_now());
     assert_eq!(layer.handle().running(), 1);
@@ -243,13 +267,16 @@ fn a_handle_and_a_collection_that_are_kept_for_ever_keep_no_callback() {
     runtime().block_on(async {
         let layer = DeferLayer::new();
         for status in [StatusCode::OK, StatusCode::NOT_FOUND] {
-            request(&layer, async || {
-                let (token, own) = (tokens.issue(), current());
-                let handle = defer(async move {
-                    let _held = (token, own);
-                });
-                kept.lock().unwrap().push((handle, current()));
-                status
+            request(&layer, || {
+                let (tokens, kept) = (tokens.clone(), kept.clone());
+                async move {
+                    let (token, own) = (tokens.issue(), current());
+                    let handle = defer(async move {
+                        let _held = (token, own);
+                    });
+                    kept.lock().unwrap().push((handle, current()));
+                    status
+                }
             })
             .await;
         }
@@ -267,12 +294,15 @@ fn a_blocking_closure_that_holds_its_own_scope_is_gone_when_it_has_run() {
     runtime().block_on(async {
         let layer = DeferLayer::new();
         for status in [StatusCode::OK, StatusCode::NOT_FOUND] {
-            request(&layer, async || {
-                let (token, own) = (tokens.issue(), current());
-                defer_blocking(move || {
-                    let _held = (token, own);
-                });
-                status
+            request(&layer, || {
+                let tokens = tokens.clone();
+                async move {
+                    let (token, own) = (tokens.issue(), current());
+                    defer_blocking(move || {
+                        let _held = (token, own);
+                    });
+                    status
+                }
             })
             .await;
         }
@@ -287,9 +317,9 @@ fn a_callback_that_was_pushed_late_is_gone_when_it_has_run() {
     runtime().block_on(async {
         let layer = DeferLayer::new();
         let mut kept = None;
-        request(&layer, async || {
+        request(&layer, || {
             kept = Some(current());
-            StatusCode::OK
+            async { StatusCode::OK }
         })
         .await;
         let collection = kept.unwrap();
@@ -311,17 +341,20 @@ async fn one_of_each(layer: &DeferLayer, tokens: &Arc<Mutex<Tokens>>) {
     })
     .await;
     for status in [StatusCode::OK, StatusCode::NOT_FOUND] {
-        request(layer, async || {
-            deferred_in_circles(tokens, |handle| handle);
-            deferred_in_circles(tokens, |handle| handle.name("same").always());
-            let cancelled = defer(async {});
-            cancelled.cancel();
-            defer(async { Err::<(), _>("planned") }).name("fails");
-            current().defer(async {
-                defer(async {}).name("nested");
-                current().forget("nested");
-            });
-            status
+        request(layer, || {
+            let tokens = tokens.clone();
+            async move {
+                deferred_in_circles(&tokens, |handle| handle);
+                deferred_in_circles(&tokens, |handle| handle.name("same").always());
+                let cancelled = defer(async {});
+                cancelled.cancel();
+                defer(async { Err::<(), _>("planned") }).name("fails");
+                current().defer(async {
+                    defer(async {}).name("nested");
+                    current().forget("nested");
+                });
+                status
+            }
         })
         .await;
     }
@@ -365,7 +398,7 @@ fn panics_leave_nothing_behind() {
     let layer = DeferLayer::new();
     let panics = || {
         runtime.block_on(async {
-            request(&layer, async || {
+            request(&layer, || async {
                 defer(async { panic!("{PLANNED}") });
                 defer(async { std::panic::panic_any(PanicsTwice) });
                 StatusCode::OK

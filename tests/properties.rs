@@ -31,7 +31,6 @@ use proptest::{
     test_runner::{FileFailurePersistence, TestRunner},
 };
 use tower::{Layer, Service, service_fn};
-use tower_http::classify::MakeClassifier;
 
 // What is generated.
 
@@ -882,7 +881,7 @@ impl Case {
         }
     }
 
-    async fn run_with<M: MakeClassifier + Clone>(self, layer: DeferLayer<M>) -> Observed {
+    async fn run_with(self, layer: DeferLayer) -> Observed {
         let world = World::default();
         let mut layer = layer
             .timeout(Duration::from_secs(10))

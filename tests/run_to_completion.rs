@@ -24,7 +24,7 @@ use axum::{
     middleware::{self, Next},
     routing::{any, get, post},
 };
-use axum_defer::{Completion, DeferHandle, DeferLayer, Delivery, DrainReport, ToCompletion, defer};
+use axum_defer::{Completion, DeferHandle, DeferLayer, Delivery, DrainReport, defer};
 use events::Events;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
@@ -546,7 +546,7 @@ async fn a_handler_that_panics_after_its_client_went_away_ends_as_no_response() 
 /// A server whose client is gone and whose handler still works when the shutdown begins.
 async fn left_alone(server: Server, layer: DeferLayer) -> (Served, Shared, DeferHandle) {
     let (shared, mut told) = Shared::new();
-    let layer: DeferLayer<_, ToCompletion> = layer.run_to_completion();
+    let layer = layer.run_to_completion();
     let handle = layer.handle();
     let served = Served::start(server, app(&shared, layer)).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();

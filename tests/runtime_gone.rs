@@ -32,10 +32,13 @@ fn lost(name: &str, reason: LostReason) -> (String, What) {
 
 /// A response that has deferred "a" and "b", with its body unread; needs no runtime.
 fn response(layer: &DeferLayer, log: &Log) -> Response {
-    let service = service_fn(async |_: Request| {
-        log.defer("a");
-        log.defer("b").always();
-        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    let service = service_fn(|_: Request| {
+        let log = log.clone();
+        async move {
+            log.defer("a");
+            log.defer("b").always();
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
     });
     let answer = layer.layer(service).call(support::get("/")).now_or_never();
     answer.unwrap().unwrap().map(Body::new)

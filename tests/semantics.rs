@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
-    future::Future,
+    future::{Future, ready},
     io,
     pin::Pin,
     process::ExitCode,
@@ -82,15 +82,34 @@ impl DeferObserver for Steps {
 
 /// The response of a handler behind the layer, with its body unread.
 async fn reply<R: IntoResponse>(layer: &DeferLayer, handler: impl AsyncFn() -> R) -> Response {
-    let service =
-        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(handler().await.into_response()));
+    let answer = || handler().now_or_never().expect("it waits for nothing");
+    reply_later(layer, || ready(answer().into_response())).await
+}
+
+/// The same for a handler that waits, and so borrows nothing.
+async fn reply_later<F>(layer: &DeferLayer, handler: impl Fn() -> F) -> Response
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let service = service_fn(|_: Request<Body>| handler().map(Ok::<_, Infallible>));
     let response = layer.layer(service).oneshot(support::get("/")).await;
     response.unwrap().map(Body::new)
 }
 
 /// One request from beginning to end: its callbacks have run when this returns.
 async fn respond<R: IntoResponse>(layer: &DeferLayer, handler: impl AsyncFn() -> R) {
-    let response = reply(layer, handler).await;
+    read_to_the_end(layer, reply(layer, handler).await).await;
+}
+
+async fn respond_later<F>(layer: &DeferLayer, handler: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let response = reply_later(layer, || handler().map(IntoResponse::into_response)).await;
+    read_to_the_end(layer, response).await;
+}
+
+async fn read_to_the_end(layer: &DeferLayer, response: Response) {
     let _ = response.into_body().collect().await;
     in_time(layer.handle().wait_idle()).await;
 }
@@ -418,15 +437,17 @@ mod late {
     #[tokio::test]
     async fn a_task_defers_through_a_collection_that_was_moved_into_it() {
         let steps = Steps::default();
-        respond(&DeferLayer::new(), async || {
-            let callbacks = DeferredCallbackCollection::current().unwrap();
+        respond_later(&DeferLayer::new(), || {
             let steps = steps.clone();
-            tokio::spawn(async move {
-                assert!(DeferredCallbackCollection::current().is_none());
-                callbacks.defer(steps.on_run("from a task"));
-            })
-            .await
-            .unwrap();
+            async move {
+                let callbacks = DeferredCallbackCollection::current().unwrap();
+                tokio::spawn(async move {
+                    assert!(DeferredCallbackCollection::current().is_none());
+                    callbacks.defer(steps.on_run("from a task"));
+                })
+                .await
+                .unwrap();
+            }
         })
         .await;
         assert_eq!(steps.take(), ["from a task"]);
@@ -461,12 +482,15 @@ mod late {
         })
         .await;
         let callbacks = callbacks.into_inner().unwrap().unwrap();
-        respond(&layer, async || {
-            let handle = callbacks.defer(steps.on_run("late"));
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
+        respond_later(&layer, || {
+            let (callbacks, steps) = (callbacks.clone(), steps.clone());
+            async move {
+                let handle = callbacks.defer(steps.on_run("late"));
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                handle.name("late").when(|_| false);
             }
-            handle.name("late").when(|_| false);
         })
         .await;
         assert_eq!(steps.take(), ["skipped late"]);
@@ -589,11 +613,11 @@ mod layers {
         let outer_layer = DeferLayer::new().observer(outer.clone());
         let inner_layer = DeferLayer::new();
         let callbacks = Arc::new(Mutex::new(None));
-        let service = service_fn(async |_: Request<Body>| {
+        let service = service_fn(|_: Request<Body>| {
             *callbacks.lock().unwrap() = DeferredCallbackCollection::current();
             defer(async {}).always();
             assert_eq!(outer_layer.handle().pending(), 0);
-            Ok::<_, Infallible>(Response::new(Body::empty()))
+            ready(Ok::<_, Infallible>(Response::new(Body::empty())))
         });
         let response = outer_layer
             .layer(inner_layer.layer(service))
@@ -611,10 +635,10 @@ mod layers {
         let only_5xx = SharedClassifier::new(StatusInRangeAsFailures::new(500..=599));
         let layer = DeferLayer::new().classifier(only_5xx);
         for status in [404, 500] {
-            let service = service_fn(async |_: Request<Body>| {
+            let service = service_fn(|_: Request<Body>| {
                 defer(steps.on_run("ran"));
                 let status = StatusCode::from_u16(status).unwrap();
-                Ok::<_, Infallible>(status.into_response())
+                ready(Ok::<_, Infallible>(status.into_response()))
             });
             drop(layer.layer(service).oneshot(support::get("/")).await);
             in_time(layer.handle().wait_idle()).await;
@@ -708,7 +732,9 @@ mod rules {
     async fn without_a_response_only_always_runs() {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
-        let defers = || {
+        // Leaked, since a service's future borrows nothing.
+        let log: &'static Log = Box::leak(Box::new(log));
+        let defers = move || {
             log.defer("default");
             log.defer("always").always();
         };
@@ -726,7 +752,7 @@ mod rules {
             assert!(!completion.is_success() && !completion.is_delivered());
         };
 
-        let service = layer.layer(service_fn(async |_: Request<Body>| {
+        let service = layer.layer(service_fn(move |_: Request<Body>| async move {
             defers();
             Err::<Response, _>("the service failed")
         }));
@@ -734,7 +760,7 @@ mod rules {
         assert_eq!(answer.unwrap_err(), "the service failed");
         expect_no_response("an error").await;
 
-        let service = service_fn(async |_: Request<Body>| {
+        let service = service_fn(move |_: Request<Body>| async move {
             defers();
             std::future::pending::<Result<Response, Infallible>>().await
         });
@@ -744,12 +770,13 @@ mod rules {
         drop(future);
         expect_no_response("a dropped future").await;
 
-        let service = layer.layer(service_fn(
-            async |_: Request<Body>| -> Result<Response, Infallible> {
-                defers();
+        let service = layer.layer(service_fn(move |_: Request<Body>| async move {
+            defers();
+            if true {
                 panic!("on purpose");
-            },
-        ));
+            }
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }));
         let answer = std::panic::AssertUnwindSafe(service.oneshot(support::get("/")));
         assert!(answer.catch_unwind().await.is_err());
         expect_no_response("a panic").await;

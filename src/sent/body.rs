@@ -35,8 +35,8 @@ struct Outgoing {
     last_frame_watched: bool,
     /// Bytes of frames that went by unwatched.
     unwatched: u64,
-    /// What the connection had written at the latest when the server took the response, or its
-    /// last unwatched frame, and the length of that frame.
+    /// Over HTTP/2: what the connection had written at the latest when the server took the
+    /// response, or its last unwatched frame, and the length of that frame.
     unwatched_until: u64,
     is_over: bool,
 }
@@ -111,8 +111,8 @@ impl Outgoing {
             SentBuf::watched(data, self.transmission.clone(), length)
         } else {
             self.unwatched += length;
-            // Over HTTP/1 there may be no byte after this frame, and `Beyond` asks for one more.
-            self.unwatched_until = self.transmission.written() + length.saturating_sub(1);
+            // `Beyond` asks for one byte more: at the least, the head of this frame.
+            self.unwatched_until = self.transmission.written() + length;
             SentBuf::unwatched(data)
         }
     }

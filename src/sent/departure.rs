@@ -245,7 +245,7 @@ impl std::fmt::Debug for Departure {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.state);
         formatter
-            .debug_struct("Departure")
+            .debug_struct("Transmission")
             .field("ended", &state.ended)
             .field("unconsumed", &state.unconsumed)
             .field("bytes", &state.bytes)

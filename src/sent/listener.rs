@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use axum::serve::Listener;
 
-use super::SentIo;
+use super::io::SentIo;
 use crate::drain::draining::Draining;
 
 /// Wraps every connection that a listener accepts in a [`SentIo`].

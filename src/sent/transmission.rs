@@ -107,9 +107,6 @@ impl Transmission {
 
 impl fmt::Debug for Transmission {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Transmission")
-            .field("departure", &self.departure)
-            .finish_non_exhaustive()
+        self.departure.fmt(formatter)
     }
 }

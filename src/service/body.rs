@@ -135,7 +135,8 @@ impl<B: Body> ResponseBody<B> {
     }
 
     /// The right to decide, for who runs the callbacks without waiting for the end of the body.
-    pub(crate) fn take_completer(&mut self) -> Option<Completer> {
+    #[cfg(feature = "testing")]
+    pub(super) fn take_completer(&mut self) -> Option<Completer> {
         self.watch.decides_early();
         let mut completer = self.watch.completer.take()?;
         completer.verdict.delivery = Delivery::Sent;

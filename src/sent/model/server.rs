@@ -1,0 +1,275 @@
+//! A server in miniature, in the place of h2.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+
+use super::super::{
+    body::SentBody, buffer::SentBuf, connection::Connection, transmission::Transmission,
+};
+use crate::{
+    completion::{Completion, Delivery, Level},
+    defer::collection::DeferredCallbackCollection,
+    model::ledger::{Ended, Ledger},
+    response::{
+        classify::Classifier,
+        end_of_body::{EndOfBody, Exchange},
+    },
+    runner::completer::Completer,
+    service::body::ResponseBody,
+    sync::{Mutex, lock},
+};
+
+pub(super) const MESSAGE: &[u8] = b"hello";
+/// Of an HTTP/2 frame.
+const HEAD: usize = 9;
+
+/// One frame, after which it is over or after which only `None` tells.
+pub(super) struct OneFrame {
+    pub(super) frame: Option<Bytes>,
+    pub(super) tells_end: bool,
+    pub(super) declared: Option<u64>,
+}
+
+impl Body for OneFrame {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.frame.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tells_end && self.frame.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.declared.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+pub(super) type WholeBody = SentBody<ResponseBody<OneFrame>>;
+
+enum Queued {
+    Data(SentBuf<Bytes>),
+    EndOfStream,
+}
+
+/// The connection, and what the server has queued for it: with a lock of its own, as in h2.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) ledger: Ledger,
+    pub(super) connection: Arc<Connection>,
+    queue: Arc<Mutex<VecDeque<Queued>>>,
+    /// Bytes of the body that a flush has covered.
+    arrived: Arc<AtomicU64>,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        Self {
+            ledger: Ledger::open(),
+            connection: Connection::new(None),
+            queue: Arc::default(),
+            arrived: Arc::default(),
+        }
+    }
+
+    /// A request, and the body of its response.
+    pub(super) fn respond(
+        &self,
+        version: Version,
+        body: OneFrame,
+        handler: impl FnOnce(&DeferredCallbackCollection),
+    ) -> (WholeBody, DeferredCallbackCollection) {
+        let transmission = Transmission::new(self.connection.clone());
+        let (completer, collection) = self.ledger.request(Some(transmission.clone()));
+        handler(&collection);
+        let scope = completer.scope().expect("it is not decided yet");
+        scope.watch_if_shared();
+        let body = self.send(version, body, completer, transmission);
+        (body, collection)
+    }
+
+    /// A response over HTTP/2 to a request that has deferred something.
+    #[track_caller]
+    pub(super) fn respond_deferring(
+        &self,
+        body: OneFrame,
+    ) -> (WholeBody, DeferredCallbackCollection) {
+        self.respond(Version::HTTP_2, body, |collection| self.defer(collection))
+    }
+
+    /// A response over HTTP/2 whose body takes hold of the collection when it is polled, which
+    /// nobody notices.
+    pub(super) fn respond_unwatched(
+        &self,
+        body: OneFrame,
+    ) -> (WholeBody, DeferredCallbackCollection) {
+        let transmission = Transmission::new(self.connection.clone());
+        let (completer, collection) = self.ledger.request(Some(transmission.clone()));
+        let body = self.send(Version::HTTP_2, body, completer, transmission);
+        (body, collection)
+    }
+
+    fn send(
+        &self,
+        version: Version,
+        body: OneFrame,
+        completer: Completer,
+        transmission: Transmission,
+    ) -> WholeBody {
+        let mut request = Request::new(());
+        *request.version_mut() = version;
+        let exchange = Exchange::of(&request);
+        let mut response =
+            ResponseBody::wrap(Response::new(body), exchange, Classifier::Status, completer);
+        response.body_mut().handed_over();
+        let end = EndOfBody::of(exchange, &response);
+        let multiplexed = exchange.is_multiplexed;
+        SentBody::new(response.into_body(), end, multiplexed, transmission)
+    }
+
+    /// What a server does with a body: the task of the stream over HTTP/2.
+    pub(super) fn stream(&self, mut body: WholeBody) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let declared = body.size_hint().exact();
+        while !body.is_end_stream() {
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.enqueue(Queued::Data(data));
+                    }
+                    if declared.is_some() {
+                        break;
+                    }
+                }
+                Poll::Ready(None) => {
+                    self.enqueue(Queued::EndOfStream);
+                    break;
+                }
+                Poll::Ready(Some(Err(never))) => match never {},
+                Poll::Pending => unreachable!("the frame is there"),
+            }
+        }
+        self.ledger.pass();
+        drop(body);
+    }
+
+    /// These steps on a thread of their own.
+    pub(super) fn beside(
+        &self,
+        steps: impl FnOnce(&Self) + Send + 'static,
+    ) -> loom::thread::JoinHandle<()> {
+        let server = self.clone();
+        loom::thread::spawn(move || steps(&server))
+    }
+
+    /// Defers on a thread of its own.
+    #[track_caller]
+    pub(super) fn defer_beside(
+        &self,
+        collection: &DeferredCallbackCollection,
+    ) -> loom::thread::JoinHandle<()> {
+        let collection = collection.clone();
+        self.beside(move |server| server.defer(&collection))
+    }
+
+    fn enqueue(&self, queued: Queued) {
+        lock(&self.queue).push_back(queued);
+    }
+
+    /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
+    pub(super) fn write_and_flush(&self) {
+        self.connection.wire.reading();
+        let queued = self.take_queued();
+        let mut written = 0;
+        for queued in queued {
+            match queued {
+                Queued::Data(mut data) => {
+                    let length = data.remaining();
+                    self.connection.wire.wrote(HEAD + length);
+                    data.advance(length);
+                    written += length as u64;
+                }
+                Queued::EndOfStream => self.connection.wire.wrote(HEAD),
+            }
+        }
+        self.arrived.fetch_add(written, SeqCst);
+        self.connection.flushed();
+    }
+
+    /// What the connection still does when all other threads are done: nothing, unless there is
+    /// something to write. So a wake-up that was lost before leaves the callback waiting.
+    pub(super) fn write_the_rest(&self) {
+        if !lock(&self.queue).is_empty() {
+            self.write_and_flush();
+        }
+    }
+
+    /// The client resets the stream.
+    pub(super) fn throw_away(&self) {
+        drop(self.take_queued());
+    }
+
+    fn take_queued(&self) -> Vec<Queued> {
+        lock(&self.queue).drain(..).collect()
+    }
+
+    /// A callback that must not run before the client can have the whole message.
+    #[track_caller]
+    pub(super) fn defer(&self, collection: &DeferredCallbackCollection) {
+        let arrived = self.arrived.clone();
+        drop(
+            self.ledger
+                .defer_with(collection, move |completion: Completion| {
+                    assert_eq!(completion.level(), Level::Sent);
+                    match completion.delivery() {
+                        Delivery::Sent => {
+                            assert_eq!(completion.bytes_sent(), MESSAGE.len() as u64);
+                            assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
+                        }
+                        Delivery::Aborted => {}
+                        other => panic!("{other:?}"),
+                    }
+                    async {}
+                }),
+        );
+    }
+
+    /// Everything ran; whether under the completion of a response that was sent.
+    pub(super) fn close(self, count: usize) -> bool {
+        let Self {
+            ledger, connection, ..
+        } = self;
+        drop(connection);
+        let closed = ledger.close();
+        assert_eq!(closed.ends, vec![Ended::Ran; count]);
+        let mut deliveries = closed.completions.iter().map(Completion::is_delivered);
+        let first = deliveries.next().unwrap();
+        assert!(deliveries.all(|other| other == first));
+        first
+    }
+}
+
+pub(super) fn body(tells_end: bool) -> OneFrame {
+    OneFrame {
+        frame: Some(Bytes::from_static(MESSAGE)),
+        tells_end,
+        declared: None,
+    }
+}

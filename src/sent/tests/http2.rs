@@ -1,0 +1,327 @@
+//! h2.
+
+use std::{collections::VecDeque, pin::Pin, task::Poll};
+
+use bytes::{Buf, Bytes};
+use http::Version;
+use http_body::{Body, Frame};
+
+use super::{
+    super::{SentBody, SentBuf},
+    choices::Choices,
+    reference::Expected,
+    script::Script,
+    world::{Piece, World, cx},
+};
+
+/// One stream of h2.
+struct Stream {
+    index: usize,
+    body: Option<Pin<Box<SentBody<Script>>>>,
+    has_head: bool,
+    /// What comes next from the body's task, which has polled and not yet queued.
+    in_hand: Option<(Piece, bool)>,
+    queue: VecDeque<Piece>,
+    was_reset: bool,
+    is_over: bool,
+}
+
+/// h2: bodies are polled by tasks of their own, at any time; the connection's task reads, then
+/// takes from the queues, writes, flushes, and keeps what it has written for a while.
+struct Http2 {
+    world: World,
+    streams: Vec<Stream>,
+    codec: VecDeque<Piece>,
+    in_flight: Option<(usize, Piece)>,
+    /// The last frame that was written, whose buffer h2 has not let go of.
+    written: Option<(usize, SentBuf<Bytes>, bool)>,
+    /// It could not take all that was there before it was written out.
+    codec_was_full: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Idle,
+    Taking,
+    Writing,
+    Flushing,
+}
+
+impl Http2 {
+    fn accept(&mut self) {
+        if let Some((index, body)) = self.world.answer() {
+            self.streams.push(Stream {
+                index,
+                body: Some(body),
+                has_head: false,
+                in_hand: None,
+                queue: VecDeque::new(),
+                was_reset: false,
+                is_over: false,
+            });
+        }
+    }
+
+    fn finish_streams(&mut self) {
+        for at in 0..self.streams.len() {
+            while !self.streams[at].is_over {
+                self.stream_step(at);
+            }
+        }
+    }
+
+    /// One step of the task of a stream.
+    fn stream_step(&mut self, at: usize) {
+        let world = &mut self.world;
+        let stream = &mut self.streams[at];
+        if stream.is_over {
+            return;
+        }
+        let index = stream.index;
+        let Some(body) = &mut stream.body else {
+            stream.is_over = true;
+            return;
+        };
+        if let Some((piece, is_end)) = stream.in_hand.take() {
+            // A reset stream takes nothing, and what was for it is dropped.
+            if !stream.was_reset {
+                stream.queue.push_back(piece);
+            }
+            if is_end || stream.was_reset {
+                world.model().responses[index].is_whole = !stream.was_reset;
+                stream.body = None;
+            }
+        } else if !stream.has_head {
+            stream.has_head = true;
+            let is_end = body.is_end_stream();
+            stream.in_hand = Some((world.framing(index, 9), is_end));
+        } else if stream.was_reset {
+            stream.body = None;
+        } else {
+            let Poll::Ready(polled) = body.as_mut().poll_frame(&mut cx()) else {
+                unreachable!("the script never waits");
+            };
+            stream.in_hand = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => {
+                    let is_end = body.is_end_stream();
+                    if data.has_remaining() {
+                        (world.buffer(index, data), is_end)
+                    } else {
+                        (world.framing(index, 9), is_end)
+                    }
+                }
+                Some(Ok(Err(_))) | None => (world.framing(index, 9), true),
+                Some(Err(error)) => match error {},
+            });
+        }
+    }
+
+    /// One step of the connection's task.
+    fn connection_step(&mut self, to_the_end: bool) {
+        match self.phase {
+            Phase::Idle => {
+                self.begin_round(to_the_end);
+                self.phase = Phase::Taking;
+            }
+            Phase::Taking => {
+                self.reclaim();
+                self.codec_was_full = false;
+                // Flow control holds data back now and then; the other frames it can't.
+                let holds_data_back = !to_the_end && self.world.choices.one_in(3);
+                let may_go = |piece: &Piece| match piece {
+                    Piece::Buffer(..) => !holds_data_back,
+                    Piece::Framing(..) | Piece::Copied(..) => true,
+                };
+                let ready: Vec<_> = (0..self.streams.len())
+                    .filter(|at| self.streams[*at].queue.front().is_some_and(may_go))
+                    .collect();
+                if ready.is_empty() {
+                    self.phase = Phase::Writing;
+                    return;
+                }
+                let at = ready[self.world.choices.below(ready.len())];
+                let Some(piece) = self.streams[at].queue.pop_front() else {
+                    return;
+                };
+                self.take(at, piece);
+            }
+            Phase::Writing if !to_the_end && self.world.choices.one_in(6) => {
+                // The transport takes no more for now, and the task is woken for another round.
+                self.begin_round(to_the_end);
+                if self.in_flight.is_none() {
+                    self.phase = Phase::Taking;
+                }
+            }
+            Phase::Writing => {
+                let world = &mut self.world;
+                if let Some(mut piece) = self.codec.pop_front() {
+                    world.write(&mut piece, to_the_end);
+                    if piece.remaining() > 0 {
+                        self.codec.push_front(piece);
+                    }
+                } else if let Some((at, mut piece)) = self.in_flight.take() {
+                    world.write(&mut piece, to_the_end);
+                    if piece.remaining() > 0 {
+                        self.in_flight = Some((at, piece));
+                    } else if let Piece::Buffer(_, buffer, _) = piece {
+                        let was_reset = self.streams[at].was_reset;
+                        self.written = Some((at, buffer, was_reset));
+                    }
+                } else {
+                    self.phase = Phase::Flushing;
+                }
+            }
+            Phase::Flushing => {
+                let is_flushed = self.world.flush(to_the_end);
+                // What did not fit, or is left of a buffer, goes on in the same round.
+                let goes_on = is_flushed && (self.codec_was_full || self.reclaim());
+                self.phase = if goes_on { Phase::Taking } else { Phase::Idle };
+            }
+        }
+    }
+
+    /// Reads, which is how the connection learns of resets.
+    fn begin_round(&mut self, to_the_end: bool) {
+        self.world.begin_round();
+        if !to_the_end && !self.streams.is_empty() && self.world.choices.one_in(8) {
+            let at = self.world.choices.below(self.streams.len());
+            self.reset(at);
+        }
+    }
+
+    fn take(&mut self, at: usize, piece: Piece) {
+        let index = self.streams[at].index;
+        match piece {
+            Piece::Buffer(_, buffer, length) if length >= 16 => {
+                let head = self.world.framing(index, 9);
+                self.codec.push_back(head);
+                let now = 1 + self.world.choices.below(length);
+                self.in_flight = Some((at, Piece::Buffer(index, buffer, now)));
+                self.codec_was_full = true;
+                self.phase = Phase::Writing;
+            }
+            Piece::Buffer(..) => {
+                let head = self.world.framing(index, 9);
+                self.codec.push_back(head);
+                self.codec.push_back(World::copied(piece));
+            }
+            piece => self.codec.push_back(piece),
+        }
+    }
+
+    /// Lets go of the last buffer, or puts its rest back in front of its queue.
+    fn reclaim(&mut self) -> bool {
+        let Some((at, buffer, was_reset)) = self.written.take() else {
+            return false;
+        };
+        let length = buffer.remaining();
+        if length == 0 || was_reset || self.streams[at].was_reset {
+            return false;
+        }
+        let index = self.streams[at].index;
+        self.streams[at]
+            .queue
+            .push_front(Piece::Buffer(index, buffer, length));
+        true
+    }
+
+    /// Until the queues are empty, and two rounds more: a reset stream may need them.
+    fn finish_rounds(&mut self) {
+        let mut rounds_to_go = 3;
+        while rounds_to_go > 0 {
+            self.connection_step(true);
+            let is_idle = self.phase == Phase::Idle;
+            if is_idle && self.streams.iter().all(|stream| stream.queue.is_empty()) {
+                rounds_to_go -= 1;
+            }
+        }
+    }
+
+    /// The tasks of the streams may outlive the connection's, or not.
+    fn end(self) {
+        let Self {
+            world,
+            streams,
+            codec,
+            in_flight,
+            written,
+            ..
+        } = self;
+        drop((codec, in_flight, written));
+        drop(streams);
+        world.end();
+    }
+
+    fn reset(&mut self, at: usize) {
+        let stream = &mut self.streams[at];
+        stream.was_reset = true;
+        self.world.model().responses[stream.index].may_abort = true;
+        stream.queue.clear();
+    }
+}
+
+pub(super) fn http2(choices: Vec<u8>) {
+    let (choices, endgame, steps) = Choices::split(choices);
+    let mut world = World::new(choices, Version::HTTP_2);
+    let lifetime = if world.choices.one_in(3) {
+        world.choices.below(120)
+    } else {
+        usize::MAX
+    };
+    let mut server = Http2 {
+        world,
+        streams: Vec::new(),
+        codec: VecDeque::new(),
+        in_flight: None,
+        written: None,
+        codec_was_full: false,
+        phase: Phase::Idle,
+    };
+    for step in 0..steps {
+        if step == lifetime {
+            for expected in &mut server.world.model().responses {
+                expected.may_abort |= expected.told.is_empty();
+            }
+            if server.world.choices.one_in(2) {
+                server.world.io = None;
+            }
+            return server.end();
+        }
+        match server.world.choices.below(7) {
+            0 => server.accept(),
+            1 | 2 if !server.streams.is_empty() => {
+                let at = server.world.choices.below(server.streams.len());
+                server.stream_step(at);
+            }
+            3 => server.world.wait_for_one(),
+            _ => server.connection_step(false),
+        }
+    }
+    // All that is under way is written. Then come a few more, after which nothing follows that
+    // could hide that one of them still waits.
+    server.finish_streams();
+    server.finish_rounds();
+    server.world.choices = endgame;
+    let before = server.streams.len();
+    for _ in 0..1 + server.world.choices.below(2) {
+        server.accept();
+    }
+    for at in before..server.streams.len() {
+        for _ in 0..server.world.choices.below(10) {
+            server.stream_step(at);
+        }
+        if server.world.choices.one_in(3) {
+            server.reset(at);
+        }
+    }
+    server.finish_streams();
+    server.finish_rounds();
+    // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only
+    // the next bytes of the connection tell.
+    let may_wait = |expected: &Expected| expected.may_abort && expected.unwatched_bytes;
+    server.world.assert_all_told(may_wait);
+    server.world.wait_for_all();
+    server.world.assert_all_told(may_wait);
+    server.end();
+}

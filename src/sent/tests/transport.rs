@@ -1,0 +1,56 @@
+//! The transport, which accepts and flushes as it is told to.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::reference::{Byte, Shared};
+use crate::sync::lock;
+
+/// Accepts as much as it is told to.
+pub(super) struct Transport {
+    pub(super) model: Shared,
+    pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,
+    pub(super) flush_is_ready: Arc<Mutex<bool>>,
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = lock(&self.next_bytes);
+        assert_eq!(bytes.len(), buf.len());
+        lock(&self.model).accepted.append(&mut bytes);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !*lock(&self.flush_is_ready) {
+            return Poll::Pending;
+        }
+        let mut model = lock(&self.model);
+        model.flushed = model.accepted.len();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

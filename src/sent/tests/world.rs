@@ -1,0 +1,259 @@
+//! What both servers do: ask the app, write, flush, and check what waiters are told.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Version};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    super::{SentBody, SentBuf, SentIo, SentLayer, transmission::Transmission},
+    choices::Choices,
+    reference::{Byte, Expected, Model, Shared},
+    script::{Answer, Script, Scripted},
+    transport::Transport,
+};
+use crate::{
+    drain::tracker::Tracker,
+    sync::{MutexGuard, lock},
+};
+
+/// Bytes that the server has not written.
+pub(super) enum Piece {
+    Framing(usize, usize),
+    Copied(usize, usize),
+    /// A buffer of the response, and how much of it goes out in this piece.
+    Buffer(usize, SentBuf<Bytes>, usize),
+}
+
+impl Piece {
+    pub(super) fn remaining(&self) -> usize {
+        match self {
+            Self::Framing(_, length) | Self::Copied(_, length) | Self::Buffer(_, _, length) => {
+                *length
+            }
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) choices: Choices,
+    pub(super) model: Shared,
+    pub(super) io: Option<SentIo<Transport>>,
+    pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,
+    pub(super) flush_is_ready: Arc<Mutex<bool>>,
+    pub(super) layer: SentLayer,
+    pub(super) tracker: Arc<Tracker>,
+    pub(super) version: Version,
+    pub(super) transmissions: Vec<Transmission>,
+}
+
+pub(super) fn cx() -> Context<'static> {
+    Context::from_waker(std::task::Waker::noop())
+}
+
+impl World {
+    pub(super) fn new(choices: Choices, version: Version) -> Self {
+        let model = Shared::default();
+        let next_bytes = Arc::default();
+        let flush_is_ready = Arc::new(Mutex::new(true));
+        let io = SentIo::new(Transport {
+            model: model.clone(),
+            next_bytes: Arc::clone(&next_bytes),
+            flush_is_ready: flush_is_ready.clone(),
+        });
+        Self {
+            choices,
+            model,
+            layer: io.layer(),
+            io: Some(io),
+            next_bytes,
+            flush_is_ready,
+            tracker: Arc::default(),
+            version,
+            transmissions: Vec::new(),
+        }
+    }
+
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
+        lock(&self.model)
+    }
+
+    /// A request comes in; its response, if it gets one.
+    pub(super) fn answer(&mut self) -> Option<(usize, Pin<Box<SentBody<Script>>>)> {
+        let (script, body_bytes) = Script::generate(&mut self.choices);
+        let watched_from_the_start = self.choices.one_in(2);
+        let (index, future) = self.ask(script, body_bytes, watched_from_the_start);
+        if self.choices.one_in(12) {
+            self.model().responses[index].may_abort = true;
+            return None;
+        }
+        Some((index, Self::body(future)))
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        script: Script,
+        body_bytes: usize,
+        watched_from_the_start: bool,
+    ) -> (usize, Answer) {
+        let index = self.transmissions.len();
+        let given = Arc::default();
+        let mut service = self.layer.layer(Scripted(Arc::clone(&given)));
+        let mut request = Request::new(script);
+        *request.version_mut() = self.version;
+        let future = Box::pin(service.call(request));
+        let transmission = lock(&given).take().expect("the layer has put it there");
+        self.transmissions.push(transmission);
+        self.model().responses.push(Expected {
+            body_bytes,
+            watched_from_the_start,
+            ..Expected::default()
+        });
+        if watched_from_the_start {
+            self.transmissions[index].watch(&self.tracker);
+        }
+        (index, future)
+    }
+
+    pub(super) fn body(mut future: Answer) -> Pin<Box<SentBody<Script>>> {
+        let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx()) else {
+            unreachable!("it is ready");
+        };
+        Box::pin(response.into_body())
+    }
+
+    /// Somebody waits for a response, early, late or much too late.
+    pub(super) fn wait_for_one(&mut self) {
+        if self.transmissions.is_empty() {
+            return;
+        }
+        let index = self.choices.below(self.transmissions.len());
+        self.wait_for(index);
+    }
+
+    pub(super) fn wait_for(&mut self, index: usize) {
+        if std::mem::replace(&mut self.model().responses[index].has_waiter, true) {
+            return;
+        }
+        let model = self.model.clone();
+        let is_http1 = self.version < Version::HTTP_2;
+        self.transmissions[index].when_over(Box::new(move |transmitted| {
+            let mut model = lock(&model);
+            let lie = model.contradicts(index, transmitted, is_http1);
+            model
+                .lies
+                .extend(lie.map(|lie| format!("{transmitted:?} for response {index}: {lie}")));
+            model.responses[index].told.push(transmitted);
+        }));
+    }
+
+    pub(super) fn begin_round(&mut self) {
+        if let Some(io) = &mut self.io {
+            let _ = Pin::new(io).poll_read(&mut cx(), &mut ReadBuf::new(&mut []));
+        }
+    }
+
+    /// Writes some of a piece, and consumes it as servers do: after the write.
+    pub(super) fn write(&mut self, piece: &mut Piece, whole: bool) {
+        let most = piece.remaining();
+        let count = if whole {
+            most
+        } else {
+            1 + self.choices.below(most)
+        };
+        let byte = match piece {
+            Piece::Framing(index, _) => Byte::Framing(*index),
+            Piece::Copied(index, _) | Piece::Buffer(index, _, _) => Byte::Body(*index),
+        };
+        *lock(&self.next_bytes) = vec![byte; count];
+        if let Some(io) = &mut self.io {
+            let written = Pin::new(io).poll_write(&mut cx(), &vec![0; count]);
+            assert!(matches!(written, Poll::Ready(Ok(written)) if written == count));
+        }
+        match piece {
+            Piece::Framing(_, length) | Piece::Copied(_, length) => *length -= count,
+            Piece::Buffer(_, buffer, length) => {
+                buffer.advance(count);
+                *length -= count;
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, for_sure: bool) -> bool {
+        let is_ready = for_sure || !self.choices.one_in(4);
+        *lock(&self.flush_is_ready) = is_ready;
+        if let Some(io) = &mut self.io {
+            let _ = Pin::new(io).poll_flush(&mut cx());
+        }
+        is_ready
+    }
+
+    pub(super) fn framing(&mut self, index: usize, length: usize) -> Piece {
+        self.model().responses[index].total_bytes += length;
+        Piece::Framing(index, length)
+    }
+
+    pub(super) fn buffer(&mut self, index: usize, data: SentBuf<Bytes>) -> Piece {
+        let length = data.remaining();
+        let mut model = self.model();
+        let expected = &mut model.responses[index];
+        expected.total_bytes += length;
+        expected.unwatched_bytes |= length > 0 && format!("{data:?}").contains("watched: false");
+        drop(model);
+        Piece::Buffer(index, data, length)
+    }
+
+    /// As a server copies: chunk by chunk.
+    pub(super) fn copied(piece: Piece) -> Piece {
+        match piece {
+            Piece::Buffer(index, mut buffer, length) => {
+                let mut left = length;
+                while left > 0 {
+                    let count = buffer.chunk().len().min(left);
+                    buffer.advance(count);
+                    left -= count;
+                }
+                Piece::Copied(index, length)
+            }
+            piece => piece,
+        }
+    }
+
+    /// Whoever comes when all is over is told at once: no other flush will come.
+    pub(super) fn wait_for_all(&mut self) {
+        for index in 0..self.transmissions.len() {
+            self.wait_for(index);
+        }
+    }
+
+    /// Every response with a reason to be over, and a connection that was flushed, has told.
+    pub(super) fn assert_all_told(&self, may_wait: impl Fn(&Expected) -> bool) {
+        assert_eq!(self.model().lies, Vec::<String>::new());
+        for (index, expected) in self.model().responses.iter().enumerate() {
+            let told = expected.told.len();
+            if expected.has_waiter && !may_wait(expected) {
+                assert_eq!(told, 1, "response {index} while its connection is open");
+            }
+        }
+    }
+
+    /// The connection goes, and whoever has not been told is.
+    pub(super) fn end(mut self) {
+        for expected in &mut self.model().responses {
+            expected.may_abort |= expected.told.is_empty();
+        }
+        self.io = None;
+        self.wait_for_all();
+        assert_eq!(self.model().lies, Vec::<String>::new());
+        for expected in &self.model().responses {
+            assert_eq!(expected.told.len(), 1, "each waiter is called exactly once");
+        }
+    }
+}
