@@ -91,6 +91,9 @@ pub enum Delivery {
     Aborted,
     /// The body yielded an error, or ended before the length that it had declared.
     BodyError,
+    /// The response is known, and has not gone out: what
+    /// [`before_response`](crate::before_response) is told.
+    Pending,
     /// There never was a response: the handler was cancelled (its client went away), panicked,
     /// or a service failed.
     NoResponse,

@@ -286,6 +286,7 @@ pub use self::{
     completion::{Completion, Delivery, Level},
     defer::{
         NoScope,
+        before_response::{NoHead, before_response, before_response_blocking, try_before_response},
         blocking::DeferrableBlocking,
         collection::DeferredCallbackCollection,
         defer, defer_blocking,
@@ -302,8 +303,10 @@ pub use self::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
+        phase::Phase,
         scope_info::RequestInfo,
     },
+    runner::before::BeforeResponseFailed,
     service::{Defer, body::ResponseBody, response_future::ResponseFuture},
 };
 /// What tells success from failure, for [`DeferLayer::classifier`]: tower-http's own module, of

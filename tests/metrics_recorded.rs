@@ -60,8 +60,14 @@ impl Recorded {
                     );
                     let mut labels = key.labels();
                     let outcome = labels.next().unwrap();
-                    assert_eq!((outcome.key(), labels.next()), ("outcome", None));
-                    recorded.counters.insert(outcome.value().to_owned(), count);
+                    let phase = labels.next().unwrap();
+                    assert_eq!((outcome.key(), phase.key()), ("outcome", "phase"));
+                    assert_eq!(labels.next(), None);
+                    let outcome = match phase.value() {
+                        "after" => outcome.value().to_owned(),
+                        phase => format!("{phase} {}", outcome.value()),
+                    };
+                    recorded.counters.insert(outcome, count);
                 }
                 DebugValue::Gauge(value) => {
                     recorded.gauges.insert(name, value.into_inner());
@@ -77,7 +83,7 @@ impl Recorded {
 
     /// The outcomes that were counted, and how often.
     fn counted(&self) -> Vec<(&str, u64)> {
-        assert_eq!(self.counters.len(), OUTCOMES.len());
+        assert_eq!(self.counters.len(), 2 * OUTCOMES.len(), "of both phases");
         let counts = OUTCOMES
             .iter()
             .map(|outcome| (*outcome, self.counters[*outcome]));
@@ -217,7 +223,7 @@ fn each_series_is_described_and_there_before_the_first_event() {
     // From nothing to one is no increase, and an alert on lost work would miss the first.
     assert!(recorded.counted().is_empty());
     assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
-    assert_eq!(recorded.described.len(), OUTCOMES.len() + 2);
+    assert_eq!(recorded.described.len(), 2 * OUTCOMES.len() + 2);
 }
 
 #[test]
@@ -264,7 +270,8 @@ fn names_are_told_apart_by_a_layer_that_asks_for_it() {
     let mut measured = Vec::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let (_, key) = key.into_parts();
-        let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
+        let labels = key.labels().filter(|label| label.key() != "phase");
+        let labels: Vec<_> = labels.map(|label| label.value().to_owned()).collect();
         match value {
             DebugValue::Counter(count) if count > 0 => counted.push((labels.join(" "), count)),
             DebugValue::Histogram(values) => measured.push((labels.join(" "), values.len())),
@@ -278,4 +285,22 @@ fn names_are_told_apart_by_a_layer_that_asks_for_it() {
     measured.sort();
     let expected = ["audit", "audit", "mail", "mail", "unnamed", "unnamed"];
     assert_eq!(measured, expected.map(|name| (name.to_owned(), 1)));
+}
+
+#[test]
+fn what_a_response_waits_for_is_counted_apart() {
+    let ((), snapshotter) = recorded(async |_| {
+        DeferLayer::new()
+            .scope(async {
+                axum_defer::before_response(async {});
+                axum_defer::before_response(async { Err("no luck") });
+                defer(async {});
+            })
+            .await;
+    });
+    let recorded = Recorded::of(&snapshotter);
+    assert_eq!(recorded.counters["before ok"], 1);
+    assert_eq!(recorded.counters["before error"], 1);
+    assert_eq!(recorded.counted(), [("skipped", 1)]);
+    assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
 }

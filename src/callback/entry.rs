@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{code::Callback, output::Failure, rule::Rule, unique::Claim};
-use crate::completion::Completion;
+use crate::{completion::Completion, observe::phase::Phase};
 
 /// All that is known of a callback beside its code.
 pub(crate) struct Header {
@@ -22,6 +22,7 @@ pub(crate) struct Header {
     pub(crate) location: &'static Location<'static>,
     pub(crate) rule: Rule,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) phase: Phase,
     /// Observers have been told of the registration.
     pub(crate) announced: bool,
     /// Its handle may still say how it is to run.
@@ -45,13 +46,14 @@ pub(crate) struct Observed {
 impl Header {
     /// The caller fills in the id when the callback takes its place in the queue, and what else
     /// there is to know.
-    pub(crate) fn new(location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(location: &'static Location<'static>, phase: Phase) -> Self {
         Self {
             id: 0,
             name: None,
             location,
             rule: Rule::default(),
             timeout: None,
+            phase,
             announced: false,
             held: false,
             unique: false,

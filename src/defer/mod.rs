@@ -5,6 +5,7 @@ use std::{fmt, panic::Location};
 use self::{blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register};
 use crate::{callback::deferrable::Deferrable, scope::current};
 
+pub(crate) mod before_response;
 pub(crate) mod blocking;
 pub(crate) mod collection;
 pub(crate) mod deferred_callback;
@@ -13,7 +14,7 @@ pub(crate) mod extract;
 mod register;
 pub(crate) mod scope;
 
-const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLayer` to the router with \
+pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLayer` to the router with \
     `.layer(axum_defer::DeferLayer::new())`, outside of this handler, or open a scope with \
     `axum_defer::scope(..)`. A task that was spawned is outside of the scope: move a \
     `DeferredCallbackCollection` into it";

@@ -11,7 +11,7 @@ use crate::{
     completion::Delivery,
     never::Never,
     observe::scope_info::ScopeInfo,
-    runner::{completer::Completer, scoped::Scoped},
+    runner::{Unfinished, completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
 };
 
@@ -60,6 +60,10 @@ where
     if let Some(mut completer) = unit.take_completer() {
         completer.verdict.success = output.is_success();
         completer.verdict.delivery = Delivery::Sent;
+        if completer.release_head() {
+            let preparing = Box::pin(completer.prepare(Unfinished::MovesToATask));
+            (completer, _) = preparing.await;
+        }
         completer.complete_here().await;
     }
     output

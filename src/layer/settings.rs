@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use http::StatusCode;
 use tokio::sync::Semaphore;
 use tower_http::classify::MakeClassifier;
 
@@ -124,6 +125,15 @@ impl DeferLayer {
             "with `max_pending(0)` no request would ever get in"
         );
         self.set(|options| options.max_pending = Some(callbacks))
+    }
+
+    /// What a response becomes when a callback fails that it had to wait for; 503 by default.
+    ///
+    /// See [`before_response`](crate::before_response). With [`new_for_grpc`](Self::new_for_grpc)
+    /// it is a 200 with the grpc-status 14 by default, and this status without one if it is set.
+    #[must_use]
+    pub fn before_response_failure_status(self, status: StatusCode) -> Self {
+        self.set(|options| options.failure = Some(status))
     }
 
     /// Tells `observer` what happens to each callback. May be called several times; they are

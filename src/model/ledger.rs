@@ -18,8 +18,9 @@ use crate::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason},
+        phase::Phase,
     },
-    runner::completer::Completer,
+    runner::{Unfinished, completer::Completer},
     scope::{Scope, options::Options},
     sent::transmission::Transmission,
     sync::modelled_runtime,
@@ -76,7 +77,7 @@ impl DeferObserver for Clerk {
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         // Also where a fault inside of a callback comes out, which was caught as any panic is.
-        if !finished.is_ok() {
+        if !finished.is_ok() && callback.phase() == Phase::After {
             let fault = format!("{callback}: {}", finished.outcome);
             self.0.faults.lock().unwrap().push(fault);
         }
@@ -167,6 +168,25 @@ impl Ledger {
         })
     }
 
+    /// Registers one that the response has to wait for, unless it is too late; whether it did.
+    ///
+    /// It notes that it ran, and fails if it should.
+    #[track_caller]
+    pub(crate) fn before(&self, collection: &DeferredCallbackCollection, fails: bool) -> bool {
+        let line = Location::caller().line();
+        let ledger = self.clone();
+        let handle = collection.try_before_response(move |completion| async move {
+            let book = &ledger.book;
+            book.ran.lock().unwrap().push((line, completion));
+            ledger.pass();
+            if fails { Err("planned") } else { Ok(()) }
+        });
+        if handle.is_ok() {
+            self.book.registered.lock().unwrap().push(line);
+        }
+        handle.is_ok()
+    }
+
     /// Waits for the runners, then checks everything that has to hold of every execution.
     pub(crate) fn close(self) -> Closed {
         modelled_runtime::join_all();
@@ -240,6 +260,17 @@ impl Closed {
             "under one completion"
         );
     }
+}
+
+/// The handler has answered: what the response has to wait for runs, here.
+pub(crate) fn prepare(mut completer: Completer) -> Completer {
+    completer.verdict.success = true;
+    completer.verdict.delivery = Delivery::Aborted;
+    if completer.release_head() {
+        let preparing = completer.prepare(Unfinished::IsLost);
+        (completer, _) = loom::future::block_on(preparing);
+    }
+    completer
 }
 
 /// The response went out whole.

@@ -6,7 +6,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::scope_info::{RequestInfo, ScopeInfo};
+use super::{
+    phase::Phase,
+    scope_info::{RequestInfo, ScopeInfo},
+};
 
 /// A number for a callback of which somebody is told.
 pub(crate) fn next_id() -> u64 {
@@ -20,6 +23,7 @@ pub struct CallbackInfo<'a> {
     pub(crate) id: u64,
     pub(crate) name: Option<&'a str>,
     pub(crate) location: &'static Location<'static>,
+    pub(crate) phase: Phase,
     pub(crate) scope: Option<&'a ScopeInfo>,
     #[cfg(feature = "tracing")]
     pub(crate) span: Option<&'a tracing::Span>,
@@ -43,6 +47,11 @@ impl<'a> CallbackInfo<'a> {
         self.location
     }
 
+    /// Whether it runs before the response or after it.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
     /// The number of the request or other unit of work that the callback belongs to, which no
     /// other one of this process has: what has the same number belongs together.
     ///
@@ -64,6 +73,7 @@ impl fmt::Debug for CallbackInfo<'_> {
             .field("id", &self.id)
             .field("name", &self.name)
             .field("location", &format_args!("{}", self.location))
+            .field("phase", &self.phase)
             .field("scope", &self.scope())
             .field("request", &self.request())
             .finish()

@@ -6,7 +6,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::{callback_info::CallbackInfo, outcome::Finished};
+use super::{callback_info::CallbackInfo, outcome::Finished, phase::Phase};
 
 const TOTAL: &str = "deferred_callbacks_total";
 const PENDING: &str = "deferred_callbacks_pending";
@@ -51,8 +51,10 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "From the start of a deferred callback to its end"
     );
-    for outcome in OUTCOMES {
-        counter!(TOTAL, "outcome" => outcome).increment(0);
+    for phase in [Phase::Before, Phase::After] {
+        for outcome in OUTCOMES {
+            counter!(TOTAL, "outcome" => outcome, "phase" => phase.label()).increment(0);
+        }
     }
     pending(0.0);
     running(0.0);
@@ -67,9 +69,12 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn count(self, outcome: &'static str, callback: &CallbackInfo<'_>) {
+        let phase = callback.phase.label();
         match self.name(callback) {
-            None => counter!(TOTAL, "outcome" => outcome),
-            Some(name) => counter!(TOTAL, "outcome" => outcome, "name" => name),
+            None => counter!(TOTAL, "outcome" => outcome, "phase" => phase),
+            Some(name) => {
+                counter!(TOTAL, "outcome" => outcome, "phase" => phase, "name" => name)
+            }
         }
         .increment(1);
     }
@@ -84,9 +89,10 @@ impl Meter {
     }
 
     fn record(self, histogram: &'static str, time: Duration, callback: &CallbackInfo<'_>) {
+        let phase = callback.phase.label();
         match self.name(callback) {
-            None => histogram!(histogram),
-            Some(name) => histogram!(histogram, "name" => name),
+            None => histogram!(histogram, "phase" => phase),
+            Some(name) => histogram!(histogram, "phase" => phase, "name" => name),
         }
         .record(time);
     }

@@ -5,6 +5,7 @@ use tracing::{Span, debug, error, field, level_filters::LevelFilter, span::Id};
 use super::{
     callback_info::CallbackInfo,
     outcome::{Finished, LostReason, Outcome},
+    phase::Phase,
     scope_info::RequestInfo,
 };
 use crate::completion::Completion;
@@ -41,6 +42,8 @@ fn deferred(callback: &CallbackInfo<'_>) -> Span {
         path = request.map(|request| request.route().unwrap_or(request.path())),
         request_id = request.and_then(RequestInfo::id),
         scope = callback.scope(),
+        // Most of them run after it.
+        phase = (callback.phase == Phase::Before).then_some("before"),
         name = field::Empty,
         place = %callback.location,
         outcome = field::Empty,

@@ -66,6 +66,7 @@ impl InProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::phase::Phase;
 
     fn ids(running: &InProgress) -> Vec<Cow<'static, str>> {
         running
@@ -78,7 +79,7 @@ mod tests {
     fn each_of_those_that_run_side_by_side_is_named_until_it_ends() {
         let mut running = InProgress::default();
         let start = |running: &mut InProgress, id: u64| {
-            let mut header = Header::new(Location::caller());
+            let mut header = Header::new(Location::caller(), Phase::After);
             header.id = id;
             header.name = Some(id.to_string().into());
             running.insert(&header);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -26,11 +27,27 @@ pub(crate) struct Options {
     /// Handlers are not cut off when their client goes away.
     pub(crate) to_completion: bool,
     pub(crate) max_pending: Option<usize>,
+    /// What a response becomes when something fails that it had to wait for; 503 by default.
+    pub(crate) failure: Option<StatusCode>,
     /// Callbacks run before the response is returned; set by tests.
     pub(crate) inline: bool,
 }
 
 impl Options {
+    /// The status of a response when something fails that it had to wait for.
+    pub(crate) fn failure_status(&self) -> StatusCode {
+        self.failure.unwrap_or(if self.fails_by_grpc_status() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        })
+    }
+
+    /// Whether such a response says so by its grpc-status.
+    pub(crate) fn fails_by_grpc_status(&self) -> bool {
+        self.failure.is_none() && matches!(self.classification, Classification::Grpc)
+    }
+
     /// Whether anybody is told to which unit of work a callback belongs.
     pub(crate) fn hear_scopes(&self) -> bool {
         self.observers.hear_scopes() || self.tracker.is_watched()

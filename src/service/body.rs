@@ -52,6 +52,7 @@ pin_project! {
 }
 
 /// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
+#[derive(Default)]
 struct Watch {
     completer: Option<Completer>,
     end: EndOfBody,
@@ -151,6 +152,23 @@ impl<B: Body> ResponseBody<B> {
         }
     }
 
+    /// No body at all, over when it is handed over.
+    pub(super) fn without_body(completer: Completer) -> Self {
+        let mut watch = Watch::default();
+        watch.completer = Some(completer);
+        watch.is_over_already = true;
+        Self { watch, inner: None }
+    }
+
+    /// The right to decide, until it is [given back](Self::resume): the response waits.
+    pub(super) fn suspend(&mut self) -> Option<Completer> {
+        self.watch.completer.take()
+    }
+
+    pub(super) fn resume(&mut self, completer: Completer) {
+        self.watch.completer = Some(completer);
+    }
+
     /// The right to decide, for who runs the callbacks without waiting for the end of the body.
     pub(super) fn take_completer(&mut self) -> Option<Completer> {
         self.watch.decides_early();
@@ -213,7 +231,10 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map(B::size_hint).unwrap_or_default()
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
@@ -235,14 +256,7 @@ impl<B: Body + Default> Default for ResponseBody<B> {
     /// The default of the wrapped body, with nothing deferred to its end.
     fn default() -> Self {
         Self {
-            watch: Watch {
-                completer: None,
-                end: EndOfBody::default(),
-                at_end: None,
-                is_over_already: false,
-                handed_over: false,
-                decided_early: None,
-            },
+            watch: Watch::default(),
             inner: Some(B::default()),
         }
     }

@@ -11,19 +11,21 @@ use http::Response;
 use http_body::Body;
 
 use super::{
-    body::ResponseBody,
-    unanswered::{Unanswered, is_answered},
+    body::ResponseBody, held_back::HeldBack, requested::is_answered, unanswered::Unanswered,
 };
+use crate::runner::{Unfinished, completer::Completer};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
-    unanswered: Unanswered<F>,
+    unanswered: Unanswered<F, B>,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    let Unanswered { handler, request } = unanswered;
+    let Unanswered {
+        handler, request, ..
+    } = unanswered;
     let mut handler = pin!(handler);
     let answer =
         poll_fn(
@@ -40,19 +42,32 @@ where
     is_answered(&completer);
     match answer {
         Ok(Ok(response)) => {
-            let mut response = request.answer(response, completer);
+            let mut response = if completer.release_head() {
+                let mut held_back = HeldBack::new(request, response, completer);
+                poll_fn(|cx| held_back.poll_release(cx)).await
+            } else {
+                request.answer(response, completer)
+            };
             if let Some(completer) = response.body_mut().take_completer() {
                 completer.complete_here().await;
             }
             Ok(response)
         }
         Ok(Err(error)) => {
-            completer.complete_here().await;
+            complete(completer).await;
             Err(error)
         }
         Err(panic) => {
-            completer.complete_here().await;
+            complete(completer).await;
             resume_unwind(panic)
         }
     }
+}
+
+/// Where there is no response to wait for.
+async fn complete(mut completer: Completer) {
+    if completer.release_head() {
+        (completer, _) = completer.prepare(Unfinished::IsLost).await;
+    }
+    completer.complete_here().await;
 }

@@ -14,9 +14,10 @@ use tower_service::Service;
 use self::{
     admission::Admission,
     body::ResponseBody,
+    requested::Requested,
     response_future::{Driven, ResponseFuture},
     to_completion::Hold,
-    unanswered::{Requested, Unanswered},
+    unanswered::Unanswered,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
@@ -29,7 +30,9 @@ use crate::{
 
 mod admission;
 pub(crate) mod body;
+mod held_back;
 mod inline;
+mod requested;
 pub(crate) mod response_future;
 mod to_completion;
 mod unanswered;
@@ -132,6 +135,7 @@ where
                     unanswered: Unanswered {
                         handler,
                         request: Some(requested),
+                        held_back: None,
                     },
                 },
             };
@@ -139,6 +143,7 @@ where
         let unanswered = Unanswered {
             handler,
             request: Some(requested),
+            held_back: None,
         };
         drive_apart(unanswered, hold, &self.options)
     }
@@ -146,7 +151,7 @@ where
 
 /// Drives a request in another way than by its connection.
 fn drive_apart<F, B, E>(
-    unanswered: Unanswered<F>,
+    unanswered: Unanswered<F, B>,
     hold: Option<Hold>,
     options: &Options,
 ) -> ResponseFuture<F, B, E>

@@ -33,7 +33,7 @@ pin_project! {
     pub(super) enum Driven<F, B, E> {
         InPlace {
             #[pin]
-            unanswered: Unanswered<F>,
+            unanswered: Unanswered<F, B>,
         },
         ToCompletion {
             task: JoinHandle<Answer<B, E>>,

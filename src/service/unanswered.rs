@@ -10,55 +10,28 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::body::ResponseBody;
-use crate::{
-    response::{classify::Classifier, end_of_body::Exchange},
-    runner::{completer::Completer, scoped::Scoped},
+use super::{
+    body::ResponseBody,
+    held_back::HeldBack,
+    requested::{Requested, is_answered},
 };
+use crate::runner::scoped::Scoped;
 
 pin_project! {
     /// Polls the inner service inside of the scope, and hands the right to decide it to the body.
     ///
     /// Dropped before it is ready, or when the service fails or panics, it decides that there was
     /// no response.
-    pub(super) struct Unanswered<F> {
+    pub(super) struct Unanswered<F, B> {
         #[pin]
         pub(super) handler: Scoped<F>,
         pub(super) request: Option<Requested>,
+        // Boxed, so that it takes no room where it is not used.
+        pub(super) held_back: Option<Box<HeldBack<B>>>,
     }
 }
 
-/// What of a request its response needs.
-pub(super) struct Requested {
-    pub(super) classifier: Classifier,
-    pub(super) exchange: Exchange,
-    /// Who polls this takes the response to the server; else it says itself when it
-    /// [does](ResponseBody::handed_over).
-    pub(super) hands_over: bool,
-}
-
-impl Requested {
-    pub(super) fn answer<B: Body>(
-        self,
-        response: Response<B>,
-        completer: Completer,
-    ) -> Response<ResponseBody<B>> {
-        let mut response = ResponseBody::wrap(response, self.exchange, self.classifier, completer);
-        if self.hands_over {
-            response.body_mut().handed_over();
-        }
-        response
-    }
-}
-
-/// There is a response, or it is known that there will be none.
-pub(super) fn is_answered(completer: &Completer) {
-    if let Some(scope) = completer.scope() {
-        scope.watch_if_shared();
-    }
-}
-
-impl<F, B, E> Future for Unanswered<F>
+impl<F, B, E> Future for Unanswered<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
@@ -67,12 +40,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if let Some(held_back) = this.held_back {
+            return held_back.poll_release(cx).map(Ok);
+        }
         let answer = ready!(this.handler.as_mut().poll_inside(cx));
         let (Some(request), Some(completer)) = (this.request.take(), this.handler.take_completer())
         else {
             return Poll::Pending;
         };
         is_answered(&completer);
-        Poll::Ready(Ok(request.answer(answer?, completer)))
+        let response = answer?;
+        if completer.release_head() {
+            let held_back = this
+                .held_back
+                .insert(Box::new(HeldBack::new(request, response, completer)));
+            return held_back.poll_release(cx).map(Ok);
+        }
+        Poll::Ready(Ok(request.answer(response, completer)))
     }
 }

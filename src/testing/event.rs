@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     completion::{Completion, Delivery},
-    observe::outcome::LostReason,
+    observe::{outcome::LostReason, phase::Phase},
 };
 
 /// Something that happened to a callback.
@@ -13,6 +13,8 @@ use crate::{
 pub struct Recorded {
     /// The name of the callback; without one, where `defer` was called, as `file:line`.
     pub callback: String,
+    /// Whether it runs before the response or after it.
+    pub phase: Phase,
     /// What happened to it.
     pub event: Event,
 }

@@ -182,14 +182,18 @@ impl Recorder {
     }
 
     fn record(&self, callback: &CallbackInfo<'_>, event: Event) {
-        let callback = match callback.name() {
+        let name = match callback.name() {
             Some(name) => name.to_owned(),
             None => {
                 let location = callback.location();
                 format!("{}:{}", location.file(), location.line())
             }
         };
-        self.lock().push(Recorded { callback, event });
+        self.lock().push(Recorded {
+            callback: name,
+            phase: callback.phase(),
+            event,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Recorded>> {
