@@ -6,7 +6,7 @@ use super::{
     blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register,
 };
 use crate::{
-    callback::deferrable::Deferrable,
+    callback::{deferrable::Deferrable, output::CallbackOutput},
     scope::{
         Scope,
         current::{self, Current},
@@ -50,7 +50,10 @@ impl DeferredCallbackCollection {
 
     /// Registers a callback; see [`defer`](crate::defer).
     #[track_caller]
-    pub fn defer<M, C: Deferrable<M>>(&self, callback: C) -> DeferredCallback {
+    pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
         register(
             self.as_current(),
             Location::caller(),
@@ -60,7 +63,10 @@ impl DeferredCallbackCollection {
 
     /// Registers a closure that blocks; see [`defer_blocking`](crate::defer_blocking).
     #[track_caller]
-    pub fn defer_blocking<M, C: DeferrableBlocking<M>>(&self, callback: C) -> DeferredCallback {
+    pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
         register(
             self.as_current(),
             Location::caller(),
