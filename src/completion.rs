@@ -48,7 +48,12 @@ impl Completion {
         self.success
     }
 
-    /// Whether the response went out whole, up to the [`Level`] that decided it.
+    /// Whether the response went out whole, up to the [`Level`] that decided it: to the server's
+    /// buffers, or to those of the operating system. That the client has it is known to the client
+    /// alone.
+    ///
+    /// A [`scope`](crate::scope()) that returned has nothing to deliver and is taken for delivered,
+    /// also if it failed; it is not if it was dropped or panicked.
     ///
     /// A response to HEAD, a 204 and a 304 are whole without a body: who bills a download asks
     /// for [`bytes_sent`](Self::bytes_sent) too.
@@ -62,6 +67,12 @@ impl Completion {
     }
 
     /// Which signal decided the completion.
+    ///
+    /// This depends on the connection and not on what became of the response: also of a
+    /// [`NoResponse`](Delivery::NoResponse) it is [`Level::Sent`] where the connection reports what
+    /// was sent, and of a [`scope`](crate::scope()) it is always [`Level::HandedOver`]. Of a
+    /// `NoResponse` at `Level::Sent`, whatever a layer outside answered in its place is over too, and
+    /// counts in [`bytes_sent`](Self::bytes_sent).
     pub fn level(&self) -> Level {
         self.level
     }
@@ -85,7 +96,8 @@ impl Completion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The response is over and went out whole.
+    /// The response is over and went out whole, as far as the [`Level`] reaches. What becomes of it
+    /// on the way to the client is not known.
     Sent,
     /// The body was dropped before its end, or the connection was lost before the last byte.
     Aborted,
@@ -107,7 +119,11 @@ pub enum Level {
     ///
     /// All that a Tower layer can see by itself, so it is what every server gives.
     HandedOver,
-    /// The transport has accepted the last byte and was flushed, or the connection was lost.
+    /// The transport, as a rule the operating system, has accepted the last byte and was flushed; or
+    /// the connection was lost.
+    ///
+    /// That does not mean that the client has it: megabytes of a response may still lie in the
+    /// buffers of both operating systems, which no server can see into.
     ///
     /// Needs a connection that reports it: `axum_defer::serve`, or the parts in
     /// [`sent`](crate::sent).

@@ -33,7 +33,7 @@
 //! |---|---|
 //! | Exactly once | However a response ends, and whatever else happens at that moment, its callbacks are decided on once, and each runs at most once. |
 //! | Nobody waits | Callbacks run on a task of their own: neither the client nor the next request on its connection waits for them. |
-//! | After the end | They start when the response [is over](#when-a-response-is-over); with [`serve()`] that means when its last byte [has left the process](#two-levels-of-sent). |
+//! | After the end | They start when the response [is over](#when-a-response-is-over); with [`serve()`] that means when the operating system [has its last byte](#two-levels-of-sent). |
 //! | Only if it went well | By default they run if the response was a success, [or as the callback says](#which-callbacks-run). |
 //! | In order, by name | [First come, first run](#names-order-and-nesting); a name is there once. |
 //! | Each for itself | A callback that panics, fails or takes too long [ends alone](#each-for-itself). |
@@ -48,17 +48,22 @@
 //!
 //! A future, a closure that makes one, or a closure that takes the [`Completion`], to [`defer`]; a
 //! closure that blocks, to [`defer_blocking`]. All of them may return `()`, or a `Result<(), E>`
-//! whose error is reported:
+//! whose error is reported. Where a `?` is in the block, its last line says what the errors become;
+//! and the type of a closure's argument has to be written:
 //!
 //! ```
-//! use axum_defer::{Completion, defer, defer_blocking};
+//! use axum_defer::{BoxError, Completion, defer, defer_blocking};
 //!
 //! # async fn mail(_: &str) -> Result<(), std::io::Error> { Ok(()) }
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! # axum_defer::scope(async {
 //! # let to = String::from("ada@example.org");
-//! defer(async move { mail(&to).await });
+//! defer(async move {
+//!     mail(&to).await?;
+//!     mail("postmaster@example.org").await?;
+//!     Ok::<_, BoxError>(())
+//! });
 //! defer(|| async { /* what is built here costs nothing when the callback is skipped */ });
 //! defer(|completion: Completion| async move {
 //!     println!("{:?} after {:?}", completion.status(), completion.elapsed());
@@ -87,7 +92,8 @@
 //!
 //! [`DeferredCallback::when`] sets a rule for one callback, and [`DeferLayer::when`] for all that
 //! have none: `.when(|c| c.is_success() && c.is_delivered())` is for what makes sense only if the
-//! client has the whole response. [`DeferLayer::classifier`] says what a success is.
+//! whole response was sent, [as far as that is known](#two-levels-of-sent).
+//! [`DeferLayer::classifier`] says what a success is.
 //!
 //! A client that goes away *before* the response takes its handler along, at whichever `.await` it
 //! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two.
@@ -103,6 +109,8 @@
 //!   as it has not started.
 //! - `defer` inside a callback, a blocking one included, or inside a streaming body, joins the same
 //!   request.
+//! - A callback that another task defers does not start before its
+//!   [handle](DeferredCallback) is dropped; those behind it do.
 //! - What comes through a [`DeferredCallbackCollection`] when all the others have run is run at once,
 //!   under the same [`Completion`].
 //! - Of two layers on the path of a request, the inner one owns what the handler defers.
@@ -116,7 +124,7 @@
 //! |---|---|---|
 //! | `&str`, `Json`, any body in memory | at its last frame, after which `is_end_stream()` is true | `Sent` |
 //! | an empty body | when the server takes the response: it never polls the body | `Sent` |
-//! | HEAD, 204, 304, 1xx, CONNECT with 2xx | when the body is dropped unpolled, as it should be | `Sent` |
+//! | HEAD, 204, 304, 1xx, CONNECT with 2xx | when the body is dropped unpolled, as it should be [^bodiless] | `Sent` |
 //! | 101, a WebSocket say | when the handshake is answered, not when the socket closes | `Sent` |
 //! | a stream with a `Content-Length` | when that many bytes were taken | `Sent` |
 //! | any other stream, server-sent events too | at the end of the stream | `Sent` |
@@ -124,6 +132,10 @@
 //! | a body that yields an error, or less than its `Content-Length` | at the error | `BodyError` |
 //! | a body that is dropped before its end: the client went away | when it is dropped | `Aborted` |
 //! | no response: the handler was dropped, panicked, or a service failed | when its future is dropped | `NoResponse` |
+//!
+//! [^bodiless]: Over HTTP/2, hyper 1.12 sends the body of a HEAD, a 204 or a 304 all the same, unless
+//!     the body says that it is over. (axum empties that of a HEAD, and leaves the others alone.) Such a
+//!     body is polled, its bytes reach the client and are counted, and its last frame is the end.
 //!
 //! ## Two levels of sent
 //!
@@ -133,12 +145,18 @@
 //!
 //! - [`Level::HandedOver`]: the server has taken the last frame. This is what a Tower layer can see,
 //!   and so what `.layer(DeferLayer::new())` gives with every server.
-//! - [`Level::Sent`]: the operating system has accepted the last byte; or the connection was lost
-//!   before, which is [`Delivery::Aborted`] then. This is what [`serve()`] gives, in the place of
-//!   `axum::serve`; servers of your own get it from the parts in [`sent`].
+//! - [`Level::Sent`]: the operating system has accepted the last byte, and the connection was flushed
+//!   after it; or the connection was lost before, which is [`Delivery::Aborted`] then. This is what
+//!   [`serve()`] gives, in the place of `axum::serve`; servers of your own get it from the parts in
+//!   [`sent`].
 //!
 //! A callback that exits the process, deletes the file that is being sent, or bills a download needs
 //! the second one.
+//!
+//! Neither of them can mean that the client has the response. What the operating system has accepted
+//! is in its buffers, on the way, or in those of the client, which may still go away: of a download
+//! of 8 MiB, a slow reader had read 5.6 MB when it was `Sent`. Only the client can say that it has
+//! everything, in a request of its own.
 //!
 //! ```no_run
 //! # use axum::{Router, routing::get};
@@ -160,7 +178,7 @@
 //!   destructor that panics does no harm either.
 //! - [`DeferLayer::timeout`] and [`DeferredCallback::timeout`] end one callback, and no other.
 //! - [`DeferLayer::max_concurrency`] bounds how many requests' callbacks run at once; the others wait
-//!   in order.
+//!   in order. A [`DeferLayer::scope`] inside of a callback runs in the callback's place.
 //! - [`DeferLayer::max_pending`] bounds how much is deferred at all: new requests wait then (Tower's
 //!   back-pressure), or get a 503 at once with `tower::load_shed`. Nothing is thrown away, and memory
 //!   stays bounded.
@@ -172,13 +190,29 @@
 //! # Watching
 //!
 //! - Feature `tracing`: a span `deferred` per callback, which follows from the span of the request
-//!   and does not stretch it. What failed or was lost is an event at error level, what was skipped or
-//!   cancelled one at debug level.
+//!   and does not stretch it, and [events](#spans-and-events) inside of it.
 //! - Feature `metrics`: `deferred_callbacks_total{outcome}` (ok, error, panicked, timed_out, skipped,
 //!   cancelled, replaced, lost), `deferred_callback_waiting_seconds`,
 //!   `deferred_callback_running_seconds`, `deferred_callbacks_pending`, `deferred_callbacks_running`.
 //! - A [`DeferObserver`] of your own, with [`DeferLayer::observer`].
 //! - [`DeferLayer::handle`] counts what is pending and running, and waits until nothing is.
+//!
+//! ## Spans and events
+//!
+//! All of them have a target below `axum_defer`, so `axum_defer=debug` is a filter that shows them.
+//!
+//! | what | level | fields |
+//! |---|---|---|
+//! | span `deferred`, from `defer` to the end of the callback | info | `name` if it has one, `place`, `outcome`; `method`, `path` and `request_id` of the request |
+//! | `deferred callback failed`: an error, a panic, a time-out | error | `callback`, `place`, `outcome` (`error: out of ink`), `took` |
+//! | `deferred callback lost` | error | `callback`, `place`, `reason` |
+//! | `deferred callback skipped` | debug | `callback`, `place`, `status` if there was a response, `success`, `delivery` |
+//! | `deferred callback cancelled` | debug | `callback`, `place` |
+//! | `deferred callback replaced by a later one of the same name` | debug | `callback`, `place` |
+//!
+//! `callback` is the name, or `unnamed`; `place` is where `defer` was called. The span's `outcome` is
+//! a label of the metrics, `ok` included: a callback that ran well is no event. What the callback
+//! itself logs is inside of the span. Where spans at info level are off, the events are told without it.
 //!
 //! # Shutdown
 //!

@@ -45,6 +45,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use planned_panics::{PLANNED, silence_planned_panics};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -526,7 +527,7 @@ fn request(dice: &mut Dice) -> Request<Empty<Bytes>> {
 async fn over_http1(stream: TcpStream, plan: &Plan, dice: &mut Dice) {
     let resets = dice.one_in(8);
     if resets {
-        let _ = stream.set_zero_linger();
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
         return;
@@ -550,7 +551,7 @@ async fn over_http1(stream: TcpStream, plan: &Plan, dice: &mut Dice) {
 
 async fn over_http2(stream: TcpStream, plan: &Plan, dice: &mut Dice) {
     if dice.one_in(8) {
-        let _ = stream.set_zero_linger();
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
     let mut builder = http2::Builder::new(TokioExecutor::new());
     if dice.one_in(2) {

@@ -29,6 +29,7 @@ use events::Events;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::SockRef;
 use support::{in_time, listen, until_refused};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -218,7 +219,9 @@ async fn reset_all(address: SocketAddr, path: &str, told: &mut Told) {
         in_time(told.entered.recv()).await.unwrap();
     }
     for stream in &streams {
-        stream.set_zero_linger().unwrap();
+        SockRef::from(stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
     drop(streams);
     for _ in 0..CLIENTS {
@@ -446,7 +449,9 @@ async fn a_request_body_that_breaks_off_is_an_error_for_the_handler_which_goes_o
         let request = "POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 1000\r\n\r\nten bytes.";
         stream.write_all(request.as_bytes()).await.unwrap();
         in_time(told.entered.recv()).await.unwrap();
-        stream.set_zero_linger().unwrap();
+        SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
         drop(stream);
         let error = in_time(has_ended.recv()).await.unwrap();
         assert!(!error.is_empty());
@@ -552,7 +557,9 @@ async fn left_alone(server: Server, layer: DeferLayer) -> (Served, Shared, Defer
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(CLOSE.as_bytes()).await.unwrap();
     in_time(told.entered.recv()).await.unwrap();
-    stream.set_zero_linger().unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     drop(stream);
     in_time(told.dropped.recv()).await.unwrap();
     (served, shared, handle)

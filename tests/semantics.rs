@@ -29,7 +29,7 @@ use axum::{
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection,
     Delivery::{self, Aborted, BodyError, NoResponse, Sent},
-    Finished, LostReason, defer, defer_blocking, scope, try_defer,
+    Finished, Level, LostReason, defer, defer_blocking, scope, try_defer,
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -39,7 +39,10 @@ use http_body_util::{BodyExt, StreamBody};
 use support::{Log, Server, What, frames, in_time};
 use tokio::sync::{mpsc, oneshot};
 use tower::{Layer, Service, ServiceExt, service_fn, util::MapRequestLayer};
-use tower_http::classify::{SharedClassifier, StatusInRangeAsFailures};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    classify::{SharedClassifier, StatusInRangeAsFailures},
+};
 
 /// What happened, in order; also an observer.
 #[derive(Clone, Default)]
@@ -494,6 +497,38 @@ mod late {
         })
         .await;
         assert_eq!(steps.take(), ["skipped late"]);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_waits_for_its_handle_is_overtaken_and_runs_next() {
+        let steps = Steps::default();
+        let layer = DeferLayer::new();
+        let idle = layer.handle();
+        let callbacks = Mutex::new(None);
+        respond(&layer, async || {
+            *callbacks.lock().unwrap() = DeferredCallbackCollection::current();
+        })
+        .await;
+        let callbacks = callbacks.into_inner().unwrap().unwrap();
+        let handle = callbacks.defer(steps.on_run("first"));
+        let (release, released) = oneshot::channel::<()>();
+        let second = steps.on_run("second");
+        drop(callbacks.defer(async move {
+            second.await;
+            released.await.unwrap();
+        }));
+        drop(callbacks.defer(steps.on_run("third")));
+        in_time(async {
+            while idle.running() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(steps.take(), ["second"]);
+        drop(handle);
+        release.send(()).unwrap();
+        in_time(idle.wait_idle()).await;
+        assert_eq!(steps.take(), ["first", "third"]);
     }
 
     #[tokio::test]
@@ -1289,7 +1324,8 @@ mod units_of_work {
             assert!(matches!(ran, What::Ran(_)), "{case}");
             let completion = ran.completion();
             assert_eq!(completion.is_success(), success, "{case}");
-            assert_eq!(completion.delivery(), Sent, "{case}");
+            assert!(completion.is_delivered(), "{case}");
+            assert_eq!(completion.level(), Level::HandedOver, "{case}");
             assert_eq!((completion.status(), completion.bytes_sent()), (None, 0));
         }
     }
@@ -1423,11 +1459,31 @@ mod without_a_layer {
     fn defer_panics_at_the_callers_line_and_names_the_layer() {
         let (message, file, line) = panic_of(|| drop(defer(async {})));
         assert!(message.contains("DeferLayer"), "{message}");
-        assert_eq!((file.as_str(), line), (file!(), line!() - 2));
+        assert!(message.contains("after the routes"), "{message}");
+        assert_eq!((file.as_str(), line), (file!(), line!() - 3));
 
         let (message, file, line) = panic_of(|| drop(defer_blocking(|| ())));
         assert!(message.contains("DeferLayer"), "{message}");
         assert_eq!((file.as_str(), line), (file!(), line!() - 2));
+    }
+
+    /// What the docs of `defer` say under "Panics".
+    #[tokio::test]
+    async fn the_client_of_a_handler_that_defers_gets_no_response_unless_the_panic_is_caught() {
+        let routes = || {
+            let defers = async || drop(defer(async {}));
+            Router::<()>::new().route("/", get(defers))
+        };
+        for (app, status) in [
+            (routes(), None),
+            (routes().layer(CatchPanicLayer::new()), Some(500)),
+        ] {
+            let server = Server::start(app).await;
+            let mut client = server.raw().await;
+            client.get("/").await;
+            let response = client.response(false).await;
+            assert_eq!(response.map(|response| response.status), status);
+        }
     }
 
     #[test]
@@ -1436,6 +1492,43 @@ mod without_a_layer {
         assert!(refused.to_string().contains("DeferLayer"));
         let callback = refused.into_callback();
         assert_eq!(callback.into_inner(), ());
+    }
+
+    /// What the docs of `defer` say of where the scope is.
+    #[tokio::test]
+    async fn the_scope_goes_with_what_a_handler_awaits_and_not_to_other_tasks_and_threads() {
+        fn is_here() -> bool {
+            try_defer(async {}).is_ok()
+        }
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let handler = || {
+            let found = found.clone();
+            async move {
+                let both = tokio::join!(async { is_here() }, async { is_here() });
+                let task = tokio::spawn(async { is_here() }).await.unwrap();
+                let pool = tokio::task::spawn_blocking(is_here).await.unwrap();
+                let thread = thread::spawn(is_here).join().unwrap();
+                let afterwards = is_here();
+                let (told, blocking) = oneshot::channel();
+                defer_blocking(move || told.send(is_here()).unwrap());
+                defer(async move {
+                    let of_blocking = blocking.await.unwrap();
+                    found.lock().unwrap().extend([
+                        both.0,
+                        both.1,
+                        afterwards,
+                        of_blocking,
+                        is_here(),
+                    ]);
+                    found.lock().unwrap().extend([task, pool, thread]);
+                });
+            }
+        };
+        let layer = DeferLayer::new();
+        respond_later(&layer, handler).await;
+        in_time(layer.handle().wait_idle()).await;
+        let expected = [true, true, true, true, true, false, false, false];
+        assert_eq!(*found.lock().unwrap(), expected);
     }
 
     #[tokio::test]

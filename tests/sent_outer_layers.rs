@@ -7,6 +7,7 @@
 mod window;
 
 use std::{
+    any::Any,
     convert::Infallible,
     sync::{Arc, Mutex},
 };
@@ -25,7 +26,7 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, iter};
 use tower::ServiceExt;
-use tower_http::compression::CompressionLayer;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use window::{Window, serve_window};
 
 const SIZE: usize = 300_000;
@@ -181,6 +182,28 @@ async fn a_layer_that_throws_the_body_away_fires_with_the_response_that_it_gives
     assert_eq!(completion.bytes_sent(), 14);
     assert!(response.ends_with(b"something else"));
     handle.wait_idle().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_has_no_response_and_waits_for_the_one_that_is_sent_instead() {
+    let (sender, mut completions) = mpsc::unbounded_channel();
+    let panics = move || async move {
+        defer(move |completion: Completion| async move { sender.send(completion) }).always();
+        None::<&str>.expect("this panics on purpose")
+    };
+    let answers = |_: Box<dyn Any + Send>| Response::new(Body::from("sorry"));
+    let app = Router::new()
+        .route("/", get(panics))
+        .layer(DeferLayer::new())
+        .layer(CatchPanicLayer::custom(answers));
+    let (completion, response) = fires_with_the_last_byte(app, &mut completions).await;
+    assert_eq!(completion.delivery(), Delivery::NoResponse);
+    assert_eq!(
+        (completion.status(), completion.level()),
+        (None, Level::Sent)
+    );
+    assert_eq!(completion.bytes_sent(), 5);
+    assert!(response.ends_with(b"sorry"));
 }
 
 #[tokio::test]

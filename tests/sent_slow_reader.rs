@@ -23,6 +23,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -36,6 +37,7 @@ use axum_defer::{Completion, DeferLayer, Delivery, Level, defer, serve};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use shapes::Shape;
+use socket2::SockRef;
 use support::in_time;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -451,7 +453,9 @@ async fn slow_connection() -> Slow {
     socket.set_recv_buffer_size(128 * 1024).unwrap();
     let receive_buffer = socket.recv_buffer_size().unwrap() as usize;
     // Dropped with bytes unread, or with this, the client resets.
-    socket.set_zero_linger().unwrap();
+    SockRef::from(&socket)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     let stream = socket.connect(address).await.unwrap();
     Slow {
         stream: Counting {

@@ -215,6 +215,24 @@ async fn over_http_2() {
     check(Http2).await;
 }
 
+/// The exception in the docs: hyper 1.12 takes the body, and the client gets it.
+#[tokio::test]
+async fn over_http_2_the_body_of_a_304_reaches_the_client_and_is_counted() {
+    let (log, mut events) = Log::new();
+    let answer = move || async move {
+        log.defer("callback");
+        (StatusCode::NOT_MODIFIED, "ten bytes.")
+    };
+    let app = Router::new().route("/", get(answer));
+    let server = Server::start(app.layer(DeferLayer::new())).await;
+    let response = server.http2().await.send_request(request("GET", "/")).await;
+    let body = in_time(response.unwrap().into_body().collect()).await;
+    assert_eq!(body.unwrap().to_bytes(), "ten bytes.");
+    let (_, what) = events.next().await;
+    let completion = what.completion();
+    assert_eq!((completion.delivery(), completion.bytes_sent()), (Sent, 10));
+}
+
 async fn check(wire: Wire) {
     let mut faults = Vec::new();
     let mut rows = 0;

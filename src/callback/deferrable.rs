@@ -17,19 +17,27 @@ use crate::completion::Completion;
 /// | a closure that takes the outcome | `\|c: Completion\| async move { audit(c.status()).await }` |
 ///
 /// The future's output is `()` or `Result<(), E>`; see [`CallbackOutput`]. A closure is called
-/// when the callback's turn comes, so what it builds costs nothing when it is skipped.
+/// when the callback's turn comes, so what it builds costs nothing when it is skipped. The type of
+/// its argument has to be written: `|c: Completion|`, and not `|c|`.
 ///
 /// The parameter `M` only tells the forms apart and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred",
-    label = "not a future, or a closure that returns one, whose output is `()` or `Result<(), E>`",
-    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error",
+    label = "not a future, or a closure that returns one",
     note = "pass an `async {{ .. }}` block, a closure `|| async {{ .. }}`, or a closure `|completion: Completion| async {{ .. }}`; it must be `Send + 'static`",
     note = "for a plain closure that blocks, use `defer_blocking`"
 )]
 pub trait Deferrable<M>: Send + 'static {
+    /// What the callback returns.
+    ///
+    /// Its bound is on [`defer`](crate::defer) and not here: so the compiler says what is wrong with
+    /// an output that can't be reported, and not only that this can't be deferred.
+    type Output;
+
     #[doc(hidden)]
-    fn into_callback(self) -> impl Callback + 'static;
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput;
 }
 
 #[doc(hidden)]
@@ -44,9 +52,14 @@ pub struct AsClosureOfCompletion;
 
 impl<F> Deferrable<AsFuture> for F
 where
-    F: Future<Output: CallbackOutput> + Send + 'static,
+    F: Future + Send + 'static,
 {
-    fn into_callback(self) -> impl Callback + 'static {
+    type Output = F::Output;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput,
+    {
         FutureCallback { future: self }
     }
 }
@@ -54,9 +67,14 @@ where
 impl<F, Fut> Deferrable<AsClosure> for F
 where
     F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output: CallbackOutput> + Send + 'static,
+    Fut: Future + Send + 'static,
 {
-    fn into_callback(self) -> impl Callback + 'static {
+    type Output = Fut::Output;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput,
+    {
         ClosureCallback::new(|_| self())
     }
 }
@@ -64,9 +82,14 @@ where
 impl<F, Fut> Deferrable<AsClosureOfCompletion> for F
 where
     F: FnOnce(Completion) -> Fut + Send + 'static,
-    Fut: Future<Output: CallbackOutput> + Send + 'static,
+    Fut: Future + Send + 'static,
 {
-    fn into_callback(self) -> impl Callback + 'static {
+    type Output = Fut::Output;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput,
+    {
         ClosureCallback::new(self)
     }
 }

@@ -17,6 +17,26 @@ pub enum Failure {
 }
 
 /// What a callback may return: `()`, or a `Result<(), E>` whose error can be boxed.
+///
+/// Where the `?` leaves the type of the error open, the block says which one it is:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # axum_defer::scope(async {
+/// axum_defer::defer(async {
+///     std::fs::remove_file("/tmp/upload")?;
+///     Ok::<_, axum_defer::BoxError>(())
+/// });
+/// # }).await;
+/// # }
+/// ```
+///
+/// `()` says nothing that could be reported, so it is no error:
+///
+/// ```compile_fail,E0277
+/// axum_defer::defer(async { Err::<(), ()>(()) });
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a deferred callback can't return `{Self}`",
     label = "this callback returns `{Self}`",
@@ -42,6 +62,7 @@ impl CallbackOutput for Never {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E> CallbackOutput for Result<(), E>
 where
     E: Into<BoxError>,

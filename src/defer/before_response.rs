@@ -6,7 +6,10 @@ use super::{
     NO_SCOPE, blocking::DeferrableBlocking, deferred_callback::DeferredCallback,
     register::register_before,
 };
-use crate::{callback::deferrable::Deferrable, scope::current};
+use crate::{
+    callback::{deferrable::Deferrable, output::CallbackOutput},
+    scope::current,
+};
 
 /// Runs `callback` before the response goes out: when its head is known, and before the client sees
 /// any of it.
@@ -69,7 +72,9 @@ use crate::{callback::deferrable::Deferrable, scope::current};
 ///     .layer(DeferLayer::new());
 /// ```
 #[track_caller]
-pub fn before_response<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
+pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
+    callback: C,
+) -> DeferredCallback {
     let location = Location::caller();
     match current::get() {
         None => panic!("{NO_SCOPE}"),
@@ -103,7 +108,9 @@ pub fn before_response<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
 /// # }
 /// ```
 #[track_caller]
-pub fn try_before_response<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, NoHead> {
+pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
+    callback: C,
+) -> Result<DeferredCallback, NoHead> {
     let location = Location::caller();
     let current = current::get().ok_or(NoHead::NoScope)?;
     register_before(current, location, callback.into_callback()).ok_or(NoHead::Released)
@@ -126,7 +133,9 @@ pub fn try_before_response<M, C: Deferrable<M>>(callback: C) -> Result<DeferredC
 /// # }
 /// ```
 #[track_caller]
-pub fn before_response_blocking<M, C: DeferrableBlocking<M>>(callback: C) -> DeferredCallback {
+pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
+    callback: C,
+) -> DeferredCallback {
     let location = Location::caller();
     match current::get() {
         None => panic!("{NO_SCOPE}"),

@@ -22,22 +22,30 @@ use crate::{
 /// takes the [`Completion`]. It returns `()` or `Result<(), E>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred as blocking work",
-    label = "not a closure that returns `()` or `Result<(), E>`",
-    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error",
+    label = "not a closure without arguments, or one that takes the `Completion`",
     note = "pass `|| {{ .. }}` or `|completion: Completion| {{ .. }}`; it must be `Send + 'static`",
     note = "for a future, use `defer`"
 )]
 pub trait DeferrableBlocking<M>: Send + 'static {
+    /// What the closure returns; see [`Deferrable::Output`](crate::Deferrable::Output).
+    type Output;
+
     #[doc(hidden)]
-    fn into_callback(self) -> impl Callback + 'static;
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput;
 }
 
 impl<F, T> DeferrableBlocking<AsClosure> for F
 where
     F: FnOnce() -> T + Send + 'static,
-    T: CallbackOutput,
 {
-    fn into_callback(self) -> impl Callback + 'static {
+    type Output = T;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        T: CallbackOutput,
+    {
         blocking(|_| self().into_result())
     }
 }
@@ -45,9 +53,13 @@ where
 impl<F, T> DeferrableBlocking<AsClosureOfCompletion> for F
 where
     F: FnOnce(Completion) -> T + Send + 'static,
-    T: CallbackOutput,
 {
-    fn into_callback(self) -> impl Callback + 'static {
+    type Output = T;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        T: CallbackOutput,
+    {
         blocking(|completion| self(completion).into_result())
     }
 }

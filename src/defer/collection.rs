@@ -9,7 +9,7 @@ use super::{
     register::{register, register_before},
 };
 use crate::{
-    callback::deferrable::Deferrable,
+    callback::{deferrable::Deferrable, output::CallbackOutput},
     scope::{
         Scope,
         current::{self, Current},
@@ -53,7 +53,10 @@ impl DeferredCallbackCollection {
 
     /// Registers a callback; see [`defer`](crate::defer).
     #[track_caller]
-    pub fn defer<M, C: Deferrable<M>>(&self, callback: C) -> DeferredCallback {
+    pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
         register(
             self.as_current(),
             Location::caller(),
@@ -63,7 +66,10 @@ impl DeferredCallbackCollection {
 
     /// Registers a closure that blocks; see [`defer_blocking`](crate::defer_blocking).
     #[track_caller]
-    pub fn defer_blocking<M, C: DeferrableBlocking<M>>(&self, callback: C) -> DeferredCallback {
+    pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
         register(
             self.as_current(),
             Location::caller(),
@@ -80,7 +86,10 @@ impl DeferredCallbackCollection {
     ///
     /// When the head of the response has been released.
     #[track_caller]
-    pub fn before_response<M, C: Deferrable<M>>(&self, callback: C) -> DeferredCallback {
+    pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
         let location = Location::caller();
         let handle = register_before(self.as_current(), location, callback.into_callback());
         handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
@@ -92,7 +101,7 @@ impl DeferredCallbackCollection {
     ///
     /// [`NoHead::Released`], when the head of the response has been released.
     #[track_caller]
-    pub fn try_before_response<M, C: Deferrable<M>>(
+    pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
         &self,
         callback: C,
     ) -> Result<DeferredCallback, NoHead> {
@@ -108,7 +117,7 @@ impl DeferredCallbackCollection {
     ///
     /// When the head of the response has been released.
     #[track_caller]
-    pub fn before_response_blocking<M, C: DeferrableBlocking<M>>(
+    pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
         &self,
         callback: C,
     ) -> DeferredCallback {

@@ -17,7 +17,9 @@ use crate::{
 /// Of a callback that a spawned task or a thread defers beside the request (through a
 /// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection)), the response may be long
 /// over. Such a callback does not start before its handle is dropped, so that it never runs
-/// without the name, the rule and the time-out that the handle gives it.
+/// without the name, the rule and the time-out that the handle gives it. It holds up nobody but
+/// itself: those that were registered after it run meanwhile, and it starts as the next one when
+/// its handle is dropped.
 ///
 /// ```
 /// # use std::time::Duration;

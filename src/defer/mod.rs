@@ -3,7 +3,10 @@
 use std::{fmt, panic::Location};
 
 use self::{blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register};
-use crate::{callback::deferrable::Deferrable, scope::current};
+use crate::{
+    callback::{deferrable::Deferrable, output::CallbackOutput},
+    scope::current,
+};
 
 pub(crate) mod before_response;
 pub(crate) mod blocking;
@@ -14,10 +17,10 @@ pub(crate) mod extract;
 mod register;
 pub(crate) mod scope;
 
-pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLayer` to the router with \
-    `.layer(axum_defer::DeferLayer::new())`, outside of this handler, or open a scope with \
-    `axum_defer::scope(..)`. A task that was spawned is outside of the scope: move a \
-    `DeferredCallbackCollection` into it";
+pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
+    `.layer(axum_defer::DeferLayer::new())` to the router, after the routes that defer. Work that is \
+    no request gets a scope from `axum_defer::scope(..)`. A task that was spawned is outside of the \
+    scope: move a `DeferredCallbackCollection` into it";
 
 /// Runs `callback` after the response has been sent.
 ///
@@ -27,19 +30,20 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLaye
 /// one after the other with the other callbacks of the scope, if the response was a success;
 /// the handle that is returned changes that.
 ///
-/// Requests to other tasks are cut off from the scope, `tokio::spawn` included: move a
-/// [`DeferredCallbackCollection`] there.
-///
-/// # Panics
-///
-/// When there is no scope: the message says where to add the layer. [`try_defer`] does not.
-///
 /// ```
 /// use axum::{Router, routing::post};
-/// use axum_defer::{DeferLayer, defer};
+/// use axum_defer::{BoxError, Completion, DeferLayer, defer};
 ///
 /// async fn sign_up() -> &'static str {
 ///     defer(async { /* send the welcome mail */ });
+///     // With a `?`, the last line has to say what the errors become.
+///     defer(async {
+///         let invited: u32 = "3".parse()?;
+///         println!("{invited} more are invited");
+///         Ok::<_, BoxError>(())
+///     });
+///     // The type of a closure's argument has to be written.
+///     defer(|completion: Completion| async move { println!("{:?}", completion.status()) });
 ///     "welcome"
 /// }
 ///
@@ -47,8 +51,27 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add `DeferLaye
 ///     .route("/sign-up", post(sign_up))
 ///     .layer(DeferLayer::new());
 /// ```
+///
+/// # Where the scope is
+///
+/// The scope goes with the code that the handler runs, calls and awaits, `join!` and streams
+/// included, and with a body while it is polled. It does not go to other tasks and threads, which
+/// begin outside of every scope: `tokio::spawn`, `spawn_blocking`, `std::thread::spawn`, an actor
+/// that gets a message. There, `defer` panics; move a [`DeferredCallbackCollection`] in, and call
+/// [its `defer`](DeferredCallbackCollection::defer).
+///
+/// # Panics
+///
+/// When there is no scope: the message says where to add the layer. [`try_defer`] returns an error
+/// in its place.
+///
+/// It is a panic like any other in a handler. Nothing of this crate is between such a handler and
+/// the server, so nothing can turn it into a response: hyper drops the connection, and the message is
+/// on standard error. tower-http's `CatchPanicLayer`, around the routes, answers 500. A handler that
+/// extracts a [`DeferredCallbackCollection`] does not come that far: without the layer its client
+/// gets a 500 that says where to add it.
 #[track_caller]
-pub fn defer<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
+pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> DeferredCallback {
     match current::get() {
         Some(current) => register(current, Location::caller(), callback.into_callback()),
         None => panic!("{NO_SCOPE}"),
@@ -69,7 +92,9 @@ pub fn defer<M, C: Deferrable<M>>(callback: C) -> DeferredCallback {
 /// # drop(callback);
 /// ```
 #[track_caller]
-pub fn try_defer<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, NoScope<C>> {
+pub fn try_defer<M, C: Deferrable<M, Output: CallbackOutput>>(
+    callback: C,
+) -> Result<DeferredCallback, NoScope<C>> {
     match current::get() {
         Some(current) => Ok(register(
             current,
@@ -101,7 +126,9 @@ pub fn try_defer<M, C: Deferrable<M>>(callback: C) -> Result<DeferredCallback, N
 /// # }
 /// ```
 #[track_caller]
-pub fn defer_blocking<M, C: DeferrableBlocking<M>>(callback: C) -> DeferredCallback {
+pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
+    callback: C,
+) -> DeferredCallback {
     match current::get() {
         Some(current) => register(current, Location::caller(), callback.into_callback()),
         None => panic!("{NO_SCOPE}"),

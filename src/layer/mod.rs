@@ -92,7 +92,9 @@ impl DeferLayer {
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
     ///
     /// [`classifier`](Self::classifier), `run_to_completion` and
-    /// [`max_pending`](Self::max_pending) are about requests, and play no part here.
+    /// [`max_pending`](Self::max_pending) are about requests, and play no part here. Inside of a
+    /// callback of the same layer, it runs in that callback's place under
+    /// [`max_concurrency`](Self::max_concurrency).
     ///
     /// ```
     /// use axum_defer::{DeferLayer, defer};

@@ -75,6 +75,9 @@ impl DeferLayer {
     /// Runs the callbacks of at most `scopes` scopes at once, across all clones of the layer; the
     /// others wait in the order in which their responses ended.
     ///
+    /// A [`scope`](Self::scope) of the same layer inside of a callback takes no second place: it
+    /// would wait for the callback that waits for it. One in a handler takes a place of its own.
+    ///
     /// # Panics
     ///
     /// If `scopes` is 0 or above [`Semaphore::MAX_PERMITS`].

@@ -11,9 +11,15 @@ use crate::completion::Completion;
 /// Is told what happens to each callback of a layer; see
 /// [`DeferLayer::observer`](crate::DeferLayer::observer).
 ///
-/// Every method does nothing by default. They are called one callback at a time, on the task or
-/// thread on which the event happens, with no lock held; keep them short, since the next
-/// callback waits. A panic in one is caught and harms nothing.
+/// Every method does nothing by default. They are called where the event happens: on the task that
+/// runs the callbacks, or on that of whoever cancels, replaces or registers. No lock is held; keep
+/// them short, since the next callback of the scope waits. A panic in one is caught and harms
+/// nothing.
+///
+/// Of one callback, events are told one after the other: its registration, its start, its end. Of
+/// different ones they may be told at the same time, on several threads: each scope has a task of
+/// its own, and beside that of one scope, a spawned task may defer or cancel in it. Nothing in
+/// the layer puts them in line.
 ///
 /// Every registered callback ends in exactly one of [`finished`](Self::finished),
 /// [`skipped`](Self::skipped), [`cancelled`](Self::cancelled), [`replaced`](Self::replaced),

@@ -195,7 +195,7 @@ impl Preparing {
     }
 }
 
-/// A verdict that waits until the response has left the process; like [`Completer`], it decides
+/// A verdict that waits until the transport has the response; like [`Completer`], it decides
 /// when it is dropped.
 struct Held {
     scope: Arc<Scope>,

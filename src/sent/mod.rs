@@ -1,4 +1,4 @@
-//! The second level of "sent": the response has left the process.
+//! The second level of "sent": the operating system has accepted the response.
 //!
 //! A Tower layer sees a server take the last frame of a body; up to then the bytes may all still
 //! be in the server's buffers, and a client that stopped reading keeps them there. The parts in
@@ -6,7 +6,8 @@
 //! wrap the IO of each connection in a [`SentIo`], and the service of the same connection in its
 //! [`layer`](SentIo::layer), outside of everything else. A [`DeferLayer`](crate::DeferLayer)
 //! inside then fires when the last byte of the response has been accepted by the transport and
-//! flushed, or when the connection was lost before.
+//! flushed, or when the connection was lost before. That the client has received it is more than
+//! that, and can't be known: the rest may lie in the buffers of the operating systems.
 //!
 //! ```no_run
 //! use axum::{Router, body::Body, routing::get};

@@ -66,7 +66,9 @@ impl Recorder {
         self.all(|event| matches!(event, Event::Failed(_)))
     }
 
-    /// What the callback of this name failed with, the last time that it did.
+    /// What the callback of this name failed with, the last time that it did, as an
+    /// [`Outcome`](crate::Outcome) displays it: `error: ` and the error, `panicked: ` and the
+    /// message, or `timed out after 30s`.
     pub fn failure(&self, callback: &str) -> Option<String> {
         self.lock()
             .iter()

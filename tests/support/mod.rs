@@ -22,6 +22,7 @@ use http_body::Frame;
 use http_body_util::Full;
 use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -238,7 +239,9 @@ impl RawClient {
 
     /// Breaks the connection off with a RST.
     pub(crate) fn reset(self) {
-        self.stream.set_zero_linger().unwrap();
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     /// The connection, for another protocol than HTTP.
