@@ -33,7 +33,9 @@ pub fn send_orders(
     };
     stream.set_nodelay(true).unwrap();
     // Who waits for so long hangs.
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
     for number in 0..requests {
         // One that fails at once, and one that fails when its job is written.
         let (item, quantity, expected) = match random.within(0..8) {
@@ -53,7 +55,11 @@ pub fn send_orders(
             Ok(()) => read_answer(&mut stream, || on_first_byte(number)),
             Err(_) => (None, true),
         };
-        told.push(Request { email, expected, told: status });
+        told.push(Request {
+            email,
+            expected,
+            told: status,
+        });
         if ended {
             break;
         }

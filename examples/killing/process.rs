@@ -45,7 +45,13 @@ impl Process {
     pub fn stop(&self) -> ExitStatus {
         let mut child = self.child.lock().unwrap();
         let kill = format!("kill -TERM {}", child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
         child.wait().unwrap()
     }
 }

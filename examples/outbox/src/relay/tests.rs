@@ -132,7 +132,11 @@ async fn a_drain_that_works_leaves_the_next_place_to_a_nudge() {
     let fixture = Fixture::new("place").await;
     let relay = fixture.relay().await;
     // It can't come further than to its first statement.
-    let writing = fixture.database.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let writing = fixture
+        .database
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .unwrap();
     let drain = tokio::spawn(relay.clone().drain());
     while relay.0.working.try_lock().is_ok() {
         tokio::task::yield_now().await;
