@@ -34,6 +34,10 @@ impl Process {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     /// SIGKILL. The process is gone when this returns.
     pub fn kill(&self) {
         let mut child = self.child.lock().unwrap();
