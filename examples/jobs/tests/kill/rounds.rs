@@ -16,7 +16,7 @@ const ROUNDS: u64 = 30;
 /// In turn, one to the process that is killed and one to the other.
 const CLIENTS: usize = 4;
 /// Of one client in one round, if it is not the app that ends it.
-const REQUESTS: usize = 25;
+const REQUESTS: usize = 12;
 
 /// Sends orders to both, and kills the first in a third of the rounds when one of the two has just
 /// committed, in a third on the first byte of an answer, and in a third at any time.
@@ -26,7 +26,7 @@ fn send_and_kill(
     round: u64,
     random: &mut Random,
 ) -> Vec<Request> {
-    let nth = random.within(1..15);
+    let nth = random.within(1..10);
     let at_answer = (round % 3 == 1).then_some(nth as usize);
     let committed = database.count("SELECT count(*) FROM orders");
     thread::scope(|scope| {
@@ -58,7 +58,7 @@ fn send_and_kill(
             }),
             1 => {}
             _ => {
-                thread::sleep(Duration::from_micros(random.within(0..150_000)));
+                thread::sleep(Duration::from_micros(random.within(0..100_000)));
                 victim.kill();
             }
         }
@@ -115,7 +115,7 @@ fn no_job_of_an_answered_request_is_lost_when_one_of_two_processes_is_killed() {
     let mut requests = Vec::new();
     let mut hits = Hits::default();
 
-    let start_app = || database.start_app(Duration::from_millis(10), Duration::from_millis(800));
+    let start_app = || database.start_app(Duration::from_millis(10), Duration::from_millis(600));
     let mut victim = start_app();
     let mut other = start_app();
     let mut round = 0;
