@@ -25,6 +25,6 @@ pub(crate) struct Options {
     /// Handlers are not cut off when their client goes away.
     pub(crate) to_completion: bool,
     pub(crate) max_pending: Option<usize>,
-    #[cfg(feature = "testing")]
+    /// Callbacks run before the response is returned; set by tests.
     pub(crate) inline: bool,
 }

@@ -135,7 +135,6 @@ impl<B: Body> ResponseBody<B> {
     }
 
     /// The right to decide, for who runs the callbacks without waiting for the end of the body.
-    #[cfg(feature = "testing")]
     pub(super) fn take_completer(&mut self) -> Option<Completer> {
         self.watch.decides_early();
         let mut completer = self.watch.completer.take()?;

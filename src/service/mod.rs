@@ -28,7 +28,6 @@ use crate::{
 
 mod admission;
 pub(crate) mod body;
-#[cfg(feature = "testing")]
 mod inline;
 pub(crate) mod response_future;
 mod to_completion;
@@ -116,6 +115,7 @@ where
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
         let mut requested = Requested {
+            hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
             completer: Completer::new(scope),
@@ -124,22 +124,50 @@ where
             let _entered = requested.completer.enter();
             self.inner.call(request)
         };
-        let unanswered = Unanswered::new(inner, requested);
-        #[cfg(feature = "testing")]
-        if options.inline {
+        // Built where it is returned: each move of it costs as much as the rest of this function.
+        if requested.hands_over {
+            return ResponseFuture {
+                driven: Driven::InPlace {
+                    unanswered: Unanswered {
+                        inner,
+                        request: Some(requested),
+                    },
+                },
+            };
+        }
+        let unanswered = Unanswered {
+            inner,
+            request: Some(requested),
+        };
+        drive_apart(unanswered, hold, options)
+    }
+}
+
+/// Drives a request in another way than by its connection.
+fn drive_apart<F, B, E>(
+    unanswered: Unanswered<F>,
+    hold: Option<Hold>,
+    options: &Options,
+) -> ResponseFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    E: Send + 'static,
+    B: Body + Send + 'static,
+{
+    let driven = match hold {
+        hold if options.inline => {
             let boxed = Box::pin(inline::inline(unanswered));
-            return ResponseFuture::new(match hold {
+            match hold {
                 None => Driven::Inline { boxed },
                 Some(hold) => Driven::ToCompletion {
                     task: to_completion::spawn(boxed, hold),
                 },
-            });
+            }
         }
-        ResponseFuture::new(match hold {
-            None => Driven::InPlace { unanswered },
-            Some(hold) => Driven::ToCompletion {
-                task: to_completion::spawn(unanswered, hold),
-            },
-        })
-    }
+        Some(hold) => Driven::ToCompletion {
+            task: to_completion::spawn(unanswered, hold),
+        },
+        None => Driven::InPlace { unanswered },
+    };
+    ResponseFuture { driven }
 }

@@ -20,8 +20,7 @@ pin_project! {
     /// Polls the inner service inside of the scope, and hands the right to decide it to the body.
     ///
     /// Dropped before it is ready, or when the service fails or panics, it decides that there was
-    /// no response. Whoever takes the response says when it has been
-    /// [handed over](ResponseBody::handed_over).
+    /// no response.
     pub(super) struct Unanswered<F> {
         // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
         #[pin]
@@ -35,6 +34,9 @@ pub(super) struct Requested {
     pub(super) completer: Completer,
     pub(super) classifier: Classifier,
     pub(super) exchange: Exchange,
+    /// Who polls this takes the response to the server; else it says itself when it
+    /// [does](ResponseBody::handed_over).
+    pub(super) hands_over: bool,
 }
 
 impl Requested {
@@ -46,16 +48,13 @@ impl Requested {
     }
 
     pub(super) fn answer<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
-        ResponseBody::wrap(response, self.exchange, self.classifier, self.completer)
-    }
-}
-
-impl<F> Unanswered<F> {
-    pub(super) fn new(inner: F, request: Requested) -> Self {
-        Self {
-            inner,
-            request: Some(request),
+        let hands_over = self.hands_over;
+        let mut response =
+            ResponseBody::wrap(response, self.exchange, self.classifier, self.completer);
+        if hands_over {
+            response.body_mut().handed_over();
         }
+        response
     }
 }
 
