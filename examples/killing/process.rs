@@ -47,15 +47,10 @@ impl Process {
 
     /// SIGTERM, and what the app makes of it.
     pub fn stop(&self) -> ExitStatus {
+        let kill = format!("kill -TERM {}", self.id());
+        let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(killed.success());
         let mut child = self.child.lock().unwrap();
-        let kill = format!("kill -TERM {}", child.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
         child.wait().unwrap()
     }
 }
