@@ -20,8 +20,9 @@ use self::{
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
+    observe::scope_info::{RequestInfo, ScopeInfo},
     response::end_of_body::Exchange,
-    runner::completer::Completer,
+    runner::{completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
     sent::transmission::Transmission,
 };
@@ -96,7 +97,7 @@ where
     /// [`max_pending`](crate::DeferLayer::max_pending).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if let Some(limit) = self.options.max_pending {
-            ready!(self.admission.poll_room(&self.options.tracker, limit, cx));
+            ready!(self.admission.poll_place(&self.options.tracker, limit, cx));
         }
         self.inner.poll_ready(cx)
     }
@@ -110,36 +111,36 @@ where
         if let Some(transmission) = &transmission {
             transmission.scope_opened();
         }
-        let scope = Scope::open(options.clone(), transmission);
+        let info = options
+            .hear_scopes()
+            .then(|| ScopeInfo::new(Some(RequestInfo::of(&request))));
+        let place = self.admission.take_place();
+        let scope = Scope::open(options.clone(), transmission, info, place);
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
-        let mut requested = Requested {
+        let requested = Requested {
             hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
-            completer: Completer::new(scope),
         };
-        let inner = {
-            let _entered = requested.completer.enter();
-            self.inner.call(request)
-        };
+        let handler = Scoped::new(Completer::new(scope), || self.inner.call(request));
         // Built where it is returned: each move of it costs as much as the rest of this function.
         if requested.hands_over {
             return ResponseFuture {
                 driven: Driven::InPlace {
                     unanswered: Unanswered {
-                        inner,
+                        handler,
                         request: Some(requested),
                     },
                 },
             };
         }
         let unanswered = Unanswered {
-            inner,
+            handler,
             request: Some(requested),
         };
-        drive_apart(unanswered, hold, options)
+        drive_apart(unanswered, hold, &self.options)
     }
 }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::body::ResponseBody;
 use crate::{
     response::{classify::Classifier, end_of_body::Exchange},
-    runner::completer::Completer,
+    runner::{completer::Completer, scoped::Scoped},
 };
 
 pin_project! {
@@ -22,16 +22,14 @@ pin_project! {
     /// Dropped before it is ready, or when the service fails or panics, it decides that there was
     /// no response.
     pub(super) struct Unanswered<F> {
-        // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
         #[pin]
-        pub(super) inner: F,
+        pub(super) handler: Scoped<F>,
         pub(super) request: Option<Requested>,
     }
 }
 
 /// What of a request its response needs.
 pub(super) struct Requested {
-    pub(super) completer: Completer,
     pub(super) classifier: Classifier,
     pub(super) exchange: Exchange,
     /// Who polls this takes the response to the server; else it says itself when it
@@ -40,21 +38,23 @@ pub(super) struct Requested {
 }
 
 impl Requested {
-    /// There is a response, or it is known that there will be none.
-    pub(super) fn is_answered(&self) {
-        if let Some(scope) = self.completer.scope() {
-            scope.watch_if_shared();
-        }
-    }
-
-    pub(super) fn answer<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
-        let hands_over = self.hands_over;
-        let mut response =
-            ResponseBody::wrap(response, self.exchange, self.classifier, self.completer);
-        if hands_over {
+    pub(super) fn answer<B: Body>(
+        self,
+        response: Response<B>,
+        completer: Completer,
+    ) -> Response<ResponseBody<B>> {
+        let mut response = ResponseBody::wrap(response, self.exchange, self.classifier, completer);
+        if self.hands_over {
             response.body_mut().handed_over();
         }
         response
+    }
+}
+
+/// There is a response, or it is known that there will be none.
+pub(super) fn is_answered(completer: &Completer) {
+    if let Some(scope) = completer.scope() {
+        scope.watch_if_shared();
     }
 }
 
@@ -66,17 +66,13 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = {
-            let request = this.request.as_mut();
-            let request = request.expect("futures are not polled after they are ready");
-            let _entered = request.completer.enter();
-            ready!(this.inner.poll(cx))
-        };
-        let Some(request) = this.request.take() else {
+        let mut this = self.project();
+        let answer = ready!(this.handler.as_mut().poll_inside(cx));
+        let (Some(request), Some(completer)) = (this.request.take(), this.handler.take_completer())
+        else {
             return Poll::Pending;
         };
-        request.is_answered();
-        Poll::Ready(Ok(request.answer(answer?)))
+        is_answered(&completer);
+        Poll::Ready(Ok(request.answer(answer?, completer)))
     }
 }
