@@ -143,11 +143,11 @@
 //! ```no_run
 //! # use axum::{Router, routing::get};
 //! # use axum_defer::DeferLayer;
-//! # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! # async fn example(listener: tokio::net::TcpListener) {
 //! # async fn archive() {}
 //! let app = Router::new().route("/archive", get(archive)).layer(DeferLayer::new());
-//! axum_defer::serve(listener, app).await?;
-//! # Ok(()) }
+//! axum_defer::serve(listener, app).await;
+//! # }
 //! ```
 //!
 //! How it knows, and why it watches the consumption of buffers rather than their release, is told in
@@ -190,13 +190,13 @@
 //! # use axum::Router;
 //! # use axum_defer::DeferLayer;
 //! # async fn stop_signal() {}
-//! # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
+//! # async fn example(listener: tokio::net::TcpListener, app: Router) {
 //! let report = axum_defer::serve(listener, app.layer(DeferLayer::new()))
 //!     .with_graceful_shutdown(stop_signal())
 //!     .drain_timeout(Duration::from_secs(20))
-//!     .await?;
+//!     .await;
 //! println!("{report}");
-//! # Ok(()) }
+//! # }
 //! ```
 //!
 //! # Work that is no request
@@ -276,7 +276,8 @@ pub mod testing;
 #[cfg(feature = "axum")]
 pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
-pub use self::serve::serve;
+#[doc(inline)]
+pub use self::serve::{serve, shutdown::Shutdown};
 pub use self::{
     callback::{
         callback_future::CallbackFuture,

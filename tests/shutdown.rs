@@ -62,7 +62,7 @@ impl Server {
         if let Some(timeout) = connections {
             server = server.connection_timeout(timeout);
         }
-        let report = tokio::spawn(async move { server.await.unwrap() });
+        let report = tokio::spawn(server.into_future());
         Self {
             address,
             shut_down,
@@ -363,7 +363,7 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
     shut_down.send(()).unwrap();
     in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    let report = in_time(report).await.unwrap().unwrap();
+    let report = in_time(report).await.unwrap();
     assert!(report.is_complete() && report.ran == 1, "{report}");
 }
 
@@ -544,7 +544,7 @@ async fn a_unix_socket_is_served() {
     assert_eq!(ask(stream).await, "over a unix socket");
     assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
     shut_down.send(()).unwrap();
-    assert!(in_time(server).await.unwrap().unwrap().is_complete());
+    assert!(in_time(server).await.unwrap().is_complete());
 }
 
 #[tokio::test]

@@ -4,4 +4,6 @@ pub(crate) mod deadline;
 pub(crate) mod defer_handle;
 pub(crate) mod draining;
 pub(crate) mod report;
+#[cfg(feature = "serve")]
+pub(crate) mod stopping;
 pub(crate) mod tracker;

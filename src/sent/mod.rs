@@ -68,8 +68,9 @@
 
 mod body;
 mod buffer;
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod departure;
+mod dialogue;
 pub(crate) mod io;
 pub(crate) mod layer;
 #[cfg(feature = "serve")]
