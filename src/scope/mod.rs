@@ -10,6 +10,7 @@ use std::{borrow::Cow, sync::Arc, task::Context, time::Duration};
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
+    client::Client,
     options::Options,
     queue::Named,
     state::{Start, State},
@@ -30,6 +31,7 @@ use crate::{
     sync::{Mutex, MutexGuard, lock},
 };
 
+pub(crate) mod client;
 pub(crate) mod current;
 mod in_progress;
 pub(crate) mod options;
@@ -41,12 +43,15 @@ pub(crate) struct Scope {
     pub(crate) opened: Instant,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
+    /// Of a request whose handler is run to completion.
+    pub(crate) client: Option<Arc<Client>>,
     state: Mutex<State>,
 }
 
 impl Scope {
     pub(crate) fn open(options: Arc<Options>, transmission: Option<Transmission>) -> Arc<Self> {
         Arc::new(Self {
+            client: options.to_completion.then(Arc::default),
             options,
             opened: Instant::now(),
             transmission,

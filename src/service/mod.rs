@@ -112,6 +112,7 @@ where
             transmission.scope_opened();
         }
         let scope = Scope::open(options.clone(), transmission);
+        let client = scope.client.clone();
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
@@ -131,14 +132,14 @@ where
             return ResponseFuture::new(match hold {
                 None => Driven::Inline { boxed },
                 Some(hold) => Driven::ToCompletion {
-                    task: to_completion::spawn(boxed, hold),
+                    task: to_completion::spawn(boxed, hold, client),
                 },
             });
         }
         ResponseFuture::new(match hold {
             None => Driven::InPlace { unanswered },
             Some(hold) => Driven::ToCompletion {
-                task: to_completion::spawn(unanswered, hold),
+                task: to_completion::spawn(unanswered, hold, client),
             },
         })
     }
