@@ -90,7 +90,8 @@
 //! client has the whole response. [`DeferLayer::classifier`] says what a success is.
 //!
 //! A client that goes away *before* the response takes its handler along, at whichever `.await` it
-//! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two.
+//! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two;
+//! [`DeferredCallbackCollection::client_gone`] tells them.
 //!
 //! # Names, order and nesting
 //!
@@ -182,8 +183,10 @@
 //!
 //! # Shutdown
 //!
-//! A graceful shutdown of [`serve()`] waits for callbacks too, and returns a [`DrainReport`]. With
-//! another server, call [`DeferHandle::drain`] when it has stopped:
+//! A graceful shutdown of [`serve()`] waits for callbacks too, and returns a [`DrainReport`]; streams
+//! and sockets without an end hear of it by [`Shutdown`], an extractor. With another server, call
+//! [`DeferHandle::drain`] when it has stopped. [`mod@serve`] has the details, and what else the server
+//! can do: TLS, Unix sockets, slow clients, settings.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -234,7 +237,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `axum` | yes | [`DeferredCallbackCollection`] as an extractor |
-//! | `serve` | yes | [`serve()`] |
+//! | `serve` | yes | [`serve()`] and [`Shutdown`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `testing` | no | `DeferLayer::inline` and the `testing` module |

@@ -60,11 +60,7 @@ impl<I> SentIo<I> {
         Self::open(io, Some(draining), place)
     }
 
-    fn open(
-        io: I,
-        draining: Option<Arc<Draining>>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    fn open(io: I, draining: Option<Arc<Draining>>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io,
             connection: OpenConnection {

@@ -39,6 +39,9 @@
 //! # }
 //! ```
 //!
+//! What the transport has accepted is not yet what the peer has read: it may lie in the buffers of the
+//! operating system, 200 kB of it in those of a Unix socket, and megabytes with TCP.
+//!
 //! A server must take any [`Buf`](bytes::Buf) as the data of a body, as hyper and axum-server do.
 //! tonic's own insists on `Bytes`; give its routes to `axum_defer::serve`, as the router that
 //! `tonic::service::Routes::into_axum_router` makes of them.

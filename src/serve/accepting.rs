@@ -1,13 +1,6 @@
 //! Accepts connections, and starts a task for each.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    future::poll_fn,
-    marker::PhantomData,
-    pin::pin,
-    sync::Arc,
-};
+use std::{convert::Infallible, fmt, future::poll_fn, marker::PhantomData, pin::pin, sync::Arc};
 
 use axum::{extract::Request, serve::Listener};
 use http::Response;

@@ -15,12 +15,12 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use self::accepting::{Accepting, Connections};
+#[doc(no_inline)]
+pub use self::shutdown::Shutdown;
 pub use self::{
     incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::MissingServe,
     with_graceful_shutdown::WithGracefulShutdown,
 };
-#[doc(no_inline)]
-pub use self::shutdown::Shutdown;
 use crate::{callback::output::BoxError, never::Never};
 
 mod accepting;

@@ -7,10 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use super::{body::ResponseBody, to_completion::Awaited, unanswered::Unanswered};
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use super::{body::ResponseBody, to_completion::Awaited, unanswered::Unanswered};
 
 pin_project! {
     /// The response future of [`Defer`](crate::Defer).

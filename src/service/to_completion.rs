@@ -9,9 +9,7 @@ use std::{
 
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::{
-    drain::tracker::Tracker, scope::client::Client, sent::transmission::Transmission,
-};
+use crate::{drain::tracker::Tracker, scope::client::Client, sent::transmission::Transmission};
 
 /// Keeps the tracker from being idle.
 pub(super) struct Hold(Arc<Tracker>);
@@ -59,11 +57,7 @@ impl<T> Drop for Awaited<T> {
 }
 
 /// Answers a request on a task of its own.
-pub(super) fn spawn<F>(
-    answering: F,
-    hold: Hold,
-    client: Option<Arc<Client>>,
-) -> Awaited<F::Output>
+pub(super) fn spawn<F>(answering: F, hold: Hold, client: Option<Arc<Client>>) -> Awaited<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
