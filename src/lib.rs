@@ -306,6 +306,10 @@ pub use self::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
+        scope_info::RequestInfo,
     },
     service::{Defer, body::ResponseBody, response_future::ResponseFuture},
 };
+/// What tells success from failure, for [`DeferLayer::classifier`]: tower-http's own module, of
+/// the version that this crate uses.
+pub use tower_http::classify;

@@ -16,7 +16,7 @@ use metrics_util::{
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
 
-const OUTCOMES: [&str; 8] = [
+const OUTCOMES: [&str; 9] = [
     "ok",
     "error",
     "panicked",
@@ -24,6 +24,7 @@ const OUTCOMES: [&str; 8] = [
     "skipped",
     "cancelled",
     "replaced",
+    "duplicate",
     "lost",
 ];
 
@@ -171,7 +172,7 @@ fn waiting_and_running_are_measured_for_those_that_ran() {
     let recorded = Recorded::of(&snapshotter);
     assert_eq!(
         recorded.histograms["deferred_callback_waiting_seconds"],
-        [1.0, 2.0]
+        [0.0, 2.0]
     );
     assert_eq!(
         recorded.histograms["deferred_callback_running_seconds"],
@@ -244,4 +245,37 @@ fn work_that_the_end_of_the_runtime_takes_is_lost_and_not_skipped() {
     let recorded = Recorded::of(&snapshotter);
     assert_eq!(recorded.counted(), [("lost", 3)]);
     assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
+}
+
+#[test]
+fn names_are_told_apart_by_a_layer_that_asks_for_it() {
+    let ((), snapshotter) = recorded(async |_| {
+        DeferLayer::new()
+            .metrics_by_name()
+            .scope(async {
+                defer(async {}).name("mail");
+                defer(async { Err::<(), _>("no luck") }).name("audit");
+                defer(async {});
+                defer(async {}).name("never").when(|_| false);
+            })
+            .await;
+    });
+    let mut counted = Vec::new();
+    let mut measured = Vec::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let (_, key) = key.into_parts();
+        let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
+        match value {
+            DebugValue::Counter(count) if count > 0 => counted.push((labels.join(" "), count)),
+            DebugValue::Histogram(values) => measured.push((labels.join(" "), values.len())),
+            _ => {}
+        }
+    }
+    counted.sort();
+    let once = |labels: &str| (labels.to_owned(), 1);
+    let expected = ["error audit", "ok mail", "ok unnamed", "skipped never"];
+    assert_eq!(counted, expected.map(once));
+    measured.sort();
+    let expected = ["audit", "audit", "mail", "mail", "unnamed", "unnamed"];
+    assert_eq!(measured, expected.map(|name| (name.to_owned(), 1)));
 }

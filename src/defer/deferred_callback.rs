@@ -85,6 +85,41 @@ impl DeferredCallback {
         self
     }
 
+    /// Runs it only if no other request or scope of the layer has a callback of this name pending
+    /// or running: for work of which one at a time is enough, a cache refresh say.
+    ///
+    /// It goes by its [name](Self::name), given before or after this; without one it does nothing.
+    /// The first to register has the name until its callback is over, however it ends: it ran,
+    /// failed, panicked, timed out, was skipped, cancelled, replaced or lost. One that comes
+    /// meanwhile is taken out at once, and reported as a
+    /// [duplicate](crate::DeferObserver::duplicate). Only callbacks that are `unique` take part.
+    /// Within one scope, the last one of a name wins as ever.
+    ///
+    /// The layer and its clones share the names; other layers have their own.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer, testing::Recorder};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// async fn refresh_the_cache() {}
+    ///
+    /// let recorder = Recorder::new();
+    /// let layer = DeferLayer::new().observer(recorder.clone());
+    /// let request = || layer.scope(async {
+    ///     defer(refresh_the_cache()).name("refresh").unique();
+    ///     # tokio::task::yield_now().await;
+    /// });
+    /// tokio::join!(request(), request());
+    /// recorder.assert_ran(["refresh"]);
+    /// assert_eq!(recorder.duplicates(), ["refresh"]);
+    /// # }
+    /// ```
+    pub fn unique(self) -> Self {
+        self.scope.make_unique(self.id);
+        self
+    }
+
     /// Ends the callback, and no other, when it has run for this long; in the place of the
     /// layer's [`timeout`](crate::DeferLayer::timeout).
     ///

@@ -2,8 +2,6 @@
 
 use std::panic::Location;
 
-use tokio::time::Instant;
-
 use super::deferred_callback::DeferredCallback;
 use crate::{
     callback::{
@@ -24,13 +22,7 @@ pub(super) fn register(
 ) -> DeferredCallback {
     let Current { scope, is_driven } = current;
     let mut header = Header::new(location);
-    #[cfg(feature = "tracing")]
-    {
-        header.span = crate::observe::trace::span(location);
-    }
-    if scope.options.observers.hear_times() {
-        header.registered = Some(Instant::now());
-    }
+    scope.observe(&mut header);
     let entry = match scope.options.wrap.clone() {
         None => Box::pin(Entry::new(header, callback)) as _,
         Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, callback))) as _,

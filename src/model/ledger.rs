@@ -13,7 +13,7 @@ use std::{
 use crate::{
     completion::{Completion, Delivery},
     defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
-    drain::{defer_handle::DeferHandle, draining::Draining},
+    drain::{defer_handle::DeferHandle, draining::Draining, reservation::Reservation},
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
@@ -32,6 +32,7 @@ pub(crate) enum Ended {
     Skipped,
     Cancelled,
     Replaced,
+    Duplicate,
     Lost(LostReason),
 }
 
@@ -67,6 +68,10 @@ struct Clerk(Arc<Book>);
 impl DeferObserver for Clerk {
     fn replaced(&self, callback: &CallbackInfo<'_>) {
         self.0.end(callback, Ended::Replaced);
+    }
+
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, Ended::Duplicate);
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
@@ -113,7 +118,11 @@ impl Ledger {
         transmission: Option<Transmission>,
     ) -> (Completer, DeferredCallbackCollection) {
         self.book.requests.fetch_add(1, SeqCst);
-        let scope = Scope::open(self.options.clone(), transmission);
+        let place = self
+            .options
+            .max_pending
+            .and_then(|limit| Reservation::take(&self.options.tracker, limit));
+        let scope = Scope::open(self.options.clone(), transmission, None, place);
         let collection = DeferredCallbackCollection::new(scope.clone());
         (Completer::new(scope), collection)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    sync::{Arc, atomic::Ordering::AcqRel},
     task::{Context, Poll, Waker},
 };
 
@@ -11,7 +12,11 @@ use super::{
     explore, explore_within,
     ledger::{Ended, Ledger, succeed},
 };
-use crate::{drain::draining::Draining, observe::outcome::LostReason, sync::modelled_runtime};
+use crate::{
+    drain::{draining::Draining, reservation::Reservation},
+    observe::outcome::LostReason,
+    sync::modelled_runtime,
+};
 
 #[test]
 fn a_push_while_the_body_ends() {
@@ -351,5 +356,63 @@ fn a_report_while_callbacks_run() {
         assert!(reporter.join().unwrap() <= 2);
         pusher.join().unwrap();
         ledger.close().all_ran(2);
+    });
+}
+
+/// Of two requests, whichever comes first has the name until its callback is over.
+#[test]
+fn two_requests_defer_what_is_to_be_unique() {
+    explore_within(3, "two requests defer what is to be unique", || {
+        let ledger = Ledger::open();
+        let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+        let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
+            let inside = inside.clone();
+            move |_| async move {
+                assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
+                inside.fetch_sub(1, AcqRel);
+            }
+        };
+        let (one, of_one) = ledger.request(None);
+        let (other, of_other) = ledger.request(None);
+        let first = {
+            let (ledger, work) = (ledger.clone(), work(&inside));
+            loom::thread::spawn(move || {
+                drop(ledger.defer_with(&of_one, work).name("a").unique());
+                drop(of_one);
+                succeed(one);
+            })
+        };
+        drop(
+            ledger
+                .defer_with(&of_other, work(&inside))
+                .name("a")
+                .unique(),
+        );
+        drop(of_other);
+        succeed(other);
+        first.join().unwrap();
+        let ends = ledger.close().ends;
+        assert!(ends.contains(&Ended::Ran), "{ends:?}");
+        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Duplicate);
+        assert!(ends.iter().all(is_meant), "{ends:?}");
+    });
+}
+
+/// A place under `max_pending` is given back once: by the push, or by the end of the response.
+#[test]
+fn a_push_gives_its_place_back_while_the_body_ends() {
+    explore("a push gives its place back while the body ends", || {
+        let ledger = Ledger::with(|options| options.max_pending = Some(1));
+        let (completer, collection) = ledger.request(None);
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        drop(collection);
+        let tracker = ledger.options.tracker.clone();
+        ledger.close().all_ran(1);
+        assert!(Reservation::take(&tracker, 1).is_some(), "it is free");
     });
 }

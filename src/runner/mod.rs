@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(crate) mod completer;
+pub(crate) mod scoped;
 mod turn;
 
 /// Starts the runner of a scope on a task of its own, if the scope asks for one.

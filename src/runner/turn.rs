@@ -88,8 +88,15 @@ impl<'a> Turn<'a> {
                 false
             }
             Err(message) => {
-                self.start();
-                self.finish(Outcome::Panicked(&message));
+                let finished = Finished {
+                    outcome: Outcome::Panicked(&message),
+                    waited: Duration::ZERO,
+                    took: Duration::ZERO,
+                };
+                options
+                    .observers
+                    .finished(&self.scope.info(&entry.header), &finished);
+                self.leave(End::Failed);
                 false
             }
         }
@@ -107,7 +114,7 @@ impl<'a> Turn<'a> {
         self.scope.options.tracker.started();
         self.scope.options.observers.started(
             &self.scope.info(&entry.header),
-            entry.header.waited_until(start),
+            self.scope.waited(&entry.header, self.completion, start),
         );
     }
 
@@ -121,7 +128,7 @@ impl<'a> Turn<'a> {
         if !is_ok || observers.hear_success(&info) {
             let finished = Finished {
                 outcome,
-                waited: entry.header.waited_until(start),
+                waited: self.scope.waited(&entry.header, self.completion, start),
                 took: start.elapsed(),
             };
             observers.finished(&info, &finished);
@@ -172,7 +179,11 @@ impl Future for Turn<'_> {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
-            let _span = entry.header.span.clone().map(tracing::Span::entered);
+            let _span = this
+                .scope
+                .info(&entry.header)
+                .span
+                .map(|span| span.clone().entered());
             let mut current = Some(Current::driven(this.scope.clone()));
             let _entered = current::enter(&mut current);
             isolate(|| entry.as_mut().poll_callback(cx, completion))

@@ -17,16 +17,22 @@ use self::{
 };
 use crate::{
     callback::{
-        entry::{BoxEntry, Header},
+        entry::{BoxEntry, Header, Observed},
         rule::Rule,
     },
     completion::Completion,
     drain::{
         report::UnfinishedCallback,
+        reservation::Reservation,
         tracker::{End, Unfinished},
     },
     isolate::drop_isolated,
-    observe::{callback_info::CallbackInfo, outcome::LostReason},
+    observe::{
+        callback_info::{self, CallbackInfo},
+        observers::Observers,
+        outcome::LostReason,
+        scope_info::ScopeInfo,
+    },
     sent::transmission::Transmission,
     sync::{Mutex, MutexGuard, lock},
 };
@@ -45,17 +51,25 @@ pub(crate) struct Scope {
     pub(crate) transmission: Option<Transmission>,
     /// Of a request whose handler is run to completion.
     pub(crate) client: Option<Arc<Client>>,
+    /// Where somebody is told of it.
+    pub(crate) info: Option<Arc<ScopeInfo>>,
     state: Mutex<State>,
 }
 
 impl Scope {
-    pub(crate) fn open(options: Arc<Options>, transmission: Option<Transmission>) -> Arc<Self> {
+    pub(crate) fn open(
+        options: Arc<Options>,
+        transmission: Option<Transmission>,
+        info: Option<ScopeInfo>,
+        reservation: Option<Reservation>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
             options,
             opened: Instant::now(),
             transmission,
-            state: Mutex::default(),
+            info: info.map(Arc::new),
+            state: Mutex::new(State::new(reservation)),
         })
     }
 
@@ -84,15 +98,15 @@ impl Scope {
         if held {
             state.queue.hold(id);
         }
-        if state.runtime.is_none() {
-            state.runtime = Handle::try_current().ok();
-        }
+        state.remember_runtime();
+        let reservation = state.reservation.take();
         let newly_listed = state.listed.is_none();
         if newly_listed {
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
             state.listed = Some(self.options.tracker.list(scope));
         }
         let start = go_on(state);
+        drop(reservation);
         if newly_listed {
             if let Some(transmission) = &self.transmission {
                 transmission.watch(&self.options.tracker);
@@ -103,7 +117,14 @@ impl Scope {
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
     pub(crate) fn decide(&self, completion: Completion) -> Start {
-        lock(&self.state).decide(completion)
+        let mut state = lock(&self.state);
+        // Whoever registers something from now on may do so on a thread that has none.
+        state.remember_runtime();
+        let reservation = state.reservation.take();
+        let start = state.decide(completion);
+        drop(state);
+        drop(reservation);
+        start
     }
 
     pub(crate) fn completion(&self) -> Option<Completion> {
@@ -169,12 +190,45 @@ impl Scope {
     }
 
     pub(crate) fn rename(&self, id: u64, name: Cow<'static, str>) {
-        let named = lock(&self.state).queue.rename(id, name);
+        let mut state = lock(&self.state);
+        let mut named = state.queue.rename(id, name);
+        if let Named::Replaced(Some(replaced)) = &mut named {
+            // The name is free, for the callback that has it now.
+            replaced.as_mut().header_mut().claim = None;
+        }
+        let duplicate = self.claim(&mut state, id);
+        drop(state);
         if let Named::Replaced(Some(entry)) | Named::Outranked(entry) = named {
-            self.announce(&entry);
-            self.options.observers.replaced(&self.info(&entry.header));
-            self.options.tracker.dropped(End::Withdrawn);
-            drop_isolated(entry);
+            self.drop_pending(entry, Observers::replaced);
+        }
+        if let Some(duplicate) = duplicate {
+            self.drop_pending(duplicate, Observers::duplicate);
+        }
+    }
+
+    /// It is to be the only one of its name in the layer.
+    pub(crate) fn make_unique(&self, id: u64) {
+        let mut state = lock(&self.state);
+        if let Some(header) = state.queue.header_mut(id) {
+            header.unique = true;
+        }
+        let duplicate = self.claim(&mut state, id);
+        drop(state);
+        if let Some(duplicate) = duplicate {
+            self.drop_pending(duplicate, Observers::duplicate);
+        }
+    }
+
+    /// Claims the name of a callback that is to be unique; one that can't have it is out.
+    fn claim(&self, state: &mut State, id: u64) -> Option<BoxEntry> {
+        let header = state.queue.header_mut(id)?;
+        // Of the name that it had before.
+        header.claim = None;
+        let name = header.name.as_ref().filter(|_| header.unique)?;
+        header.claim = self.options.unique_names.claim(name).map(Box::new);
+        match header.claim {
+            Some(_) => None,
+            None => state.queue.remove(id),
         }
     }
 
@@ -190,11 +244,16 @@ impl Scope {
 
     fn withdraw(&self, entry: Option<BoxEntry>) -> bool {
         let Some(entry) = entry else { return false };
+        self.drop_pending(entry, Observers::cancelled);
+        true
+    }
+
+    /// A callback that somebody wanted not to run; its observers are told why.
+    fn drop_pending(&self, entry: BoxEntry, tell: impl FnOnce(&Observers, &CallbackInfo<'_>)) {
         self.announce(&entry);
-        self.options.observers.cancelled(&self.info(&entry.header));
+        tell(&self.options.observers, &self.info(&entry.header));
         self.options.tracker.dropped(End::Withdrawn);
         drop_isolated(entry);
-        true
     }
 
     /// The handle of a callback is gone: its name and its rule are final, and it may run.
@@ -212,17 +271,19 @@ impl Scope {
         let mut state = lock(&self.state);
         let info = state.queue.header_mut(id).and_then(|header| {
             let first = !std::mem::replace(&mut header.announced, true);
-            first.then(|| pending(header))
+            first.then(|| (header.observed_id(), header.name.clone(), header.location))
         });
         if info.is_some() {
             // It must not start before everybody was told of it.
             state.queue.hold(id);
         }
         drop(state);
-        if let Some(info) = info {
+        if let Some((id, name, location)) = info {
             self.options.observers.registered(&CallbackInfo {
-                name: info.name(),
-                location: info.location,
+                id,
+                name: name.as_deref(),
+                location,
+                scope: self.info.as_deref(),
                 #[cfg(feature = "tracing")]
                 span: None,
             });
@@ -241,13 +302,59 @@ impl Scope {
     }
 
     /// What observers are told that the callback is.
-    pub(crate) fn info<'a>(&self, header: &'a Header) -> CallbackInfo<'a> {
+    pub(crate) fn info<'a>(&'a self, header: &'a Header) -> CallbackInfo<'a> {
         CallbackInfo {
+            id: header.observed_id(),
             name: header.name.as_deref(),
             location: header.location,
+            scope: self.info.as_deref(),
             #[cfg(feature = "tracing")]
-            span: header.span.as_ref(),
+            span: header
+                .observed
+                .as_ref()
+                .and_then(|observed| observed.span.as_ref()),
         }
+    }
+
+    /// Fills in what is only kept of a callback where somebody is told of it.
+    pub(crate) fn observe(&self, header: &mut Header) {
+        let observers = &self.options.observers;
+        if self.info.is_none() && !observers.hear_times() {
+            return;
+        }
+        let observed = header.observed.insert(Box::new(Observed {
+            id: callback_info::next_id(),
+            registered: Instant::now(),
+            #[cfg(feature = "tracing")]
+            span: None,
+        }));
+        #[cfg(feature = "tracing")]
+        {
+            observed.span = observers.span(&CallbackInfo {
+                id: observed.id,
+                name: None,
+                location: header.location,
+                scope: self.info.as_deref(),
+                span: None,
+            });
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = observed;
+    }
+
+    /// How long a callback that starts now has waited since it could have.
+    pub(crate) fn waited(
+        &self,
+        header: &Header,
+        completion: &Completion,
+        now: Instant,
+    ) -> Duration {
+        let decided = self.opened + completion.elapsed();
+        let ready = match &header.observed {
+            Some(observed) => observed.registered.max(decided),
+            None => decided,
+        };
+        now.saturating_duration_since(ready)
     }
 
     /// Gives up what is registered: it should have run, and can't.
@@ -291,19 +398,21 @@ fn go_on(mut state: MutexGuard<'_, State>) -> Start {
     start
 }
 
-fn pending(header: &Header) -> UnfinishedCallback {
-    UnfinishedCallback {
-        name: header.name.clone(),
-        location: header.location,
-        running: false,
-    }
-}
-
 impl Unfinished for Scope {
     fn unfinished(&self) -> Vec<UnfinishedCallback> {
         let state = lock(&self.state);
-        let pending = state.queue.headers().map(pending);
-        state.in_progress.unfinished().chain(pending).collect()
+        let pending = state.queue.headers().map(|header| UnfinishedCallback {
+            name: header.name.clone(),
+            location: header.location,
+            running: false,
+            age: header
+                .observed
+                .as_ref()
+                .map(|observed| observed.registered.elapsed()),
+            scope: self.info.clone(),
+        });
+        let running = state.in_progress.unfinished(self.info.as_ref());
+        running.chain(pending).collect()
     }
 }
 

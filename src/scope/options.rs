@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use crate::{
-    callback::{callback_future::Wrap, rule::Predicate},
+    callback::{callback_future::Wrap, rule::Predicate, unique::UniqueNames},
     drain::tracker::Tracker,
     observe::observers::Observers,
     response::classify::Classification,
@@ -21,10 +21,18 @@ pub(crate) struct Options {
     pub(crate) observers: Observers,
     pub(crate) wrap: Option<Arc<Wrap>>,
     pub(crate) tracker: Arc<Tracker>,
+    pub(crate) unique_names: Arc<UniqueNames>,
     pub(crate) classification: Classification,
     /// Handlers are not cut off when their client goes away.
     pub(crate) to_completion: bool,
     pub(crate) max_pending: Option<usize>,
-    #[cfg(feature = "testing")]
+    /// Callbacks run before the response is returned; set by tests.
     pub(crate) inline: bool,
+}
+
+impl Options {
+    /// Whether anybody is told to which unit of work a callback belongs.
+    pub(crate) fn hear_scopes(&self) -> bool {
+        self.observers.hear_scopes() || self.tracker.is_watched()
+    }
 }

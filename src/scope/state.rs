@@ -21,7 +21,7 @@ use std::task::Waker;
 use tokio::runtime::Handle;
 
 use super::{in_progress::InProgress, queue::Queue};
-use crate::{callback::entry::BoxEntry, completion::Completion};
+use crate::{callback::entry::BoxEntry, completion::Completion, drain::reservation::Reservation};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) runner: Option<Waker>,
     /// Where callbacks run if the scope fires on a thread that has no runtime.
     pub(super) runtime: Option<Handle>,
+    /// What the request has under `max_pending` until it defers something.
+    pub(super) reservation: Option<Reservation>,
     /// The key under which the tracker lists this scope.
     pub(super) listed: Option<usize>,
 }
@@ -48,10 +50,24 @@ pub(crate) enum Start {
 }
 
 impl State {
+    pub(super) fn new(reservation: Option<Reservation>) -> Self {
+        Self {
+            reservation,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn decide(&mut self, completion: Completion) -> Start {
         debug_assert!(self.completion.is_none(), "a scope is decided once");
         self.completion = Some(completion);
         self.start_runner()
+    }
+
+    /// Where callbacks run, if this thread knows a place and none is known yet.
+    pub(super) fn remember_runtime(&mut self) {
+        if self.runtime.is_none() {
+            self.runtime = Handle::try_current().ok();
+        }
     }
 
     pub(super) fn completion(&self) -> Option<Completion> {

@@ -12,7 +12,10 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::{drain::tracker::Tracker, scope::client::Client, sent::transmission::Transmission};
 
 /// Keeps the tracker from being idle.
-pub(super) struct Hold(Arc<Tracker>);
+pub(super) struct Hold {
+    tracker: Arc<Tracker>,
+    client: Option<Arc<Client>>,
+}
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
@@ -21,13 +24,22 @@ impl Hold {
         if let Some(transmission) = transmission {
             transmission.drains(&tracker);
         }
-        Self(tracker)
+        Self {
+            tracker,
+            client: None,
+        }
+    }
+
+    /// The client is told when nobody waits for its answer any more.
+    pub(super) fn of(mut self, client: Option<Arc<Client>>) -> Self {
+        self.client = client;
+        self
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.let_go();
+        self.tracker.let_go();
     }
 }
 
@@ -57,10 +69,11 @@ impl<T> Drop for Awaited<T> {
 }
 
 /// Answers a request on a task of its own.
-pub(super) fn spawn<F>(answering: F, hold: Hold, client: Option<Arc<Client>>) -> Awaited<F::Output>
+pub(super) fn spawn<F>(answering: F, mut hold: Hold) -> Awaited<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
+    let client = hold.client.take();
     let driven = async move {
         let answer = answering.await;
         // The callbacks are counted by now, so that the tracker is not idle in between.

@@ -13,49 +13,48 @@ use pin_project_lite::pin_project;
 use super::body::ResponseBody;
 use crate::{
     response::{classify::Classifier, end_of_body::Exchange},
-    runner::completer::Completer,
+    runner::{completer::Completer, scoped::Scoped},
 };
 
 pin_project! {
     /// Polls the inner service inside of the scope, and hands the right to decide it to the body.
     ///
     /// Dropped before it is ready, or when the service fails or panics, it decides that there was
-    /// no response. Whoever takes the response says when it has been
-    /// [handed over](ResponseBody::handed_over).
+    /// no response.
     pub(super) struct Unanswered<F> {
-        // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
         #[pin]
-        pub(super) inner: F,
+        pub(super) handler: Scoped<F>,
         pub(super) request: Option<Requested>,
     }
 }
 
 /// What of a request its response needs.
 pub(super) struct Requested {
-    pub(super) completer: Completer,
     pub(super) classifier: Classifier,
     pub(super) exchange: Exchange,
+    /// Who polls this takes the response to the server; else it says itself when it
+    /// [does](ResponseBody::handed_over).
+    pub(super) hands_over: bool,
 }
 
 impl Requested {
-    /// There is a response, or it is known that there will be none.
-    pub(super) fn is_answered(&self) {
-        if let Some(scope) = self.completer.scope() {
-            scope.watch_if_shared();
+    pub(super) fn answer<B: Body>(
+        self,
+        response: Response<B>,
+        completer: Completer,
+    ) -> Response<ResponseBody<B>> {
+        let mut response = ResponseBody::wrap(response, self.exchange, self.classifier, completer);
+        if self.hands_over {
+            response.body_mut().handed_over();
         }
-    }
-
-    pub(super) fn answer<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
-        ResponseBody::wrap(response, self.exchange, self.classifier, self.completer)
+        response
     }
 }
 
-impl<F> Unanswered<F> {
-    pub(super) fn new(inner: F, request: Requested) -> Self {
-        Self {
-            inner,
-            request: Some(request),
-        }
+/// There is a response, or it is known that there will be none.
+pub(super) fn is_answered(completer: &Completer) {
+    if let Some(scope) = completer.scope() {
+        scope.watch_if_shared();
     }
 }
 
@@ -67,17 +66,13 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = {
-            let request = this.request.as_mut();
-            let request = request.expect("futures are not polled after they are ready");
-            let _entered = request.completer.enter();
-            ready!(this.inner.poll(cx))
-        };
-        let Some(request) = this.request.take() else {
+        let mut this = self.project();
+        let answer = ready!(this.handler.as_mut().poll_inside(cx));
+        let (Some(request), Some(completer)) = (this.request.take(), this.handler.take_completer())
+        else {
             return Poll::Pending;
         };
-        request.is_answered();
-        Poll::Ready(Ok(request.answer(answer?)))
+        is_answered(&completer);
+        Poll::Ready(Ok(request.answer(answer?, completer)))
     }
 }

@@ -35,6 +35,8 @@ pub enum Event {
     Cancelled,
     /// A later one took its name.
     Replaced,
+    /// One of its name was pending or running in another scope.
+    Duplicate,
     /// It should have run and could not.
     Lost(LostReason),
 }
@@ -58,8 +60,9 @@ impl fmt::Display for Event {
                 match (completion.status(), completion.delivery()) {
                     (Some(status), delivery) => write!(
                         formatter,
-                        "the response was a {}, delivery {delivery:?}",
-                        status.as_u16()
+                        "the response was a {}, delivery {delivery:?}, {} bytes",
+                        status.as_u16(),
+                        completion.bytes_sent()
                     ),
                     (None, Delivery::NoResponse) => formatter.write_str("there was no response"),
                     (None, _) if completion.is_success() => {
@@ -70,6 +73,9 @@ impl fmt::Display for Event {
             }
             Self::Cancelled => formatter.write_str("cancelled"),
             Self::Replaced => formatter.write_str("replaced by a later one of its name"),
+            Self::Duplicate => {
+                formatter.write_str("not run: one of its name is pending or running")
+            }
             Self::Lost(reason) => write!(formatter, "lost: {reason}"),
         }
     }

@@ -92,6 +92,12 @@ impl Recorder {
         self.all(|event| matches!(event, Event::Replaced))
     }
 
+    /// The callbacks that were to be [unique](crate::DeferredCallback::unique) and were not, in
+    /// order.
+    pub fn duplicates(&self) -> Vec<String> {
+        self.all(|event| matches!(event, Event::Duplicate))
+    }
+
     /// The callbacks that should have run and could not, in order.
     pub fn lost(&self) -> Vec<String> {
         self.all(|event| matches!(event, Event::Lost(_)))
@@ -262,6 +268,10 @@ impl DeferObserver for Recorder {
 
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
         self.record(callback, Event::Skipped(*completion));
+    }
+
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.record(callback, Event::Duplicate);
     }
 
     fn cancelled(&self, callback: &CallbackInfo<'_>) {
