@@ -17,8 +17,8 @@ pin_project! {
     pub(crate) struct Scoped<F> {
         // Gone when the scope has been decided, or is about to be.
         #[pin]
-        future: Option<F>,
-        completer: Option<Completer>,
+        pub(crate) future: Option<F>,
+        pub(crate) completer: Option<Completer>,
     }
 
     impl<F> PinnedDrop for Scoped<F> {
@@ -29,12 +29,7 @@ pin_project! {
 }
 
 impl<F> Scoped<F> {
-    /// The future is made inside of the scope, too.
-    pub(crate) fn new(mut completer: Completer, future: impl FnOnce() -> F) -> Self {
-        let future = {
-            let _entered = completer.enter();
-            future()
-        };
+    pub(crate) fn new(completer: Completer, future: F) -> Self {
         Self {
             future: Some(future),
             completer: Some(completer),

@@ -128,13 +128,20 @@ where
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
         };
-        let handler = Scoped::new(Completer::new(scope), || self.inner.call(request));
+        let mut completer = Completer::new(scope);
+        let future = {
+            let _entered = completer.enter();
+            self.inner.call(request)
+        };
         // Built where it is returned: each move of it costs as much as the rest of this function.
         if requested.hands_over {
             return ResponseFuture {
                 driven: Driven::InPlace {
                     unanswered: Unanswered {
-                        handler,
+                        handler: Scoped {
+                            future: Some(future),
+                            completer: Some(completer),
+                        },
                         request: Some(requested),
                         held_back: None,
                     },
@@ -142,7 +149,7 @@ where
             };
         }
         let unanswered = Unanswered {
-            handler,
+            handler: Scoped::new(completer, future),
             request: Some(requested),
             held_back: None,
         };
