@@ -233,10 +233,13 @@ impl Scope {
         lock(&self.state).runtime.clone()
     }
 
-    /// The next callback for the runner; with `None` the runner has been let go, and the next
-    /// push starts another one.
-    pub(crate) fn next(&self) -> Option<BoxEntry> {
+    /// The next callback for the runner, which is done with the one that is given; with `None` the
+    /// runner has been let go, and the next push starts another one.
+    pub(crate) fn next(&self, ended: Option<u64>) -> Option<BoxEntry> {
         let mut state = lock(&self.state);
+        if let Some(id) = ended {
+            state.in_progress.remove(id);
+        }
         match state.take_or_let_go() {
             Some(entry) => Some(entry),
             None => {
@@ -267,7 +270,7 @@ impl Scope {
 
     /// Gives up what is registered: it should have run, and can't.
     pub(crate) fn lose_all(&self, reason: LostReason) {
-        while let Some(entry) = self.next() {
+        while let Some(entry) = self.next(None) {
             self.drop_taken(entry, End::Lost, |observers, callback| {
                 observers.lost(callback, reason);
             });

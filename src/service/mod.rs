@@ -129,12 +129,12 @@ where
             exchange: Exchange::of(&request),
         };
         let mut completer = Completer::new(scope);
-        let future = {
-            let _entered = completer.enter();
-            self.inner.call(request)
-        };
-        // Built where it is returned: each move of it costs as much as the rest of this function.
+        // Each move of the future costs as much as the rest of this function: it is built where it
+        // is returned, and where it is not, it is made on another path.
         if requested.hands_over {
+            let entered = completer.enter();
+            let future = self.inner.call(request);
+            drop(entered);
             return ResponseFuture {
                 driven: Driven::InPlace {
                     unanswered: Unanswered {
@@ -148,40 +148,50 @@ where
                 },
             };
         }
+        self.call_apart(request, requested, completer, hold)
+    }
+}
+
+impl<S> Defer<S> {
+    /// Has a request driven in another way than by its connection.
+    #[inline(never)]
+    fn call_apart<ReqB, B>(
+        &mut self,
+        request: Request<ReqB>,
+        requested: Requested,
+        mut completer: Completer,
+        hold: Option<Hold>,
+    ) -> ResponseFuture<S::Future, B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        S::Future: Future<Output = Result<Response<B>, S::Error>> + Send + 'static,
+        S::Error: Send + 'static,
+        B: Body + Send + 'static,
+    {
+        let future = {
+            let _entered = completer.enter();
+            self.inner.call(request)
+        };
         let unanswered = Unanswered {
             handler: Scoped::new(completer, future),
             request: Some(requested),
             held_back: None,
         };
-        drive_apart(unanswered, hold, &self.options)
-    }
-}
-
-/// Drives a request in another way than by its connection.
-fn drive_apart<F, B, E>(
-    unanswered: Unanswered<F, B>,
-    hold: Option<Hold>,
-    options: &Options,
-) -> ResponseFuture<F, B, E>
-where
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    E: Send + 'static,
-    B: Body + Send + 'static,
-{
-    let driven = match hold {
-        hold if options.inline => {
-            let boxed = Box::pin(inline::inline(unanswered));
-            match hold {
-                None => Driven::Inline { boxed },
-                Some(hold) => Driven::ToCompletion {
-                    task: to_completion::spawn(boxed, hold),
-                },
+        let driven = match hold {
+            hold if self.options.inline => {
+                let boxed = Box::pin(inline::inline(unanswered));
+                match hold {
+                    None => Driven::Inline { boxed },
+                    Some(hold) => Driven::ToCompletion {
+                        task: to_completion::spawn(boxed, hold),
+                    },
+                }
             }
-        }
-        Some(hold) => Driven::ToCompletion {
-            task: to_completion::spawn(unanswered, hold),
-        },
-        None => Driven::InPlace { unanswered },
-    };
-    ResponseFuture { driven }
+            Some(hold) => Driven::ToCompletion {
+                task: to_completion::spawn(unanswered, hold),
+            },
+            None => Driven::InPlace { unanswered },
+        };
+        ResponseFuture { driven }
+    }
 }
