@@ -1,17 +1,16 @@
 //! Counts what is pending and running in all scopes of a layer, and waits for it.
 
 use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
+    Arc, Weak,
     atomic::{
         AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Relaxed, SeqCst},
     },
 };
 
-use slab::Slab;
 use tokio::sync::Notify;
 
-use super::report::UnfinishedCallback;
+use super::{listed::Listed, report::UnfinishedCallback};
 
 /// What is known of all scopes of a layer and its clones.
 #[derive(Default)]
@@ -36,7 +35,7 @@ pub(crate) struct Tracker {
     /// Some request has come upon `max_pending`.
     has_limit: AtomicBool,
     /// The scopes that have callbacks, so that a drain that ran out of time can name them.
-    scopes: Mutex<Slab<Weak<dyn Unfinished>>>,
+    scopes: Listed,
 }
 
 /// One atomic holds both counts, so that a callback which ends is counted out of both at once.
@@ -179,30 +178,16 @@ impl Tracker {
 
     /// Lists a scope until [`Tracker::delist`] with the key that this returns.
     pub(crate) fn list(&self, scope: Weak<dyn Unfinished>) -> usize {
-        self.scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(scope)
+        self.scopes.insert(scope)
     }
 
     pub(crate) fn delist(&self, key: usize) {
-        let delisted = self
-            .scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_remove(key);
-        drop(delisted);
+        self.scopes.remove(key);
     }
 
     pub(super) fn unfinished(&self) -> Vec<UnfinishedCallback> {
-        let scopes: Vec<_> = self
-            .scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(_, scope)| scope.clone())
-            .collect();
-        scopes
+        self.scopes
+            .all()
             .iter()
             .filter_map(Weak::upgrade)
             .flat_map(|scope| scope.unfinished())

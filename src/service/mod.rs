@@ -15,7 +15,7 @@ use self::{
     admission::Admission,
     body::ResponseBody,
     requested::Requested,
-    response_future::{Driven, ResponseFuture},
+    response_future::{Apart, ResponseFuture},
     to_completion::Hold,
     unanswered::Unanswered,
 };
@@ -128,27 +128,27 @@ where
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
         };
-        let mut completer = Completer::new(scope);
-        // Each move of the future costs as much as the rest of this function: it is built where it
-        // is returned, and where it is not, it is made on another path.
-        if requested.hands_over {
-            let entered = completer.enter();
-            let future = self.inner.call(request);
-            drop(entered);
-            return ResponseFuture {
-                driven: Driven::InPlace {
-                    unanswered: Unanswered {
-                        handler: Scoped {
-                            future: Some(future),
-                            completer: Some(completer),
-                        },
-                        request: Some(requested),
-                        held_back: None,
-                    },
-                },
-            };
+        if !requested.hands_over {
+            return self.call_apart(request, requested, Completer::new(scope), hold);
         }
-        self.call_apart(request, requested, completer, hold)
+        // Built before there is a future: each move of that costs as much as the rest of this
+        // function.
+        let mut response = ResponseFuture {
+            unanswered: Unanswered {
+                handler: Scoped {
+                    future: None,
+                    completer: Some(Completer::new(scope)),
+                },
+                request: Some(requested),
+                held_back: None,
+            },
+            apart: None,
+        };
+        let Scoped { future, completer } = &mut response.unanswered.handler;
+        let entered = completer.as_mut().map(Completer::enter);
+        *future = Some(self.inner.call(request));
+        drop(entered);
+        response
     }
 }
 
@@ -177,21 +177,25 @@ impl<S> Defer<S> {
             request: Some(requested),
             held_back: None,
         };
-        let driven = match hold {
+        let apart = match hold {
             hold if self.options.inline => {
                 let boxed = Box::pin(inline::inline(unanswered));
                 match hold {
-                    None => Driven::Inline { boxed },
-                    Some(hold) => Driven::ToCompletion {
-                        task: to_completion::spawn(boxed, hold),
-                    },
+                    None => Apart::Inline(boxed),
+                    Some(hold) => Apart::ToCompletion(to_completion::spawn(boxed, hold)),
                 }
             }
-            Some(hold) => Driven::ToCompletion {
-                task: to_completion::spawn(unanswered, hold),
-            },
-            None => Driven::InPlace { unanswered },
+            Some(hold) => Apart::ToCompletion(to_completion::spawn(unanswered, hold)),
+            None => {
+                return ResponseFuture {
+                    unanswered,
+                    apart: None,
+                };
+            }
         };
-        ResponseFuture { driven }
+        ResponseFuture {
+            unanswered: Unanswered::default(),
+            apart: Some(Box::new(apart)),
+        }
     }
 }

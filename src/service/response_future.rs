@@ -18,29 +18,20 @@ pin_project! {
     /// Dropped before it is ready, it decides that there was no response; but for
     /// [`run_to_completion`](crate::DeferLayer::run_to_completion), where the request goes on.
     pub struct ResponseFuture<F, B, E> {
+        // Nothing is in it if the request is driven apart.
         #[pin]
-        pub(super) driven: Driven<F, B, E>,
+        pub(super) unanswered: Unanswered<F, B>,
+        // Boxed, so that it takes no room where it is not used.
+        pub(super) apart: Option<Box<Apart<B, E>>>,
     }
 }
 
 type Answer<B, E> = Result<Response<ResponseBody<B>>, E>;
 
-pin_project! {
-    /// By whom the request is driven.
-    #[project = DrivenProjection]
-    pub(super) enum Driven<F, B, E> {
-        InPlace {
-            #[pin]
-            unanswered: Unanswered<F, B>,
-        },
-        ToCompletion {
-            task: Awaited<Answer<B, E>>,
-        },
-        // Boxed, so that it takes no room where it is not used.
-        Inline {
-            boxed: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>,
-        },
-    }
+/// By whom a request is driven that its connection does not drive.
+pub(super) enum Apart<B, E> {
+    ToCompletion(Awaited<Answer<B, E>>),
+    Inline(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
 }
 
 impl<F, B, E> Future for ResponseFuture<F, B, E>
@@ -51,16 +42,19 @@ where
     type Output = Answer<B, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.project().driven.project() {
+        let this = self.project();
+        let Some(apart) = this.apart else {
             // It has handed the response over.
-            DrivenProjection::InPlace { unanswered } => return unanswered.poll(cx),
-            DrivenProjection::ToCompletion { task } => match ready!(Pin::new(task).poll(cx)) {
+            return this.unanswered.poll(cx);
+        };
+        let answer = match &mut **apart {
+            Apart::ToCompletion(task) => match ready!(Pin::new(task).poll(cx)) {
                 Ok(answer) => answer,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down, and this task with it.
                 Err(_cancelled) => return Poll::Pending,
             },
-            DrivenProjection::Inline { boxed } => ready!(boxed.as_mut().poll(cx)),
+            Apart::Inline(boxed) => ready!(boxed.as_mut().poll(cx)),
         };
         Poll::Ready(answer.map(|mut response| {
             response.body_mut().handed_over();

@@ -31,6 +31,20 @@ pin_project! {
     }
 }
 
+/// No request.
+impl<F, B> Default for Unanswered<F, B> {
+    fn default() -> Self {
+        Self {
+            handler: Scoped {
+                future: None,
+                completer: None,
+            },
+            request: None,
+            held_back: None,
+        }
+    }
+}
+
 impl<F, B, E> Future for Unanswered<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
