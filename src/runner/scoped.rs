@@ -17,8 +17,8 @@ pin_project! {
     pub(crate) struct Scoped<F> {
         // Gone when the scope has been decided, or is about to be.
         #[pin]
-        pub(crate) future: Option<F>,
-        pub(crate) completer: Option<Completer>,
+        future: Option<F>,
+        completer: Option<Completer>,
     }
 
     impl<F> PinnedDrop for Scoped<F> {

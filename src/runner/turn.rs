@@ -55,7 +55,11 @@ enum Stage {
     Waits,
     Runs,
     /// Nothing of it is left but what the scope and the tracker have to be told.
-    Ended { id: u64, end: End, had_started: bool },
+    Ended {
+        id: u64,
+        end: End,
+        had_started: bool,
+    },
 }
 
 impl Turn {

@@ -15,9 +15,8 @@ use self::{
     admission::Admission,
     body::ResponseBody,
     requested::Requested,
-    response_future::{Apart, ResponseFuture},
+    response_future::{Elsewhere, ResponseFuture},
     to_completion::Hold,
-    unanswered::Unanswered,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
@@ -35,7 +34,6 @@ mod inline;
 mod requested;
 pub(crate) mod response_future;
 mod to_completion;
-mod unanswered;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
 pub struct Defer<S> {
@@ -131,24 +129,17 @@ where
         if !requested.hands_over {
             return self.call_apart(request, requested, Completer::new(scope), hold);
         }
-        // Built before there is a future: each move of that costs as much as the rest of this
-        // function.
-        let mut response = ResponseFuture {
-            unanswered: Unanswered {
-                handler: Scoped {
-                    future: None,
-                    completer: Some(Completer::new(scope)),
-                },
-                request: Some(requested),
-                held_back: None,
-            },
-            apart: None,
-        };
-        let Scoped { future, completer } = &mut response.unanswered.handler;
-        let entered = completer.as_mut().map(Completer::enter);
-        *future = Some(self.inner.call(request));
+        let mut completer = Completer::new(scope);
+        let entered = completer.enter();
+        let future = self.inner.call(request);
         drop(entered);
-        response
+        // Built where it is returned: each move of it costs as much as the rest of this function.
+        ResponseFuture {
+            future: Some(future),
+            completer: Some(completer),
+            request: Some(requested),
+            elsewhere: None,
+        }
     }
 }
 
@@ -172,30 +163,26 @@ impl<S> Defer<S> {
             let _entered = completer.enter();
             self.inner.call(request)
         };
-        let unanswered = Unanswered {
-            handler: Scoped::new(completer, future),
+        if self.options.inline {
+            let handler = Scoped::new(completer, future);
+            let boxed = Box::pin(inline::inline(handler, requested));
+            return ResponseFuture::elsewhere(match hold {
+                None => Elsewhere::Inline(boxed),
+                Some(hold) => Elsewhere::ToCompletion(to_completion::spawn(boxed, hold)),
+            });
+        }
+        let in_place = ResponseFuture {
+            future: Some(future),
+            completer: Some(completer),
             request: Some(requested),
-            held_back: None,
+            elsewhere: None,
         };
-        let apart = match hold {
-            hold if self.options.inline => {
-                let boxed = Box::pin(inline::inline(unanswered));
-                match hold {
-                    None => Apart::Inline(boxed),
-                    Some(hold) => Apart::ToCompletion(to_completion::spawn(boxed, hold)),
-                }
+        match hold {
+            None => in_place,
+            Some(hold) => {
+                let task = to_completion::spawn(in_place, hold);
+                ResponseFuture::elsewhere(Elsewhere::ToCompletion(task))
             }
-            Some(hold) => Apart::ToCompletion(to_completion::spawn(unanswered, hold)),
-            None => {
-                return ResponseFuture {
-                    unanswered,
-                    apart: None,
-                };
-            }
-        };
-        ResponseFuture {
-            unanswered: Unanswered::default(),
-            apart: Some(Box::new(apart)),
         }
     }
 }
