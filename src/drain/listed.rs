@@ -7,9 +7,14 @@ use std::sync::{
 
 use slab::Slab;
 
-use super::tracker::Unfinished;
+use super::report::UnfinishedCallback;
 
 const LISTS: usize = 8;
+
+/// A scope as the tracker sees it.
+pub(crate) trait Unfinished: Send + Sync {
+    fn unfinished(&self) -> Vec<UnfinishedCallback>;
+}
 
 /// A list of scopes in several parts: threads that list and delist at the same time rarely meet.
 #[derive(Default)]
@@ -61,7 +66,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::drain::report::UnfinishedCallback;
 
     struct Nothing;
 

@@ -10,7 +10,10 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::{listed::Listed, report::UnfinishedCallback};
+use super::{
+    listed::{Listed, Unfinished},
+    report::UnfinishedCallback,
+};
 
 /// What is known of all scopes of a layer and its clones.
 #[derive(Default)]
@@ -40,11 +43,6 @@ pub(crate) struct Tracker {
 
 /// One atomic holds both counts, so that a callback which ends is counted out of both at once.
 const RUNNING: u64 = 1 << 32;
-
-/// A scope as the tracker sees it.
-pub(crate) trait Unfinished: Send + Sync {
-    fn unfinished(&self) -> Vec<UnfinishedCallback>;
-}
 
 impl Tracker {
     pub(crate) fn registered(&self) {

@@ -7,7 +7,7 @@ use super::{Scope, queue::Queue};
 use crate::{
     callback::entry::{BoxEntry, Header, Observed},
     completion::Completion,
-    drain::{report::UnfinishedCallback, tracker::Unfinished},
+    drain::{listed::Unfinished, report::UnfinishedCallback},
     observe::callback_info::{self, CallbackInfo},
     sync::lock,
 };
