@@ -70,7 +70,7 @@ impl Completion {
     ///
     /// This depends on the connection and not on what became of the response: also of a
     /// [`NoResponse`](Delivery::NoResponse) it is [`Level::Sent`] where the connection reports what
-    /// was sent, and of a [`scope`](crate::scope()) it is always [`Level::HandedOver`]. Of a
+    /// was sent, and of a [`scope`](crate::scope()), and before the response, it is always [`Level::HandedOver`]. Of a
     /// `NoResponse` at `Level::Sent`, whatever a layer outside answered in its place is over too, and
     /// counts in [`bytes_sent`](Self::bytes_sent).
     pub fn level(&self) -> Level {
@@ -103,6 +103,9 @@ pub enum Delivery {
     Aborted,
     /// The body yielded an error, or ended before the length that it had declared.
     BodyError,
+    /// The response is known, and has not gone out: what
+    /// [`before_response`](crate::before_response) is told.
+    Pending,
     /// There never was a response: the handler was cancelled (its client went away), panicked,
     /// or a service failed.
     NoResponse,

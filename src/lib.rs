@@ -203,16 +203,18 @@
 //!
 //! | what | level | fields |
 //! |---|---|---|
-//! | span `deferred`, from `defer` to the end of the callback | info | `name` if it has one, `place`, `outcome`; `method`, `path` and `request_id` of the request |
+//! | span `deferred`, from `defer` to the end of the callback | info | `method`, `path` (the route, where there is one) and `request_id` of the request, where there is one; `scope`, a number; `phase`, which is `before` for [`before_response`]; `name` if it has one; `place`; `outcome` |
 //! | `deferred callback failed`: an error, a panic, a time-out | error | `callback`, `place`, `outcome` (`error: out of ink`), `took` |
 //! | `deferred callback lost` | error | `callback`, `place`, `reason` |
 //! | `deferred callback skipped` | debug | `callback`, `place`, `status` if there was a response, `success`, `delivery` |
 //! | `deferred callback cancelled` | debug | `callback`, `place` |
 //! | `deferred callback replaced by a later one of the same name` | debug | `callback`, `place` |
+//! | `deferred callback not run: one of its name is pending or running` | debug | `callback`, `place` |
 //!
 //! `callback` is the name, or `unnamed`; `place` is where `defer` was called. The span's `outcome` is
-//! a label of the metrics, `ok` included: a callback that ran well is no event. What the callback
-//! itself logs is inside of the span. Where spans at info level are off, the events are told without it.
+//! that of the metrics, `ok` included: a callback that ran well is no event. What the callback itself
+//! logs is inside of the span, which [`DeferLayer::span`] replaces. Where spans at info level are
+//! off, the events are told without one.
 //!
 //! # Shutdown
 //!
@@ -320,6 +322,7 @@ pub use self::{
     completion::{Completion, Delivery, Level},
     defer::{
         NoScope,
+        before_response::{NoHead, before_response, before_response_blocking, try_before_response},
         blocking::DeferrableBlocking,
         collection::DeferredCallbackCollection,
         defer, defer_blocking,
@@ -336,6 +339,12 @@ pub use self::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
+        phase::Phase,
+        scope_info::RequestInfo,
     },
+    runner::before::BeforeResponseFailed,
     service::{Defer, body::ResponseBody, response_future::ResponseFuture},
 };
+/// What tells success from failure, for [`DeferLayer::classifier`]: tower-http's own module, of
+/// the version that this crate uses.
+pub use tower_http::classify;

@@ -96,7 +96,7 @@ async fn a_recorder_shows_what_it_recorded() {
         .scope(async { drop(defer(async {}).name("mail")) })
         .await;
     let of_the_recorder = shown(recorder);
-    let last = r#"Recorded { callback: "mail", event: Ran }] }"#;
+    let last = r#"Recorded { callback: "mail", phase: After, event: Ran }] }"#;
     assert!(of_the_recorder.starts_with("Recorder { events: ["));
     assert!(of_the_recorder.ends_with(last), "{of_the_recorder}");
 }

@@ -182,15 +182,15 @@ async fn prometheus_renders_run_failed_and_skipped_apart() {
     let stdout = run("prometheus").await;
     for line in [
         "# TYPE deferred_callbacks_total counter",
-        "deferred_callbacks_total{outcome=\"ok\"} 2",
-        "deferred_callbacks_total{outcome=\"error\"} 3",
-        "deferred_callbacks_total{outcome=\"skipped\"} 1",
+        "deferred_callbacks_total{outcome=\"ok\",phase=\"after\"} 2",
+        "deferred_callbacks_total{outcome=\"error\",phase=\"after\"} 3",
+        "deferred_callbacks_total{outcome=\"skipped\",phase=\"after\"} 1",
         // There from the start, so that an alert sees the first loss.
-        "deferred_callbacks_total{outcome=\"lost\"} 0",
+        "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
         "deferred_callbacks_pending 0",
         "deferred_callbacks_running 0",
-        "deferred_callback_waiting_seconds_count 5",
-        "deferred_callback_running_seconds_count 5",
+        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
     ] {
         assert!(
             stdout.lines().any(|rendered| rendered == line),

@@ -623,3 +623,75 @@ async fn a_scope_inside_of_what_has_no_turn_waits_for_its_own() {
     }
     assert_eq!(ran.load(SeqCst), 2);
 }
+
+/// So many clones of a service whose handler waits at the gate before it defers.
+fn waits_before_it_defers(
+    layer: &DeferLayer,
+    gate: &Arc<Semaphore>,
+    callbacks: &Arc<Semaphore>,
+    requests: usize,
+) -> Vec<JoinHandle<StatusCode>> {
+    let (gate, callbacks) = (gate.clone(), callbacks.clone());
+    let service = layer.layer(service_fn(move |_: Request<Body>| {
+        let (gate, callbacks) = (gate.clone(), callbacks.clone());
+        async move {
+            gate.acquire().await.unwrap().forget();
+            defer(async move { callbacks.acquire().await.unwrap().forget() });
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }
+    }));
+    let requests = (0..requests).map(|_| tokio::spawn(send(service.clone())));
+    requests.collect()
+}
+
+#[tokio::test]
+async fn who_is_let_in_and_has_not_deferred_yet_has_a_place() {
+    let layer = DeferLayer::new().max_pending(3);
+    let handle = layer.handle();
+    let (gate, callbacks) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let requests = waits_before_it_defers(&layer, &gate, &callbacks, 500);
+    // All of them may defer at once, if they are inside.
+    gate.add_permits(500);
+    for done in 0..500 {
+        let_others_run().await;
+        let inside = handle.pending() + handle.running();
+        assert!(inside <= 3, "{inside} after {done}");
+        assert!(inside > 0);
+        callbacks.add_permits(1);
+    }
+    for request in requests {
+        assert_eq!(in_time(request).await.unwrap(), 200);
+    }
+    handle.wait_idle().await;
+}
+
+#[tokio::test]
+async fn a_place_is_free_again_when_its_request_defers_nothing_or_is_dropped() {
+    let layer = DeferLayer::new().max_pending(1);
+    let (gate, callbacks) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let defers_nothing = layer.layer(service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    }));
+
+    // Its response is not over.
+    let response = defers_nothing.clone().oneshot(request()).await.unwrap();
+    let mut next = defers_nothing.clone();
+    assert!(poll!(next.ready()).is_pending());
+    response.into_body().collect().await.unwrap();
+    in_time(next.ready()).await.unwrap();
+
+    // It is ready, and so has the place; and is dropped.
+    let mut other = defers_nothing.clone();
+    assert!(poll!(other.ready()).is_pending());
+    drop(next);
+    in_time(other.ready()).await.unwrap();
+    drop(other);
+
+    // Its handler is dropped.
+    let cancelled = waits_before_it_defers(&layer, &gate, &callbacks, 1);
+    let_others_run().await;
+    let mut after = defers_nothing;
+    assert!(poll!(after.ready()).is_pending());
+    cancelled[0].abort();
+    in_time(after.ready()).await.unwrap();
+}

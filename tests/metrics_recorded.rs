@@ -16,7 +16,7 @@ use metrics_util::{
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
 
-const OUTCOMES: [&str; 8] = [
+const OUTCOMES: [&str; 9] = [
     "ok",
     "error",
     "panicked",
@@ -24,6 +24,7 @@ const OUTCOMES: [&str; 8] = [
     "skipped",
     "cancelled",
     "replaced",
+    "duplicate",
     "lost",
 ];
 
@@ -59,8 +60,14 @@ impl Recorded {
                     );
                     let mut labels = key.labels();
                     let outcome = labels.next().unwrap();
-                    assert_eq!((outcome.key(), labels.next()), ("outcome", None));
-                    recorded.counters.insert(outcome.value().to_owned(), count);
+                    let phase = labels.next().unwrap();
+                    assert_eq!((outcome.key(), phase.key()), ("outcome", "phase"));
+                    assert_eq!(labels.next(), None);
+                    let outcome = match phase.value() {
+                        "after" => outcome.value().to_owned(),
+                        phase => format!("{phase} {}", outcome.value()),
+                    };
+                    recorded.counters.insert(outcome, count);
                 }
                 DebugValue::Gauge(value) => {
                     recorded.gauges.insert(name, value.into_inner());
@@ -76,7 +83,7 @@ impl Recorded {
 
     /// The outcomes that were counted, and how often.
     fn counted(&self) -> Vec<(&str, u64)> {
-        assert_eq!(self.counters.len(), OUTCOMES.len());
+        assert_eq!(self.counters.len(), 2 * OUTCOMES.len(), "of both phases");
         let counts = OUTCOMES
             .iter()
             .map(|outcome| (*outcome, self.counters[*outcome]));
@@ -171,7 +178,7 @@ fn waiting_and_running_are_measured_for_those_that_ran() {
     let recorded = Recorded::of(&snapshotter);
     assert_eq!(
         recorded.histograms["deferred_callback_waiting_seconds"],
-        [1.0, 2.0]
+        [0.0, 2.0]
     );
     assert_eq!(
         recorded.histograms["deferred_callback_running_seconds"],
@@ -216,7 +223,7 @@ fn each_series_is_described_and_there_before_the_first_event() {
     // From nothing to one is no increase, and an alert on lost work would miss the first.
     assert!(recorded.counted().is_empty());
     assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
-    assert_eq!(recorded.described.len(), OUTCOMES.len() + 2);
+    assert_eq!(recorded.described.len(), 2 * OUTCOMES.len() + 2);
 }
 
 #[test]
@@ -243,5 +250,57 @@ fn work_that_the_end_of_the_runtime_takes_is_lost_and_not_skipped() {
     });
     let recorded = Recorded::of(&snapshotter);
     assert_eq!(recorded.counted(), [("lost", 3)]);
+    assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
+}
+
+#[test]
+fn names_are_told_apart_by_a_layer_that_asks_for_it() {
+    let ((), snapshotter) = recorded(async |_| {
+        DeferLayer::new()
+            .metrics_by_name()
+            .scope(async {
+                defer(async {}).name("mail");
+                defer(async { Err::<(), _>("no luck") }).name("audit");
+                defer(async {});
+                defer(async {}).name("never").when(|_| false);
+            })
+            .await;
+    });
+    let mut counted = Vec::new();
+    let mut measured = Vec::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let (_, key) = key.into_parts();
+        let labels = key.labels().filter(|label| label.key() != "phase");
+        let labels: Vec<_> = labels.map(|label| label.value().to_owned()).collect();
+        match value {
+            DebugValue::Counter(count) if count > 0 => counted.push((labels.join(" "), count)),
+            DebugValue::Histogram(values) => measured.push((labels.join(" "), values.len())),
+            _ => {}
+        }
+    }
+    counted.sort();
+    let once = |labels: &str| (labels.to_owned(), 1);
+    let expected = ["error audit", "ok mail", "ok unnamed", "skipped never"];
+    assert_eq!(counted, expected.map(once));
+    measured.sort();
+    let expected = ["audit", "audit", "mail", "mail", "unnamed", "unnamed"];
+    assert_eq!(measured, expected.map(|name| (name.to_owned(), 1)));
+}
+
+#[test]
+fn what_a_response_waits_for_is_counted_apart() {
+    let ((), snapshotter) = recorded(async |_| {
+        DeferLayer::new()
+            .scope(async {
+                axum_defer::before_response(async {});
+                axum_defer::before_response(async { Err("no luck") });
+                defer(async {});
+            })
+            .await;
+    });
+    let recorded = Recorded::of(&snapshotter);
+    assert_eq!(recorded.counters["before ok"], 1);
+    assert_eq!(recorded.counters["before error"], 1);
+    assert_eq!(recorded.counted(), [("skipped", 1)]);
     assert_eq!(recorded.pending_and_running(), (0.0, 0.0));
 }

@@ -247,3 +247,55 @@ fn a_scope_without_a_runtime_runs_in_place() {
     assert!(unit.now_or_never().is_some());
     assert!(*ran.lock().unwrap());
 }
+
+/// Defers through a collection that was kept, on a thread that has no runtime; it runs.
+async fn runs_late(layer: &DeferLayer, collection: DeferredCallbackCollection) {
+    let (ran, has_run) = tokio::sync::oneshot::channel();
+    thread::spawn(move || {
+        assert!(tokio::runtime::Handle::try_current().is_err());
+        collection.defer(async { ran.send(()).unwrap() });
+    })
+    .join()
+    .unwrap();
+    in_time(has_run).await.expect("it was lost");
+    in_time(layer.handle().wait_idle()).await;
+}
+
+/// An app whose handler defers nothing and keeps the collection.
+fn keeps_the_collection(
+    layer: &DeferLayer,
+) -> (Router, mpsc::Receiver<DeferredCallbackCollection>) {
+    let (keep, kept) = mpsc::channel();
+    let handler = async move |collection: DeferredCallbackCollection| {
+        keep.send(collection).unwrap();
+        "hello"
+    };
+    let app = Router::new().route("/", get(handler)).layer(layer.clone());
+    (app, kept)
+}
+
+#[tokio::test]
+async fn what_a_thread_without_a_runtime_defers_late_runs_where_the_request_did() {
+    for layer in [DeferLayer::new(), DeferLayer::new().run_to_completion()] {
+        let (app, kept) = keeps_the_collection(&layer);
+        let response = tower::ServiceExt::oneshot(app, support::get::<Body>("/")).await;
+        let body = response.unwrap().into_body();
+        http_body_util::BodyExt::collect(body).await.unwrap();
+        runs_late(&layer, kept.recv().unwrap()).await;
+
+        let (app, kept) = keeps_the_collection(&layer);
+        let (listener, address) = support::listen().await;
+        let server = tokio::spawn(axum_defer::serve(listener, app).into_future());
+        let mut client = support::RawClient::connect(address).await;
+        client.get("/").await;
+        client.response(false).await.unwrap();
+        runs_late(&layer, kept.recv().unwrap()).await;
+        server.abort();
+
+        let mut kept = None;
+        layer
+            .scope(async { kept = DeferredCallbackCollection::current() })
+            .await;
+        runs_late(&layer, kept.unwrap()).await;
+    }
+}

@@ -564,7 +564,7 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
         "callbacks that ran\n",
         "   found: [\"audit\"]\n",
         "expected: [\"mail\", \"audit\"]\n",
-        "mail skipped: the response was a 409, delivery Sent\n",
+        "mail skipped: the response was a 409, delivery Sent, 0 bytes\n",
         "audit ran",
     ] {
         assert!(message.contains(part), "no {part:?} in:\n{message}");
@@ -631,4 +631,55 @@ async fn a_callback_that_runs_is_unfinished_until_it_ends() {
     unit.await;
     recorder.assert_nothing_failed();
     assert_eq!(recorder.unfinished(), [""; 0]);
+}
+
+#[tokio::test]
+async fn one_signature_of_an_app_takes_whatever_layer() {
+    fn app(layer: DeferLayer) -> Router {
+        let handler = || async {
+            defer(async {}).name("mail");
+            StatusCode::NOT_FOUND
+        };
+        Router::new().route("/", get(handler)).layer(layer)
+    }
+    let server_errors = axum_defer::classify::ServerErrorsAsFailures::make_classifier();
+    for (layer, ran) in [
+        (DeferLayer::new(), 0),
+        (DeferLayer::new().run_to_completion(), 0),
+        (DeferLayer::new().classifier(server_errors), 1),
+        (DeferLayer::new_for_grpc(), 0),
+    ] {
+        let recorder = Recorder::new();
+        let app = app(layer.inline().observer(recorder.clone()));
+        assert_eq!(app.oneshot(request()).await.unwrap().status(), 404);
+        assert_eq!(recorder.ran().len(), ran);
+        assert_eq!(recorder.skipped().len(), 1 - ran);
+    }
+}
+
+#[tokio::test]
+async fn inline_the_bytes_are_those_of_a_body_that_knows_its_length() {
+    let bytes_of = async |method: &str, body: fn() -> Body| {
+        let (sender, bytes) = std::sync::mpsc::channel();
+        let (app, _) = inline_app(move || async move {
+            defer(move |completion: Completion| async move {
+                sender.send(completion.bytes_sent()).unwrap();
+            });
+            Response::new(body())
+        });
+        let request = axum::http::Request::builder()
+            .method(method)
+            .body(Body::empty())
+            .unwrap();
+        app.oneshot(request).await.unwrap();
+        bytes.recv().unwrap()
+    };
+    assert_eq!(bytes_of("GET", || Body::from("nine more")).await, 9);
+    assert_eq!(bytes_of("HEAD", || Body::from("nine more")).await, 0);
+    assert_eq!(bytes_of("GET", Body::empty).await, 0);
+    let stream = || {
+        let frames = futures_util::stream::iter([Ok::<_, Infallible>("hello")]);
+        Body::from_stream(frames)
+    };
+    assert_eq!(bytes_of("GET", stream).await, 0);
 }

@@ -1,11 +1,13 @@
 //! Feature `tracing`: a span per callback that follows from the request's and does not stretch it.
 //!
-//! A test of what the crate tells subscribers belongs here, and begins with [`listen`].
+//! A test of what the crate tells subscribers begins with [`listen`].
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "tracing")]
 
 #[path = "support/events.rs"]
 mod events;
+#[path = "support/subscriber.rs"]
+mod subscriber;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +17,7 @@ use std::{
     future::{pending, ready},
     io,
     sync::{
-        Arc, LazyLock, Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -36,30 +38,16 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use subscriber::listen;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt, service_fn};
 use tower_http::trace::TraceLayer;
-use tracing::{
-    Dispatch, Instrument, Level, Subscriber, info, info_span, span, subscriber::DefaultGuard,
-};
+use tracing::{Instrument, Level, Subscriber, info, info_span, span, subscriber::DefaultGuard};
 use tracing_subscriber::{
     Layer, Registry,
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
 };
-
-/// Tells this subscriber what happens on this thread.
-///
-/// While a process has no more than one subscriber, tracing asks only that of the thread which
-/// comes first to a callsite, and keeps the answer for all threads: one that nobody listens to
-/// turns the callsite off for the test that listens on another. With two that are never dropped,
-/// tracing asks all there are, under a lock.
-fn listen(subscriber: impl Into<Dispatch>) -> DefaultGuard {
-    static NEVER_ALONE: LazyLock<[Dispatch; 2]> =
-        LazyLock::new(|| [(); 2].map(|()| Registry::default().into()));
-    LazyLock::force(&NEVER_ALONE);
-    tracing::dispatcher::set_default(&subscriber.into())
-}
 
 /// What a span was told.
 #[derive(Clone, Debug, Default)]

@@ -11,8 +11,8 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::{code::Callback, output::Failure, rule::Rule};
-use crate::completion::Completion;
+use super::{code::Callback, output::Failure, rule::Rule, unique::Claim};
+use crate::{completion::Completion, observe::phase::Phase};
 
 /// All that is known of a callback beside its code.
 pub(crate) struct Header {
@@ -20,14 +20,25 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) location: &'static Location<'static>,
-    /// Left out where nobody is told how long the callback waited.
-    pub(crate) registered: Option<Instant>,
     pub(crate) rule: Rule,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) phase: Phase,
     /// Observers have been told of the registration.
     pub(crate) announced: bool,
     /// Its handle may still say how it is to run.
     pub(crate) held: bool,
+    /// It is to be the only one of its name in the layer.
+    pub(crate) unique: bool,
+    /// What makes it so.
+    pub(crate) claim: Option<Box<Claim>>,
+    /// Left out where nobody is told of it.
+    pub(crate) observed: Option<Box<Observed>>,
+}
+
+/// What is only known of a callback of which somebody is told.
+pub(crate) struct Observed {
+    pub(crate) id: u64,
+    pub(crate) registered: Instant,
     #[cfg(feature = "tracing")]
     pub(crate) span: Option<tracing::Span>,
 }
@@ -35,26 +46,25 @@ pub(crate) struct Header {
 impl Header {
     /// The caller fills in the id when the callback takes its place in the queue, and what else
     /// there is to know.
-    pub(crate) fn new(location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(location: &'static Location<'static>, phase: Phase) -> Self {
         Self {
             id: 0,
             name: None,
             location,
-            registered: None,
             rule: Rule::default(),
             timeout: None,
+            phase,
             announced: false,
             held: false,
-            #[cfg(feature = "tracing")]
-            span: None,
+            unique: false,
+            claim: None,
+            observed: None,
         }
     }
 
-    pub(crate) fn waited_until(&self, start: Instant) -> Duration {
-        match self.registered {
-            Some(registered) => start.saturating_duration_since(registered),
-            None => Duration::ZERO,
-        }
+    /// 0 where nobody is told of it.
+    pub(crate) fn observed_id(&self) -> u64 {
+        self.observed.as_ref().map_or(0, |observed| observed.id)
     }
 }
 

@@ -6,3 +6,4 @@ pub(crate) mod deferrable;
 pub(crate) mod entry;
 pub(crate) mod output;
 pub(crate) mod rule;
+pub(crate) mod unique;

@@ -3,7 +3,10 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register,
+    before_response::{NoHead, TOO_LATE},
+    blocking::DeferrableBlocking,
+    deferred_callback::DeferredCallback,
+    register::{register, register_before},
 };
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
@@ -74,16 +77,66 @@ impl DeferredCallbackCollection {
         )
     }
 
+    /// Has the response wait for a callback; see [`before_response`](crate::before_response).
+    ///
+    /// What another task registers may run at once, before the handle has given it a rule or a
+    /// name.
+    ///
+    /// # Panics
+    ///
+    /// When the head of the response has been released.
+    #[track_caller]
+    pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
+        let location = Location::caller();
+        let handle = register_before(self.as_current(), location, callback.into_callback());
+        handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
+    }
+
+    /// Like [`before_response`](Self::before_response), without its panic.
+    ///
+    /// # Errors
+    ///
+    /// [`NoHead::Released`], when the head of the response has been released.
+    #[track_caller]
+    pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> Result<DeferredCallback, NoHead> {
+        let location = Location::caller();
+        let handle = register_before(self.as_current(), location, callback.into_callback());
+        handle.ok_or(NoHead::Released)
+    }
+
+    /// Has the response wait for a closure that blocks; see
+    /// [`before_response_blocking`](crate::before_response_blocking).
+    ///
+    /// # Panics
+    ///
+    /// When the head of the response has been released.
+    #[track_caller]
+    pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
+        &self,
+        callback: C,
+    ) -> DeferredCallback {
+        let location = Location::caller();
+        let handle = register_before(self.as_current(), location, callback.into_callback());
+        handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
+    }
+
     fn as_current(&self) -> Current {
         Current::as_seen_here(self.scope.clone())
     }
 
-    /// Takes out the callback of this name, if it has not started; how many that were.
+    /// Takes out the callback of this name, if it has not started, and the one of
+    /// [`before_response`](crate::before_response) that has it; how many that were.
     ///
     /// Also from inside a callback, where it stops one that comes later. An unknown name is no
     /// error, and the name may be used again.
     pub fn forget(&self, name: &str) -> usize {
-        usize::from(self.scope.forget(name))
+        self.scope.forget(name)
     }
 
     /// Whether a callback of this name is registered and has not started.

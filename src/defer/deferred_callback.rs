@@ -2,7 +2,12 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use crate::{callback::rule::Rule, completion::Completion, runner, scope::Scope};
+use crate::{
+    callback::rule::Rule,
+    completion::Completion,
+    runner,
+    scope::{Scope, state::Registration},
+};
 
 /// The handle on a callback that [`defer`](crate::defer) has registered.
 ///
@@ -33,14 +38,18 @@ use crate::{callback::rule::Rule, completion::Completion, runner, scope::Scope};
 /// ```
 pub struct DeferredCallback {
     scope: Arc<Scope>,
-    id: u64,
+    registration: Registration,
     /// The callback waits for this handle to say the last word.
     holds: bool,
 }
 
 impl DeferredCallback {
-    pub(crate) fn new(scope: Arc<Scope>, id: u64, holds: bool) -> Self {
-        Self { scope, id, holds }
+    pub(crate) fn new(scope: Arc<Scope>, registration: Registration, holds: bool) -> Self {
+        Self {
+            scope,
+            registration,
+            holds,
+        }
     }
 
     /// Gives the callback a name: for reports, for
@@ -49,7 +58,7 @@ impl DeferredCallback {
     /// Of two callbacks of a scope with the same name only the one that was registered last
     /// stays, at its own place in the order and with its own rule; the other one is *replaced*.
     pub fn name(self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.scope.rename(self.id, name.into());
+        self.scope.rename(self.registration, name.into());
         self
     }
 
@@ -57,7 +66,7 @@ impl DeferredCallback {
     ///
     /// Takes the place of [`when`](Self::when) and of the layer's rule.
     pub fn always(self) -> Self {
-        self.scope.set_rule(self.id, Rule::Always);
+        self.scope.set_rule(self.registration, Rule::Always);
         self
     }
 
@@ -83,7 +92,42 @@ impl DeferredCallback {
         F: Fn(&Completion) -> bool + Send + Sync + 'static,
     {
         self.scope
-            .set_rule(self.id, Rule::When(Arc::new(predicate)));
+            .set_rule(self.registration, Rule::When(Arc::new(predicate)));
+        self
+    }
+
+    /// Runs it only if no other request or scope of the layer has a callback of this name pending
+    /// or running: for work of which one at a time is enough, a cache refresh say.
+    ///
+    /// It goes by its [name](Self::name), given before or after this; without one it does nothing.
+    /// The first to register has the name until its callback is over, however it ends: it ran,
+    /// failed, panicked, timed out, was skipped, cancelled, replaced or lost. One that comes
+    /// meanwhile is taken out at once, and reported as a
+    /// [duplicate](crate::DeferObserver::duplicate). Only callbacks that are `unique` take part.
+    /// Within one scope, the last one of a name wins as ever.
+    ///
+    /// The layer and its clones share the names; other layers have their own.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer, testing::Recorder};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// async fn refresh_the_cache() {}
+    ///
+    /// let recorder = Recorder::new();
+    /// let layer = DeferLayer::new().observer(recorder.clone());
+    /// let request = || layer.scope(async {
+    ///     defer(refresh_the_cache()).name("refresh").unique();
+    ///     # tokio::task::yield_now().await;
+    /// });
+    /// tokio::join!(request(), request());
+    /// recorder.assert_ran(["refresh"]);
+    /// assert_eq!(recorder.duplicates(), ["refresh"]);
+    /// # }
+    /// ```
+    pub fn unique(self) -> Self {
+        self.scope.make_unique(self.registration);
         self
     }
 
@@ -93,7 +137,7 @@ impl DeferredCallback {
     /// Its future is dropped. A blocking closure can't be stopped: it is reported, and goes on
     /// unwatched. Needs Tokio's time driver; without it the callback fails.
     pub fn timeout(self, limit: Duration) -> Self {
-        self.scope.set_timeout(self.id, limit);
+        self.scope.set_timeout(self.registration, limit);
         self
     }
 
@@ -102,14 +146,14 @@ impl DeferredCallback {
     /// `false` when it has started, or was cancelled or replaced before: what has started is
     /// not stopped.
     pub fn cancel(&self) -> bool {
-        self.scope.cancel(self.id)
+        self.scope.cancel(self.registration)
     }
 }
 
 impl Drop for DeferredCallback {
     fn drop(&mut self) {
         if self.holds || self.scope.options.observers.hear_registrations() {
-            runner::start(&self.scope, self.scope.settled(self.id));
+            runner::start(&self.scope, self.scope.settled(self.registration));
         }
     }
 }
@@ -118,7 +162,7 @@ impl fmt::Debug for DeferredCallback {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("DeferredCallback")
-            .field("id", &self.id)
+            .field("id", &self.registration.id)
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     scope::current,
 };
 
+pub(crate) mod before_response;
 pub(crate) mod blocking;
 pub(crate) mod collection;
 pub(crate) mod deferred_callback;
@@ -16,7 +17,7 @@ pub(crate) mod extract;
 mod register;
 pub(crate) mod scope;
 
-const NO_SCOPE: &str = "there is no scope to defer to: add \
+pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
     `.layer(axum_defer::DeferLayer::new())` to the router, after the routes that defer. Work that is \
     no request gets a scope from `axum_defer::scope(..)`. A task that was spawned is outside of the \
     scope: move a `DeferredCallbackCollection` into it";

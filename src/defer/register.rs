@@ -2,19 +2,21 @@
 
 use std::panic::Location;
 
-use tokio::time::Instant;
-
 use super::deferred_callback::DeferredCallback;
 use crate::{
     callback::{
         callback_future::{CallbackFuture, Wrap},
         code::Callback,
         deferrable::Deferrable,
-        entry::{Entry, Header},
+        entry::{BoxEntry, Entry, Header},
         output::{CallbackEnd, Failure},
     },
+    observe::phase::Phase,
     runner,
-    scope::current::{self, Current},
+    scope::{
+        Scope,
+        current::{self, Current},
+    },
 };
 
 pub(super) fn register(
@@ -23,18 +25,7 @@ pub(super) fn register(
     callback: impl Callback + 'static,
 ) -> DeferredCallback {
     let Current { scope, is_driven } = current;
-    let mut header = Header::new(location);
-    #[cfg(feature = "tracing")]
-    {
-        header.span = crate::observe::trace::span(location);
-    }
-    if scope.options.observers.hear_times() {
-        header.registered = Some(Instant::now());
-    }
-    let entry = match scope.options.wrap.clone() {
-        None => Box::pin(Entry::new(header, callback)) as _,
-        Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, callback))) as _,
-    };
+    let entry = entry(&scope, location, Phase::After, callback);
     // Where the runner may be at work on another thread, it has to wait for the handle.
     let holds = !is_driven;
     let (id, start) = scope.push(entry, holds);
@@ -42,13 +33,43 @@ pub(super) fn register(
     DeferredCallback::new(scope, id, holds)
 }
 
+/// `None` when it is too late.
+pub(super) fn register_before(
+    current: Current,
+    location: &'static Location<'static>,
+    callback: impl Callback + 'static,
+) -> Option<DeferredCallback> {
+    let Current { scope, .. } = current;
+    let entry = entry(&scope, location, Phase::Before, callback);
+    let registration = scope.push_before(entry)?;
+    Some(DeferredCallback::new(scope, registration, false))
+}
+
+fn entry(
+    scope: &Scope,
+    location: &'static Location<'static>,
+    phase: Phase,
+    callback: impl Callback + 'static,
+) -> BoxEntry {
+    let mut header = Header::new(location, phase);
+    scope.observe(&mut header);
+    match scope.options.wrap.clone() {
+        None => Box::pin(Entry::new(header, callback)),
+        Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, phase, callback))),
+    }
+}
+
 /// The callback inside of the future that the layer's `wrap` puts around it.
-fn wrapped(wrap: &Wrap, callback: impl Callback + 'static) -> impl Callback + 'static {
+fn wrapped(
+    wrap: &Wrap,
+    phase: Phase,
+    callback: impl Callback + 'static,
+) -> impl Callback + 'static {
     let mut callback = Box::pin(callback);
     let future = CallbackFuture::new(async move {
-        let completion = current::get().and_then(|current| current.scope.completion());
+        let completion = current::get().and_then(|current| current.scope.completion_in(phase));
         let Some(completion) = completion else {
-            // Only the runner polls this, and it does so in the scope that it has fired.
+            // Only a runner polls this, and it does so in the scope whose phase it has begun.
             return CallbackEnd(Err(Failure::Lost));
         };
         std::future::poll_fn(|cx| {

@@ -10,7 +10,8 @@ use std::{
 use crate::{
     completion::Delivery,
     never::Never,
-    runner::completer::Completer,
+    observe::scope_info::ScopeInfo,
+    runner::{Unfinished, completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
 };
 
@@ -51,19 +52,20 @@ pub(crate) async fn run<F>(options: Arc<Options>, future: F) -> F::Output
 where
     F: Future<Output: UnitOutput>,
 {
-    // Before the future, so that it is dropped after it.
-    let mut completer = Completer::new(Scope::open(options, None));
-    let output = {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            let _entered = completer.enter();
-            future.as_mut().poll(cx)
-        })
-        .await
-    };
-    completer.verdict.success = output.is_success();
-    completer.verdict.delivery = Delivery::Sent;
-    completer.complete_here().await;
+    let info = options.hear_scopes().then(|| ScopeInfo::new(None));
+    let scope = Scope::open(options, None, info, None);
+    let mut unit = pin!(Scoped::new(Completer::new(scope), || future));
+    let output = poll_fn(|cx| unit.as_mut().poll_inside(cx)).await;
+    unit.as_mut().drop_future();
+    if let Some(mut completer) = unit.take_completer() {
+        completer.verdict.success = output.is_success();
+        completer.verdict.delivery = Delivery::Sent;
+        if completer.release_head() {
+            let preparing = Box::pin(completer.prepare(Unfinished::MovesToATask));
+            (completer, _) = preparing.await;
+        }
+        completer.complete_here().await;
+    }
     output
 }
 

@@ -4,7 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{deadline::at_most_until, draining::Draining, report::DrainReport, tracker::Tracker};
+use super::{
+    deadline::at_most_until,
+    draining::Draining,
+    report::{DrainReport, UnfinishedCallback},
+    tracker::Tracker,
+};
 
 /// Watches over the callbacks of a [`DeferLayer`](crate::DeferLayer) and all of its clones.
 ///
@@ -31,6 +36,7 @@ pub struct DeferHandle {
 
 impl DeferHandle {
     pub(crate) fn new(tracker: Arc<Tracker>) -> Self {
+        tracker.watch();
         Self { tracker }
     }
 
@@ -42,6 +48,35 @@ impl DeferHandle {
     /// Callbacks that are running now.
     pub fn running(&self) -> usize {
         self.tracker.running()
+    }
+
+    /// The callbacks that are pending or running now: name, place, request, and for how long.
+    ///
+    /// It looks at each scope that has some, one after the other, and stops nobody: what is
+    /// registered, starts or ends meanwhile may be there or not. The order is that of
+    /// registration within a scope, and none between scopes.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let layer = DeferLayer::new();
+    /// let deferred = layer.handle();
+    /// layer
+    ///     .scope(async {
+    ///         defer(async {}).name("mail");
+    ///         for callback in deferred.snapshot() {
+    ///             println!("{callback} for {:?}", callback.age());
+    ///         }
+    ///         assert_eq!(deferred.snapshot()[0].name(), Some("mail"));
+    ///     })
+    ///     .await;
+    /// assert!(deferred.snapshot().is_empty());
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Vec<UnfinishedCallback> {
+        self.tracker.unfinished()
     }
 
     /// Waits until no callback is pending or running, and no handler is being

@@ -4,4 +4,5 @@ pub(crate) mod deadline;
 pub(crate) mod defer_handle;
 pub(crate) mod draining;
 pub(crate) mod report;
+pub(crate) mod reservation;
 pub(crate) mod tracker;

@@ -1,6 +1,8 @@
 //! What a drain saw.
 
-use std::{borrow::Cow, fmt, panic::Location};
+use std::{borrow::Cow, fmt, panic::Location, sync::Arc, time::Duration};
+
+use crate::observe::scope_info::{RequestInfo, ScopeInfo};
 
 /// What a drain saw, from its start to its end.
 #[derive(Clone, Debug, Default)]
@@ -51,12 +53,15 @@ impl fmt::Display for DrainReport {
     }
 }
 
-/// A callback that was not finished when a drain ended.
+/// A callback that was not finished, when a drain ended or a
+/// [snapshot](crate::DeferHandle::snapshot) was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedCallback {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) running: bool,
+    pub(crate) age: Option<Duration>,
+    pub(crate) scope: Option<Arc<ScopeInfo>>,
 }
 
 impl UnfinishedCallback {
@@ -74,6 +79,20 @@ impl UnfinishedCallback {
     pub fn is_running(&self) -> bool {
         self.running
     }
+
+    /// For how long it had been running, or pending since it was registered.
+    ///
+    /// `None` where nobody was there to ask when it was registered: neither a
+    /// [handle](crate::DeferLayer::handle), nor an observer, nor a subscriber of `tracing`.
+    pub fn age(&self) -> Option<Duration> {
+        self.age
+    }
+
+    /// The request that it belongs to; `None` for a [`scope`](crate::scope()), and where nobody
+    /// was there to ask when the request came.
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.scope.as_ref()?.request.as_ref()
+    }
 }
 
 impl fmt::Display for UnfinishedCallback {
@@ -82,6 +101,10 @@ impl fmt::Display for UnfinishedCallback {
             write!(formatter, "{name} ")?;
         }
         let state = if self.running { "running" } else { "pending" };
-        write!(formatter, "({}, {state})", self.location)
+        write!(formatter, "({}, {state}", self.location)?;
+        if let Some(request) = self.request() {
+            write!(formatter, ", {request}")?;
+        }
+        formatter.write_str(")")
     }
 }

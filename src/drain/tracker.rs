@@ -2,7 +2,10 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    atomic::{
+        AtomicBool, AtomicU64, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use slab::Slab;
@@ -17,6 +20,10 @@ pub(crate) struct Tracker {
     active: AtomicUsize,
     running: AtomicUsize,
     held: AtomicUsize,
+    /// Requests that were admitted under `max_pending` and have deferred nothing yet.
+    reserved: AtomicUsize,
+    /// Somebody has a handle, with which to ask what is pending.
+    is_watched: AtomicBool,
     ran: AtomicU64,
     failed: AtomicU64,
     skipped: AtomicU64,
@@ -117,6 +124,36 @@ impl Tracker {
     /// Callbacks that are registered or running.
     pub(crate) fn callbacks(&self) -> usize {
         self.active().saturating_sub(self.held.load(SeqCst))
+    }
+
+    /// Takes a place for a request, if there is one.
+    pub(super) fn reserve(&self, limit: usize) -> bool {
+        let mut reserved = self.reserved.load(SeqCst);
+        // A callback is counted before the place that its request had is given back, so the sum
+        // is never too small.
+        while self.callbacks() + reserved < limit {
+            match self
+                .reserved
+                .compare_exchange_weak(reserved, reserved + 1, SeqCst, SeqCst)
+            {
+                Ok(_) => return true,
+                Err(now) => reserved = now,
+            }
+        }
+        false
+    }
+
+    pub(super) fn unreserve(&self) {
+        self.reserved.fetch_sub(1, SeqCst);
+        self.room.notify_one();
+    }
+
+    pub(crate) fn watch(&self) {
+        self.is_watched.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched.load(Relaxed)
     }
 
     pub(super) fn running(&self) -> usize {

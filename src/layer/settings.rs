@@ -2,10 +2,13 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use http::StatusCode;
 use tokio::sync::Semaphore;
 use tower_http::classify::MakeClassifier;
 
 use super::DeferLayer;
+#[cfg(feature = "tracing")]
+use crate::observe::callback_info::CallbackInfo;
 use crate::{
     callback::{callback_future::CallbackFuture, output::CallbackEnd},
     completion::Completion,
@@ -93,8 +96,12 @@ impl DeferLayer {
     /// holds the request, and `tower::load_shed` around this layer answers 503 at once: in the
     /// same `ServiceBuilder`, as below. A router is always ready, so over two calls of
     /// `Router::layer` the one does not see the other. What
-    /// requests that are inside already defer is never refused: at most this many callbacks are
-    /// pending, and those of the requests in flight on top.
+    /// requests that are inside already defer is never refused.
+    ///
+    /// A request that is let in takes one place, until it defers something or its response is
+    /// over. So at most this many callbacks are pending, and on top of that what each of the
+    /// requests in flight defers beyond its first: memory is bounded whatever handlers do. A clone
+    /// of the service that is ready has its place already, and gives it back when it is dropped.
     ///
     /// # Panics
     ///
@@ -123,11 +130,64 @@ impl DeferLayer {
         self.set(|options| options.max_pending = Some(callbacks))
     }
 
+    /// What a response becomes when a callback fails that it had to wait for; 503 by default.
+    ///
+    /// See [`before_response`](crate::before_response). With [`new_for_grpc`](Self::new_for_grpc)
+    /// it is a 200 with the grpc-status 14 by default, and this status without one if it is set.
+    #[must_use]
+    pub fn before_response_failure_status(self, status: StatusCode) -> Self {
+        self.set(|options| options.failure = Some(status))
+    }
+
     /// Tells `observer` what happens to each callback. May be called several times; they are
     /// told in that order.
     #[must_use]
     pub fn observer(self, observer: impl DeferObserver) -> Self {
         self.set(|options| options.observers.push(observer))
+    }
+
+    /// Makes the span of every callback, in the place of `deferred` (feature `tracing`).
+    ///
+    /// `make` is called by [`defer`](crate::defer), on the task of the request: only where a
+    /// subscriber listens to spans at `INFO` or below, or somebody else
+    /// [observes](Self::observer) the layer. The span follows from the current one; give it
+    /// `parent: None`, or it stretches the span of the request. Its fields `name` and `outcome`
+    /// are filled in, if it declares them. The callback has no name yet, and a panic in `make` is
+    /// a panic of `defer`.
+    ///
+    /// Without this, it is a span at `INFO` with the fields `method`, `path` (the route of axum
+    /// where there is one), `request_id` (the header `x-request-id`), `scope` (a number that tells
+    /// requests apart), `name`, `place` (where `defer` was called) and `outcome`.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    /// use tracing::{field::Empty, info_span};
+    ///
+    /// let layer = DeferLayer::new().span(|callback| {
+    ///     let route = callback.request().and_then(|request| request.route());
+    ///     info_span!(parent: None, "after", route, name = Empty, outcome = Empty)
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn span<F>(self, make: F) -> Self
+    where
+        F: Fn(&CallbackInfo<'_>) -> tracing::Span + Send + Sync + 'static,
+    {
+        self.set(|options| options.observers.span = Some(Arc::new(make)))
+    }
+
+    /// Gives metrics a label for the name of the callback, so that "what share of the welcome
+    /// mails fails" has an answer (feature `metrics`).
+    ///
+    /// The counter and both histograms get the label `name`; callbacks without one are `unnamed`.
+    /// Each name is a time series of its own, which metrics systems keep for long: only for
+    /// layers whose names are few and fixed. A name that has an order's number in it does harm.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics_by_name(self) -> Self {
+        self.set(|options| options.observers.metrics_by_name = true)
     }
 
     /// Wraps the future of every callback.

@@ -13,13 +13,14 @@ use std::{
 use crate::{
     completion::{Completion, Delivery},
     defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
-    drain::{defer_handle::DeferHandle, draining::Draining},
+    drain::{defer_handle::DeferHandle, draining::Draining, reservation::Reservation},
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason},
+        phase::Phase,
     },
-    runner::completer::Completer,
+    runner::{Unfinished, completer::Completer},
     scope::{Scope, options::Options},
     sent::transmission::Transmission,
     sync::modelled_runtime,
@@ -32,6 +33,7 @@ pub(crate) enum Ended {
     Skipped,
     Cancelled,
     Replaced,
+    Duplicate,
     Lost(LostReason),
 }
 
@@ -69,9 +71,13 @@ impl DeferObserver for Clerk {
         self.0.end(callback, Ended::Replaced);
     }
 
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, Ended::Duplicate);
+    }
+
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         // Also where a fault inside of a callback comes out, which was caught as any panic is.
-        if !finished.is_ok() {
+        if !finished.is_ok() && callback.phase() == Phase::After {
             let fault = format!("{callback}: {}", finished.outcome);
             self.0.faults.lock().unwrap().push(fault);
         }
@@ -113,7 +119,11 @@ impl Ledger {
         transmission: Option<Transmission>,
     ) -> (Completer, DeferredCallbackCollection) {
         self.book.requests.fetch_add(1, SeqCst);
-        let scope = Scope::open(self.options.clone(), transmission);
+        let place = self
+            .options
+            .max_pending
+            .and_then(|limit| Reservation::take(&self.options.tracker, limit));
+        let scope = Scope::open(self.options.clone(), transmission, None, place);
         let collection = DeferredCallbackCollection::new(scope.clone());
         (Completer::new(scope), collection)
     }
@@ -156,6 +166,25 @@ impl Ledger {
                 book.faults.lock().unwrap().push(fault);
             }
         })
+    }
+
+    /// Registers one that the response has to wait for, unless it is too late; whether it did.
+    ///
+    /// It notes that it ran, and fails if it should.
+    #[track_caller]
+    pub(crate) fn before(&self, collection: &DeferredCallbackCollection, fails: bool) -> bool {
+        let line = Location::caller().line();
+        let ledger = self.clone();
+        let handle = collection.try_before_response(move |completion| async move {
+            let book = &ledger.book;
+            book.ran.lock().unwrap().push((line, completion));
+            ledger.pass();
+            if fails { Err("planned") } else { Ok(()) }
+        });
+        if handle.is_ok() {
+            self.book.registered.lock().unwrap().push(line);
+        }
+        handle.is_ok()
     }
 
     /// Waits for the runners, then checks everything that has to hold of every execution.
@@ -231,6 +260,17 @@ impl Closed {
             "under one completion"
         );
     }
+}
+
+/// The handler has answered: what the response has to wait for runs, here.
+pub(crate) fn prepare(mut completer: Completer) -> Completer {
+    completer.verdict.success = true;
+    completer.verdict.delivery = Delivery::Aborted;
+    if completer.release_head() {
+        let preparing = completer.prepare(Unfinished::IsLost);
+        (completer, _) = loom::future::block_on(preparing);
+    }
+    completer
 }
 
 /// The response went out whole.

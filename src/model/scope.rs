@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    sync::{Arc, atomic::Ordering::AcqRel},
     task::{Context, Poll, Waker},
 };
 
@@ -9,9 +10,14 @@ use tokio::sync::oneshot;
 
 use super::{
     explore, explore_within,
-    ledger::{Ended, Ledger, succeed},
+    ledger::{Ended, Ledger, prepare, succeed},
 };
-use crate::{drain::draining::Draining, observe::outcome::LostReason, sync::modelled_runtime};
+use crate::{
+    completion::{Completion, Delivery},
+    drain::{draining::Draining, reservation::Reservation},
+    observe::outcome::LostReason,
+    sync::modelled_runtime,
+};
 
 #[test]
 fn a_push_while_the_body_ends() {
@@ -351,5 +357,152 @@ fn a_report_while_callbacks_run() {
         assert!(reporter.join().unwrap() <= 2);
         pusher.join().unwrap();
         ledger.close().all_ran(2);
+    });
+}
+
+/// Of two requests, whichever comes first has the name until its callback is over.
+#[test]
+fn two_requests_defer_what_is_to_be_unique() {
+    explore_within(3, "two requests defer what is to be unique", || {
+        let ledger = Ledger::open();
+        let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+        let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
+            let inside = inside.clone();
+            move |_| async move {
+                assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
+                inside.fetch_sub(1, AcqRel);
+            }
+        };
+        let (one, of_one) = ledger.request(None);
+        let (other, of_other) = ledger.request(None);
+        let first = {
+            let (ledger, work) = (ledger.clone(), work(&inside));
+            loom::thread::spawn(move || {
+                drop(ledger.defer_with(&of_one, work).name("a").unique());
+                drop(of_one);
+                succeed(one);
+            })
+        };
+        drop(
+            ledger
+                .defer_with(&of_other, work(&inside))
+                .name("a")
+                .unique(),
+        );
+        drop(of_other);
+        succeed(other);
+        first.join().unwrap();
+        let ends = ledger.close().ends;
+        assert!(ends.contains(&Ended::Ran), "{ends:?}");
+        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Duplicate);
+        assert!(ends.iter().all(is_meant), "{ends:?}");
+    });
+}
+
+/// A place under `max_pending` is given back once: by the push, or by the end of the response.
+#[test]
+fn a_push_gives_its_place_back_while_the_body_ends() {
+    explore("a push gives its place back while the body ends", || {
+        let ledger = Ledger::with(|options| options.max_pending = Some(1));
+        let (completer, collection) = ledger.request(None);
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || drop(ledger.defer(&collection)))
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        drop(collection);
+        let tracker = ledger.options.tracker.clone();
+        ledger.close().all_ran(1);
+        assert!(Reservation::take(&tracker, 1).is_some(), "it is free");
+    });
+}
+
+/// Either the response waits for it, or whoever registers it hears that it is too late.
+#[test]
+fn a_push_before_the_response_while_its_head_is_released() {
+    explore(
+        "a push before the response while its head is released",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let pusher = {
+                let (ledger, collection) = (ledger.clone(), collection.clone());
+                loom::thread::spawn(move || ledger.before(&collection, false))
+            };
+            let mut completer = prepare(completer);
+            completer.verdict.delivery = Delivery::Sent;
+            drop(completer);
+            let registered = pusher.join().unwrap();
+            assert!(!ledger.before(&collection, false), "it is too late now");
+            drop(collection);
+            let closed = ledger.close();
+            assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
+            let mut told = closed.completions.iter().map(Completion::delivery);
+            assert!(told.all(|delivery| delivery == Delivery::Pending));
+        },
+    );
+}
+
+/// What was deferred goes by the outcome of the first phase, whoever joins that.
+#[test]
+fn two_pushes_before_the_response_of_which_one_fails() {
+    explore_within(3, "two pushes before the response, one fails", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        assert!(ledger.before(&collection, true));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        let completer = prepare(completer);
+        assert!(!completer.verdict.success);
+        drop(completer);
+        let joined = pusher.join().unwrap();
+        drop(collection);
+        let ends = ledger.close().ends;
+        assert_eq!(ends[..2], [Ended::Skipped, Ended::Ran]);
+        assert_eq!(ends[2..], vec![Ended::Skipped; usize::from(joined)]);
+    });
+}
+
+/// Nobody has run the first phase when there is no response: a task does, and decides then.
+#[test]
+fn no_response_while_another_thread_pushes_before_it() {
+    explore("no response while another thread pushes before it", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection).always());
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        drop(completer);
+        let registered = pusher.join().unwrap();
+        drop(collection);
+        let ends = ledger.close().ends;
+        assert_eq!(ends[0], Ended::Ran);
+        assert_eq!(ends[1..], vec![Ended::Skipped; usize::from(registered)]);
+    });
+}
+
+#[test]
+fn a_runtime_that_shuts_down_loses_both_phases_once() {
+    explore("a runtime that shuts down loses both phases once", || {
+        modelled_runtime::shut_down();
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        assert!(ledger.before(&collection, false));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        drop(completer);
+        let registered = pusher.join().unwrap();
+        drop(collection);
+        let lost = Ended::Lost(LostReason::NoRuntime);
+        assert_eq!(ledger.close().ends, vec![lost; 2 + usize::from(registered)]);
     });
 }

@@ -1,17 +1,42 @@
 //! Which callback an event is about.
 
-use std::{fmt, panic::Location};
+use std::{
+    fmt,
+    panic::Location,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-/// Which callback an event is about.
-#[derive(Clone, Copy, Debug)]
+use super::{
+    phase::Phase,
+    scope_info::{RequestInfo, ScopeInfo},
+};
+
+/// A number for a callback of which somebody is told.
+pub(crate) fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed) + 1
+}
+
+/// Which callback an event is about, and of which request.
+#[derive(Clone, Copy)]
 pub struct CallbackInfo<'a> {
+    pub(crate) id: u64,
     pub(crate) name: Option<&'a str>,
     pub(crate) location: &'static Location<'static>,
+    pub(crate) phase: Phase,
+    pub(crate) scope: Option<&'a ScopeInfo>,
     #[cfg(feature = "tracing")]
     pub(crate) span: Option<&'a tracing::Span>,
 }
 
 impl<'a> CallbackInfo<'a> {
+    /// The number of the callback, which no other one of this process has.
+    ///
+    /// Counts up in the order of registration.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
     pub fn name(&self) -> Option<&'a str> {
         self.name
@@ -20,6 +45,38 @@ impl<'a> CallbackInfo<'a> {
     /// Where `defer` was called.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
+    }
+
+    /// Whether it runs before the response or after it.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The number of the request or other unit of work that the callback belongs to, which no
+    /// other one of this process has: what has the same number belongs together.
+    ///
+    /// The field `scope` of the span `deferred` is the same number.
+    pub fn scope(&self) -> u64 {
+        self.scope.map_or(0, |scope| scope.number)
+    }
+
+    /// The request that the callback belongs to; `None` for a [`scope`](crate::scope()).
+    pub fn request(&self) -> Option<&'a RequestInfo> {
+        self.scope?.request.as_ref()
+    }
+}
+
+impl fmt::Debug for CallbackInfo<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CallbackInfo")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("location", &format_args!("{}", self.location))
+            .field("phase", &self.phase)
+            .field("scope", &self.scope())
+            .field("request", &self.request())
+            .finish()
     }
 }
 

@@ -6,7 +6,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::outcome::Finished;
+use super::{callback_info::CallbackInfo, outcome::Finished, phase::Phase};
 
 const TOTAL: &str = "deferred_callbacks_total";
 const PENDING: &str = "deferred_callbacks_pending";
@@ -14,7 +14,7 @@ const RUNNING: &str = "deferred_callbacks_running";
 const WAITING_SECONDS: &str = "deferred_callback_waiting_seconds";
 const RUNNING_SECONDS: &str = "deferred_callback_running_seconds";
 
-const OUTCOMES: [&str; 8] = [
+const OUTCOMES: [&str; 9] = [
     "ok",
     "error",
     "panicked",
@@ -22,6 +22,7 @@ const OUTCOMES: [&str; 8] = [
     "skipped",
     "cancelled",
     "replaced",
+    "duplicate",
     "lost",
 ];
 
@@ -42,31 +43,64 @@ pub(crate) fn describe() {
     describe_histogram!(
         WAITING_SECONDS,
         Unit::Seconds,
-        "From the registration of a deferred callback to its start"
+        "From the end of the response, or the registration if that was later, to the start of a \
+         deferred callback"
     );
     describe_histogram!(
         RUNNING_SECONDS,
         Unit::Seconds,
         "From the start of a deferred callback to its end"
     );
-    for outcome in OUTCOMES {
-        counter!(TOTAL, "outcome" => outcome).increment(0);
+    for phase in [Phase::Before, Phase::After] {
+        for outcome in OUTCOMES {
+            counter!(TOTAL, "outcome" => outcome, "phase" => phase.label()).increment(0);
+        }
     }
     pending(0.0);
     running(0.0);
 }
 
-pub(crate) fn count(outcome: &'static str) {
-    counter!(TOTAL, "outcome" => outcome).increment(1);
+/// Counts what happens to callbacks.
+#[derive(Clone, Copy)]
+pub(super) struct Meter {
+    /// With a label for the name of the callback.
+    pub(super) by_name: bool,
 }
 
-pub(crate) fn waited(waited: Duration) {
-    histogram!(WAITING_SECONDS).record(waited);
-}
+impl Meter {
+    pub(super) fn count(self, outcome: &'static str, callback: &CallbackInfo<'_>) {
+        let phase = callback.phase.label();
+        match self.name(callback) {
+            None => counter!(TOTAL, "outcome" => outcome, "phase" => phase),
+            Some(name) => {
+                counter!(TOTAL, "outcome" => outcome, "phase" => phase, "name" => name)
+            }
+        }
+        .increment(1);
+    }
 
-pub(crate) fn finished(finished: &Finished<'_>) {
-    count(finished.outcome.label());
-    histogram!(RUNNING_SECONDS).record(finished.took);
+    pub(super) fn waited(self, waited: Duration, callback: &CallbackInfo<'_>) {
+        self.record(WAITING_SECONDS, waited, callback);
+    }
+
+    pub(super) fn finished(self, finished: &Finished<'_>, callback: &CallbackInfo<'_>) {
+        self.count(finished.outcome.label(), callback);
+        self.record(RUNNING_SECONDS, finished.took, callback);
+    }
+
+    fn record(self, histogram: &'static str, time: Duration, callback: &CallbackInfo<'_>) {
+        let phase = callback.phase.label();
+        match self.name(callback) {
+            None => histogram!(histogram, "phase" => phase),
+            Some(name) => histogram!(histogram, "phase" => phase, "name" => name),
+        }
+        .record(time);
+    }
+
+    fn name(self, callback: &CallbackInfo<'_>) -> Option<String> {
+        let name = callback.name.unwrap_or("unnamed");
+        self.by_name.then(|| name.to_owned())
+    }
 }
 
 pub(crate) fn pending(change: f64) {

@@ -6,5 +6,7 @@ pub(crate) mod meter;
 pub(crate) mod observer;
 pub(crate) mod observers;
 pub(crate) mod outcome;
+pub(crate) mod phase;
+pub(crate) mod scope_info;
 #[cfg(feature = "tracing")]
 pub(crate) mod trace;

@@ -22,8 +22,8 @@ use crate::completion::Completion;
 /// the layer puts them in line.
 ///
 /// Every registered callback ends in exactly one of [`finished`](Self::finished),
-/// [`skipped`](Self::skipped), [`cancelled`](Self::cancelled), [`replaced`](Self::replaced) and
-/// [`lost`](Self::lost).
+/// [`skipped`](Self::skipped), [`cancelled`](Self::cancelled), [`replaced`](Self::replaced),
+/// [`duplicate`](Self::duplicate) and [`lost`](Self::lost).
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished, LostReason};
@@ -56,7 +56,12 @@ pub trait DeferObserver: Send + Sync + 'static {
     /// A later registration took the name, and this one will not run.
     fn replaced(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The callback starts, this long after it was registered.
+    /// Another scope of the layer has a callback of its name pending or running, and this one,
+    /// which is to be [`unique`](crate::DeferredCallback::unique), will not run.
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {}
+
+    /// The callback starts; it has waited for so long since it could have: since the end of the
+    /// response, or its registration if that was later.
     fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {}
 
     /// The callback ran and ended, well or badly.

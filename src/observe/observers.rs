@@ -18,21 +18,43 @@ use crate::{
 
 /// Everybody who is told: tracing and metrics where they are enabled, then the user's observers.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<dyn DeferObserver>>);
+pub(crate) struct Observers {
+    told: Vec<Arc<dyn DeferObserver>>,
+    /// Makes the spans of callbacks, in the place of `deferred`.
+    #[cfg(feature = "tracing")]
+    pub(crate) span: Option<Arc<trace::MakeSpan>>,
+    /// Metrics tell names apart.
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics_by_name: bool,
+}
 
 impl Observers {
     pub(crate) fn push(&mut self, observer: impl DeferObserver) {
-        self.0.push(Arc::new(observer));
+        self.told.push(Arc::new(observer));
+    }
+
+    /// Whether anybody is told to which unit of work a callback belongs.
+    pub(crate) fn hear_scopes(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        if trace::is_heard() {
+            return true;
+        }
+        !self.told.is_empty()
     }
 
     /// Whether anybody is told of registrations.
     pub(crate) fn hear_registrations(&self) -> bool {
-        !self.0.is_empty()
+        !self.told.is_empty()
     }
 
     /// Whether anybody is told how long each callback waits and runs.
     pub(crate) fn hear_times(&self) -> bool {
-        cfg!(feature = "metrics") || !self.0.is_empty()
+        cfg!(feature = "metrics") || !self.told.is_empty()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span(&self, callback: &CallbackInfo<'_>) -> Option<tracing::Span> {
+        trace::span(callback, self.span.as_deref())
     }
 
     /// Whether anybody is told when this callback comes to a good end.
@@ -46,7 +68,7 @@ impl Observers {
     }
 
     fn tell(&self, tell: impl Fn(&dyn DeferObserver)) {
-        for observer in &self.0 {
+        for observer in &self.told {
             // An observer's panic is not the callback's fault, and there is nobody to report
             // it to but the panic hook, which has already run.
             drop_isolated(isolate(|| tell(observer.as_ref())));
@@ -61,13 +83,13 @@ impl Observers {
         #[cfg(feature = "tracing")]
         trace::replaced(callback);
         #[cfg(feature = "metrics")]
-        meter::count("replaced");
+        self.meter().count("replaced", callback);
         self.tell(|observer| observer.replaced(callback));
     }
 
     pub(crate) fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
         #[cfg(feature = "metrics")]
-        meter::waited(waited);
+        self.meter().waited(waited, callback);
         self.tell(|observer| observer.started(callback, waited));
     }
 
@@ -76,7 +98,7 @@ impl Observers {
         #[cfg(feature = "tracing")]
         drop_isolated(isolate(|| trace::finished(callback, finished)));
         #[cfg(feature = "metrics")]
-        meter::finished(finished);
+        self.meter().finished(finished, callback);
         self.tell(|observer| observer.finished(callback, finished));
     }
 
@@ -84,7 +106,7 @@ impl Observers {
         #[cfg(feature = "tracing")]
         trace::skipped(callback, completion);
         #[cfg(feature = "metrics")]
-        meter::count("skipped");
+        self.meter().count("skipped", callback);
         self.tell(|observer| observer.skipped(callback, completion));
     }
 
@@ -92,15 +114,30 @@ impl Observers {
         #[cfg(feature = "tracing")]
         trace::cancelled(callback);
         #[cfg(feature = "metrics")]
-        meter::count("cancelled");
+        self.meter().count("cancelled", callback);
         self.tell(|observer| observer.cancelled(callback));
+    }
+
+    pub(crate) fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        #[cfg(feature = "tracing")]
+        trace::duplicate(callback);
+        #[cfg(feature = "metrics")]
+        self.meter().count("duplicate", callback);
+        self.tell(|observer| observer.duplicate(callback));
+    }
+
+    #[cfg(feature = "metrics")]
+    fn meter(&self) -> meter::Meter {
+        meter::Meter {
+            by_name: self.metrics_by_name,
+        }
     }
 
     pub(crate) fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
         #[cfg(feature = "tracing")]
         trace::lost(callback, reason);
         #[cfg(feature = "metrics")]
-        meter::count("lost");
+        self.meter().count("lost", callback);
         self.tell(|observer| observer.lost(callback, reason));
     }
 }

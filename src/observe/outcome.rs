@@ -8,7 +8,7 @@ use std::{error::Error, fmt, time::Duration};
 pub struct Finished<'a> {
     /// What came of it.
     pub outcome: Outcome<'a>,
-    /// From its registration to its start.
+    /// From the end of the response, or its registration if that was later, to its start.
     pub waited: Duration,
     /// From its start to its end.
     pub took: Duration,

@@ -1,34 +1,53 @@
 //! Feature `tracing`: a span per callback, and an event for each that fails or never runs.
 
-use std::panic::Location;
-
 use tracing::{Span, debug, error, field, level_filters::LevelFilter, span::Id};
 
 use super::{
     callback_info::CallbackInfo,
     outcome::{Finished, LostReason, Outcome},
+    phase::Phase,
+    scope_info::RequestInfo,
 };
 use crate::completion::Completion;
+
+/// Makes the span of a callback.
+pub(crate) type MakeSpan = dyn Fn(&CallbackInfo<'_>) -> Span + Send + Sync;
+
+/// Whether anybody may listen to spans.
+pub(crate) fn is_heard() -> bool {
+    LevelFilter::current() >= LevelFilter::INFO
+}
 
 /// Made when the callback is registered, because a span can only follow from one that is still
 /// open, and the request's own may close as soon as the response ends. `None` where nobody
 /// listens, which costs nothing from then on.
-pub(crate) fn span(location: &'static Location<'static>) -> Option<Span> {
-    if LevelFilter::current() < LevelFilter::INFO {
-        return None;
-    }
-    let span = tracing::info_span!(
-        parent: None,
-        "deferred",
-        name = field::Empty,
-        place = %location,
-        outcome = field::Empty,
-    );
+pub(crate) fn span(callback: &CallbackInfo<'_>, make: Option<&MakeSpan>) -> Option<Span> {
+    let span = match make {
+        Some(make) => make(callback),
+        None => deferred(callback),
+    };
     if span.is_disabled() {
         return None;
     }
     span.follows_from(Span::current());
     Some(span)
+}
+
+fn deferred(callback: &CallbackInfo<'_>) -> Span {
+    let request = callback.request();
+    tracing::info_span!(
+        parent: None,
+        "deferred",
+        method = request.map(|request| request.method().as_str()),
+        path = request.map(|request| request.route().unwrap_or(request.path())),
+        request_id = request.and_then(RequestInfo::id),
+        scope = callback.scope(),
+        // Most of them run after it.
+        phase = (callback.phase == Phase::Before).then_some("before"),
+        name = field::Empty,
+        place = %callback.location,
+        outcome = field::Empty,
+    )
 }
 
 fn record(callback: &CallbackInfo<'_>, outcome: &'static str) {
@@ -97,6 +116,16 @@ pub(crate) fn replaced(callback: &CallbackInfo<'_>) {
         callback = name(callback),
         place = %callback.location,
         "deferred callback replaced by a later one of the same name",
+    );
+}
+
+pub(crate) fn duplicate(callback: &CallbackInfo<'_>) {
+    record(callback, "duplicate");
+    debug!(
+        parent: parent(callback),
+        callback = name(callback),
+        place = %callback.location,
+        "deferred callback not run: one of its name is pending or running",
     );
 }
 

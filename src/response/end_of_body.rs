@@ -91,6 +91,15 @@ impl EndOfBody {
         }
     }
 
+    /// How many bytes the server sends of a body of this length.
+    pub(crate) fn bytes_of_whole(&self, length: u64) -> u64 {
+        if self.bodiless {
+            0
+        } else {
+            self.bytes_to_send(length)
+        }
+    }
+
     /// Takes note of a frame that the body, as it is now, has just yielded.
     pub(crate) fn frame<D: bytes::Buf>(&mut self, frame: &Frame<D>, body: &impl Body) -> Progress {
         if let Some(data) = frame.data_ref() {

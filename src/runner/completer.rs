@@ -4,6 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
+use super::{
+    Unfinished,
+    before::{self, BeforeResponseFailed},
+};
 use crate::{
     completion::{Completion, Delivery, Level},
     scope::{
@@ -80,6 +84,22 @@ impl Completer {
         super::run_here(&scope, start).await;
     }
 
+    /// Whether the response has to wait; if not, it may go out from now on.
+    pub(crate) fn release_head(&self) -> bool {
+        self.scope().is_some_and(|scope| scope.release_head())
+    }
+
+    /// Runs what the response has to wait for, in the calling task. The verdict is that of the
+    /// response if it goes out; it becomes a failure when something fails.
+    ///
+    /// Dropped half-way, what is running is cut off, and the rest is lost or moves to a task; the
+    /// scope is decided after that.
+    pub(crate) async fn prepare(self, unfinished: Unfinished) -> Prepared {
+        let mut preparing = Preparing::new(self, unfinished);
+        let outcome = preparing.run().await;
+        preparing.finish(outcome)
+    }
+
     fn handed_over(&self, scope: &Scope) -> Completion {
         self.verdict.at(Level::HandedOver, scope.opened.elapsed())
     }
@@ -90,6 +110,20 @@ impl Drop for Completer {
         let Some(Current { mut scope, .. }) = self.scope.take() else {
             return;
         };
+        if scope.release_head() {
+            // Nobody has run what the response should have waited for: there is none, or whoever
+            // ran it was cut off.
+            let completer = Self {
+                scope: Some(Current::driven(scope.clone())),
+                verdict: self.verdict,
+            };
+            let mut preparing = Preparing::new(completer, Unfinished::IsLost);
+            super::spawn(&scope, async move {
+                let outcome = preparing.run().await;
+                drop(preparing.finish(outcome));
+            });
+            return;
+        }
         // Nothing was deferred, and nobody is left who could: there is nothing to decide.
         if scope.is_unused() {
             return;
@@ -105,6 +139,59 @@ impl Drop for Completer {
             transmitted: Transmitted::Aborted { bytes: 0 },
         };
         transmission.when_over(move |transmitted| held.settle(transmitted));
+    }
+}
+
+/// What came of the first phase, and the right to decide what follows.
+pub(crate) type Prepared = (Completer, Result<(), BeforeResponseFailed>);
+
+/// The first phase on its way.
+struct Preparing {
+    // Dropped before the completer, which would start it again.
+    unfinished: before::Unfinished,
+    completer: Option<Completer>,
+}
+
+impl Preparing {
+    fn new(completer: Completer, unfinished: Unfinished) -> Self {
+        let scope = match unfinished {
+            Unfinished::IsLost => completer.scope().cloned(),
+            Unfinished::MovesToATask => None,
+        };
+        Self {
+            unfinished: before::Unfinished::new(scope),
+            completer: Some(completer),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), BeforeResponseFailed> {
+        let Some(completer) = &self.completer else {
+            return Ok(());
+        };
+        let Some(scope) = completer.scope().cloned() else {
+            return Ok(());
+        };
+        let mut verdict = completer.verdict;
+        if verdict.delivery != Delivery::NoResponse {
+            verdict.delivery = Delivery::Pending;
+        }
+        let completion = verdict.at(Level::HandedOver, scope.opened.elapsed());
+        before::run(&scope, &completion).await
+    }
+
+    fn finish(mut self, outcome: Result<(), BeforeResponseFailed>) -> Prepared {
+        self.unfinished.finish();
+        let Some(mut completer) = self.completer.take() else {
+            unreachable!("it finishes once");
+        };
+        if outcome.is_err() {
+            let scope = completer.scope.as_ref();
+            let failure = scope.map(|current| current.scope.options.failure_status());
+            let verdict = &mut completer.verdict;
+            verdict.success = false;
+            verdict.status = verdict.status.and(failure);
+        }
+        (completer, outcome)
     }
 }
 

@@ -20,24 +20,26 @@ use crate::{
     },
 };
 
+pub(crate) mod before;
 pub(crate) mod completer;
+pub(crate) mod scoped;
 mod turn;
 
 /// Starts the runner of a scope on a task of its own, if the scope asks for one.
 pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
     if let Start::Runner(completion) = start {
         let runner = Runner::new(scope.clone(), completion, Unfinished::IsLost);
-        spawn(scope, runner);
+        spawn(scope, runner.run_to_end());
     }
 }
 
 #[cfg(all(test, axum_defer_loom))]
-fn spawn(_: &Arc<Scope>, runner: Runner) {
-    crate::sync::modelled_runtime::spawn(runner.run_to_end());
+fn spawn(_: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
+    crate::sync::modelled_runtime::spawn(task);
 }
 
 #[cfg(not(all(test, axum_defer_loom)))]
-fn spawn(scope: &Arc<Scope>, runner: Runner) {
+fn spawn(scope: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
     // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
     // called on will do.
     let runtime = tokio::runtime::Handle::try_current()
@@ -46,8 +48,8 @@ fn spawn(scope: &Arc<Scope>, runner: Runner) {
     match runtime {
         // A runtime that is shutting down drops the task unpolled, which reports the callbacks
         // as lost.
-        Some(runtime) => drop(runtime.spawn(runner.run_to_end())),
-        None => drop(runner),
+        Some(runtime) => drop(runtime.spawn(task)),
+        None => drop(task),
     }
 }
 
@@ -68,7 +70,8 @@ struct Runner {
 }
 
 /// What becomes of the callbacks that a runner which is dropped early leaves.
-enum Unfinished {
+#[derive(Clone, Copy)]
+pub(crate) enum Unfinished {
     /// The runner was a task, so the runtime is shutting down.
     IsLost,
     /// The runner was part of somebody's future, which they dropped.

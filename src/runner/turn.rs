@@ -1,7 +1,9 @@
 //! One callback's turn: judged, run within its limits, reported.
 
 use std::{
+    fmt,
     future::Future,
+    panic::Location,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +20,10 @@ use crate::{
     completion::Completion,
     drain::tracker::End,
     isolate::{drop_isolated, isolate},
-    observe::outcome::{Finished, LostReason, Outcome},
+    observe::{
+        outcome::{Finished, LostReason, Outcome},
+        phase::Phase,
+    },
     scope::{
         Scope,
         current::{self, Current},
@@ -32,6 +37,10 @@ pub(super) struct Turn<'a> {
     completion: &'a Completion,
     entry: Option<BoxEntry>,
     started: Option<Instant>,
+    /// How it ended.
+    end: Option<End>,
+    /// What it failed with, where a response becomes a failure because of it.
+    failure: Option<Box<str>>,
 }
 
 impl<'a> Turn<'a> {
@@ -42,6 +51,27 @@ impl<'a> Turn<'a> {
             completion,
             entry: Some(entry),
             started: None,
+            end: None,
+            failure: None,
+        }
+    }
+
+    /// The callback's name, and where it was registered.
+    pub(super) fn who(&self) -> (Option<String>, &'static Location<'static>) {
+        match &self.entry {
+            Some(entry) => {
+                let name = entry.header.name.as_deref().map(str::to_owned);
+                (name, entry.header.location)
+            }
+            None => (None, Location::caller()),
+        }
+    }
+
+    /// Whether the response may go out after this callback; if not, what it failed with.
+    pub(super) fn failure(&mut self) -> Option<String> {
+        match self.end {
+            Some(End::Failed | End::Lost) => Some(self.failure.take().unwrap_or_default().into()),
+            _ => None,
         }
     }
 
@@ -88,8 +118,16 @@ impl<'a> Turn<'a> {
                 false
             }
             Err(message) => {
-                self.start();
-                self.finish(Outcome::Panicked(&message));
+                let finished = Finished {
+                    outcome: Outcome::Panicked(&message),
+                    waited: Duration::ZERO,
+                    took: Duration::ZERO,
+                };
+                options
+                    .observers
+                    .finished(&self.scope.info(&entry.header), &finished);
+                self.note_failure(&finished.outcome);
+                self.leave(End::Failed);
                 false
             }
         }
@@ -107,7 +145,7 @@ impl<'a> Turn<'a> {
         self.scope.options.tracker.started();
         self.scope.options.observers.started(
             &self.scope.info(&entry.header),
-            entry.header.waited_until(start),
+            self.scope.waited(&entry.header, self.completion, start),
         );
     }
 
@@ -121,18 +159,34 @@ impl<'a> Turn<'a> {
         if !is_ok || observers.hear_success(&info) {
             let finished = Finished {
                 outcome,
-                waited: entry.header.waited_until(start),
+                waited: self.scope.waited(&entry.header, self.completion, start),
                 took: start.elapsed(),
             };
             observers.finished(&info, &finished);
         }
+        if !is_ok {
+            self.note_failure(&outcome);
+        }
         self.leave(if is_ok { End::Ran } else { End::Failed });
+    }
+
+    fn note_failure(&mut self, why: &impl fmt::Display) {
+        if self
+            .entry
+            .as_ref()
+            .is_some_and(|entry| entry.header.phase == Phase::Before)
+        {
+            // The text of an error is user code.
+            let text = isolate(|| why.to_string());
+            self.failure = Some(text.unwrap_or_else(|panic| panic).into());
+        }
     }
 
     fn lose(&mut self, reason: LostReason) {
         if let Some(entry) = &self.entry {
             let info = self.scope.info(&entry.header);
             self.scope.options.observers.lost(&info, reason);
+            self.note_failure(&reason);
             self.leave(End::Lost);
         }
     }
@@ -143,6 +197,7 @@ impl<'a> Turn<'a> {
         let Some(entry) = self.entry.take() else {
             return;
         };
+        self.end = Some(end);
         self.scope.ended(entry.header.id);
         {
             // What the callback captured may defer something when it is dropped, as its code may.
@@ -172,7 +227,11 @@ impl Future for Turn<'_> {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
-            let _span = entry.header.span.clone().map(tracing::Span::entered);
+            let _span = this
+                .scope
+                .info(&entry.header)
+                .span
+                .map(|span| span.clone().entered());
             let mut current = Some(Current::driven(this.scope.clone()));
             let _entered = current::enter(&mut current);
             isolate(|| entry.as_mut().poll_callback(cx, completion))

@@ -1,8 +1,12 @@
 //! The callbacks of a scope that are running now, for those who ask what is not finished.
 
-use std::{borrow::Cow, panic::Location};
+use std::{borrow::Cow, panic::Location, sync::Arc};
 
-use crate::{callback::entry::Header, drain::report::UnfinishedCallback};
+use tokio::time::Instant;
+
+use crate::{
+    callback::entry::Header, drain::report::UnfinishedCallback, observe::scope_info::ScopeInfo,
+};
 
 /// Callbacks run one at a time unless the layer is concurrent, so one place needs no allocation.
 #[derive(Default)]
@@ -17,6 +21,7 @@ struct Started {
     id: u64,
     name: Option<Cow<'static, str>>,
     location: &'static Location<'static>,
+    since: Option<Instant>,
 }
 
 impl InProgress {
@@ -25,6 +30,7 @@ impl InProgress {
             id: header.id,
             name: header.name.clone(),
             location: header.location,
+            since: header.observed.as_ref().map(|_| Instant::now()),
         };
         match self.one {
             None => self.one = Some(started),
@@ -40,14 +46,19 @@ impl InProgress {
         }
     }
 
-    pub(crate) fn unfinished(&self) -> impl Iterator<Item = UnfinishedCallback> {
+    pub(crate) fn unfinished(
+        &self,
+        scope: Option<&Arc<ScopeInfo>>,
+    ) -> impl Iterator<Item = UnfinishedCallback> {
         self.one
             .iter()
             .chain(&self.others)
-            .map(|started| UnfinishedCallback {
+            .map(move |started| UnfinishedCallback {
                 name: started.name.clone(),
                 location: started.location,
                 running: true,
+                age: started.since.map(|since| since.elapsed()),
+                scope: scope.cloned(),
             })
     }
 }
@@ -55,10 +66,11 @@ impl InProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::phase::Phase;
 
     fn ids(running: &InProgress) -> Vec<Cow<'static, str>> {
         running
-            .unfinished()
+            .unfinished(None)
             .filter_map(|callback| callback.name)
             .collect()
     }
@@ -67,7 +79,7 @@ mod tests {
     fn each_of_those_that_run_side_by_side_is_named_until_it_ends() {
         let mut running = InProgress::default();
         let start = |running: &mut InProgress, id: u64| {
-            let mut header = Header::new(Location::caller());
+            let mut header = Header::new(Location::caller(), Phase::After);
             header.id = id;
             header.name = Some(id.to_string().into());
             running.insert(&header);

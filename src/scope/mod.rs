@@ -5,52 +5,63 @@
 //! state machine in [`state`]. No user code runs under the lock: callbacks that were taken out are
 //! returned, and told of and dropped after it.
 
-use std::{borrow::Cow, sync::Arc, task::Context, time::Duration};
+use std::{sync::Arc, task::Context};
 
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
+    head::Head,
     options::Options,
-    queue::Named,
-    state::{Start, State},
+    queue::Queue,
+    state::{Registration, Start, State},
 };
 use crate::{
-    callback::{
-        entry::{BoxEntry, Header},
-        rule::Rule,
-    },
+    callback::entry::BoxEntry,
     completion::Completion,
-    drain::{
-        report::UnfinishedCallback,
-        tracker::{End, Unfinished},
-    },
+    drain::{reservation::Reservation, tracker::End},
     isolate::drop_isolated,
-    observe::{callback_info::CallbackInfo, outcome::LostReason},
+    observe::{
+        callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
+        scope_info::ScopeInfo,
+    },
     sent::transmission::Transmission,
     sync::{Mutex, MutexGuard, lock},
 };
 
+mod changes;
 pub(crate) mod current;
+mod head;
 mod in_progress;
 pub(crate) mod options;
 mod queue;
 pub(crate) mod state;
+mod told;
 
 pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
+    /// Where somebody is told of it.
+    pub(crate) info: Option<Arc<ScopeInfo>>,
+    head: Head,
     state: Mutex<State>,
 }
 
 impl Scope {
-    pub(crate) fn open(options: Arc<Options>, transmission: Option<Transmission>) -> Arc<Self> {
+    pub(crate) fn open(
+        options: Arc<Options>,
+        transmission: Option<Transmission>,
+        info: Option<ScopeInfo>,
+        reservation: Option<Reservation>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             options,
             opened: Instant::now(),
             transmission,
-            state: Mutex::default(),
+            info: info.map(Arc::new),
+            head: Head::default(),
+            state: Mutex::new(State::new(reservation)),
         })
     }
 
@@ -58,7 +69,7 @@ impl Scope {
     pub(crate) fn is_unused(self: &mut Arc<Self>) -> bool {
         Arc::get_mut(self).is_some_and(|scope| {
             let state = scope.state.get_mut();
-            state.is_ok_and(|state| state.queue.len() == 0)
+            state.is_ok_and(|state| state.is_empty())
         })
     }
 
@@ -72,37 +83,135 @@ impl Scope {
     }
 
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
-    pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (u64, Start) {
+    pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
         self.options.tracker.registered();
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
         if held {
             state.queue.hold(id);
         }
-        if state.runtime.is_none() {
-            state.runtime = Handle::try_current().ok();
+        let registration = Registration {
+            phase: Phase::After,
+            id,
+        };
+        (registration, self.pushed(state))
+    }
+
+    /// Registers a callback of the first phase; `None`, and nothing is registered, when the head
+    /// of the response was released before.
+    pub(crate) fn push_before(self: &Arc<Self>, entry: BoxEntry) -> Option<Registration> {
+        let mut state = lock(&self.state);
+        if !self.head.wait_for() {
+            drop(state);
+            drop_isolated(entry);
+            return None;
         }
+        self.options.tracker.registered();
+        let id = state.queue_of(Phase::Before).push(entry);
+        // It starts no runner: who holds the head back runs it.
+        let _ = self.pushed(state);
+        Some(Registration {
+            phase: Phase::Before,
+            id,
+        })
+    }
+
+    fn pushed(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Start {
+        state.remember_runtime();
+        let reservation = state.reservation.take();
         let newly_listed = state.listed.is_none();
         if newly_listed {
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
             state.listed = Some(self.options.tracker.list(scope));
         }
-        let start = go_on(state);
+        let (start, runner) = state.go_on();
+        drop(state);
+        if let Some(runner) = runner {
+            runner.wake();
+        }
+        drop(reservation);
         if newly_listed {
             if let Some(transmission) = &self.transmission {
                 transmission.watch(&self.options.tracker);
             }
         }
-        (id, start)
+        start
     }
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
     pub(crate) fn decide(&self, completion: Completion) -> Start {
-        lock(&self.state).decide(completion)
+        let mut state = lock(&self.state);
+        // Whoever registers something from now on may do so on a thread that has none.
+        state.remember_runtime();
+        let reservation = state.reservation.take();
+        let start = state.decide(completion);
+        drop(state);
+        drop(reservation);
+        start
     }
 
     pub(crate) fn completion(&self) -> Option<Completion> {
         lock(&self.state).completion()
+    }
+
+    /// What the callbacks of a phase are told, once it has begun.
+    pub(crate) fn completion_in(&self, phase: Phase) -> Option<Completion> {
+        lock(&self.state).completion_in(phase)
+    }
+
+    /// The response may go out, unless something is registered that it has to wait for; whether
+    /// there is.
+    pub(crate) fn release_head(&self) -> bool {
+        self.head.release()
+    }
+
+    /// The first phase begins, and this is what its callbacks are told.
+    pub(crate) fn before_begins(&self, completion: Completion) {
+        if let Some(before) = &mut lock(&self.state).before {
+            before.completion = Some(completion);
+        }
+    }
+
+    /// The next callback of the first phase; with `None` the head is released.
+    pub(crate) fn next_before(&self) -> Option<BoxEntry> {
+        let mut state = lock(&self.state);
+        let entry = state.take_before();
+        if entry.is_none() {
+            self.head.released();
+        }
+        entry
+    }
+
+    /// One of the first phase has failed: those after it are not run.
+    pub(crate) fn skip_before(&self, completion: &Completion) {
+        while let Some(entry) = self.next_before() {
+            self.drop_taken(entry, End::Skipped, |observers, callback| {
+                observers.skipped(callback, completion);
+            });
+        }
+    }
+
+    /// Gives up what is left of the first phase: it should have run, and can't.
+    pub(crate) fn lose_before(&self, reason: LostReason) {
+        while let Some(entry) = self.next_before() {
+            self.drop_taken(entry, End::Lost, |observers, callback| {
+                observers.lost(callback, reason);
+            });
+        }
+    }
+
+    /// A callback that was taken out to run and will not; its observers are told why.
+    fn drop_taken(
+        &self,
+        entry: BoxEntry,
+        end: End,
+        tell: impl FnOnce(&Observers, &CallbackInfo<'_>),
+    ) {
+        self.ended(entry.header.id);
+        self.announce(&entry);
+        tell(&self.options.observers, &self.info(&entry.header));
+        self.options.tracker.dropped(end);
+        drop_isolated(entry);
     }
 
     // The models have no runtime.
@@ -118,7 +227,7 @@ impl Scope {
         match state.take_or_let_go() {
             Some(entry) => Some(entry),
             None => {
-                let is_empty = state.queue.len() == 0;
+                let is_empty = state.is_empty();
                 let listed = is_empty.then(|| state.listed.take()).flatten();
                 drop(state);
                 if let Some(key) = listed {
@@ -143,162 +252,29 @@ impl Scope {
         lock(&self.state).in_progress.remove(id);
     }
 
-    pub(crate) fn set_rule(&self, id: u64, rule: Rule) {
-        let mut rule = Some(rule);
-        let mut state = lock(&self.state);
-        // What was there before may be a predicate of the user's, and so is dropped unlocked.
-        let old = match state.queue.header_mut(id) {
-            Some(header) => rule
-                .take()
-                .map(|rule| std::mem::replace(&mut header.rule, rule)),
-            None => rule.take(),
-        };
-        drop(state);
-        drop_isolated(old);
-    }
-
-    pub(crate) fn set_timeout(&self, id: u64, timeout: Duration) {
-        if let Some(header) = lock(&self.state).queue.header_mut(id) {
-            header.timeout = Some(timeout);
-        }
-    }
-
-    pub(crate) fn rename(&self, id: u64, name: Cow<'static, str>) {
-        let named = lock(&self.state).queue.rename(id, name);
-        if let Named::Replaced(Some(entry)) | Named::Outranked(entry) = named {
-            self.announce(&entry);
-            self.options.observers.replaced(&self.info(&entry.header));
-            self.options.tracker.dropped(End::Withdrawn);
-            drop_isolated(entry);
-        }
-    }
-
-    pub(crate) fn cancel(&self, id: u64) -> bool {
-        let entry = lock(&self.state).queue.remove(id);
-        self.withdraw(entry)
-    }
-
-    pub(crate) fn forget(&self, name: &str) -> bool {
-        let entry = lock(&self.state).queue.remove_named(name);
-        self.withdraw(entry)
-    }
-
-    fn withdraw(&self, entry: Option<BoxEntry>) -> bool {
-        let Some(entry) = entry else { return false };
-        self.announce(&entry);
-        self.options.observers.cancelled(&self.info(&entry.header));
-        self.options.tracker.dropped(End::Withdrawn);
-        drop_isolated(entry);
-        true
-    }
-
-    /// The handle of a callback is gone: its name and its rule are final, and it may run.
-    pub(crate) fn settled(&self, id: u64) -> Start {
-        self.announce_settled(id);
-        let mut state = lock(&self.state);
-        state.queue.release(id);
-        go_on(state)
-    }
-
-    fn announce_settled(&self, id: u64) {
-        if !self.options.observers.hear_registrations() {
-            return;
-        }
-        let mut state = lock(&self.state);
-        let info = state.queue.header_mut(id).and_then(|header| {
-            let first = !std::mem::replace(&mut header.announced, true);
-            first.then(|| pending(header))
-        });
-        if info.is_some() {
-            // It must not start before everybody was told of it.
-            state.queue.hold(id);
-        }
-        drop(state);
-        if let Some(info) = info {
-            self.options.observers.registered(&CallbackInfo {
-                name: info.name(),
-                location: info.location,
-                #[cfg(feature = "tracing")]
-                span: None,
+    /// Gives up what is registered: it should have run, and can't.
+    pub(crate) fn lose_all(&self, reason: LostReason) {
+        while let Some(entry) = self.next() {
+            self.drop_taken(entry, End::Lost, |observers, callback| {
+                observers.lost(callback, reason);
             });
         }
     }
 
-    /// The callback was taken out: its name is final. Tells of the registration if the handle
-    /// has not done so yet.
-    pub(crate) fn announce(&self, entry: &BoxEntry) {
-        let info = self.info(&entry.header);
-        #[cfg(feature = "tracing")]
-        crate::observe::trace::record_name(&info);
-        if !entry.header.announced && self.options.observers.hear_registrations() {
-            self.options.observers.registered(&info);
-        }
-    }
-
-    /// What observers are told that the callback is.
-    pub(crate) fn info<'a>(&self, header: &'a Header) -> CallbackInfo<'a> {
-        CallbackInfo {
-            name: header.name.as_deref(),
-            location: header.location,
-            #[cfg(feature = "tracing")]
-            span: header.span.as_ref(),
-        }
-    }
-
-    /// Gives up what is registered: it should have run, and can't.
-    pub(crate) fn lose_all(&self, reason: LostReason) {
-        while let Some(entry) = self.next() {
-            self.ended(entry.header.id);
-            self.announce(&entry);
-            self.options
-                .observers
-                .lost(&self.info(&entry.header), reason);
-            self.options.tracker.dropped(End::Lost);
-            drop_isolated(entry);
-        }
-    }
-
     pub(crate) fn contains(&self, name: &str) -> bool {
-        lock(&self.state).queue.contains(name)
+        lock(&self.state).queues().any(|queue| queue.contains(name))
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.state).queue.len()
+        lock(&self.state).queues().map(Queue::len).sum()
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
         lock(&self.state)
-            .queue
-            .headers()
+            .queues()
+            .flat_map(Queue::headers)
             .filter_map(|header| header.name.as_deref().map(str::to_owned))
             .collect()
-    }
-}
-
-/// Something may be ready now: for the runner that waits for it, or for one that is to be started.
-fn go_on(mut state: MutexGuard<'_, State>) -> Start {
-    let start = state.start_runner();
-    let runner = state.runner.take();
-    drop(state);
-    if let Some(runner) = runner {
-        runner.wake();
-    }
-    start
-}
-
-fn pending(header: &Header) -> UnfinishedCallback {
-    UnfinishedCallback {
-        name: header.name.clone(),
-        location: header.location,
-        running: false,
-    }
-}
-
-impl Unfinished for Scope {
-    fn unfinished(&self) -> Vec<UnfinishedCallback> {
-        let state = lock(&self.state);
-        let pending = state.queue.headers().map(pending);
-        state.in_progress.unfinished().chain(pending).collect()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use crate::{
-    callback::{callback_future::Wrap, rule::Predicate},
+    callback::{callback_future::Wrap, rule::Predicate, unique::UniqueNames},
     drain::tracker::Tracker,
     observe::observers::Observers,
     response::classify::Classification,
@@ -21,10 +22,34 @@ pub(crate) struct Options {
     pub(crate) observers: Observers,
     pub(crate) wrap: Option<Arc<Wrap>>,
     pub(crate) tracker: Arc<Tracker>,
+    pub(crate) unique_names: Arc<UniqueNames>,
     pub(crate) classification: Classification,
     /// Handlers are not cut off when their client goes away.
     pub(crate) to_completion: bool,
     pub(crate) max_pending: Option<usize>,
-    #[cfg(feature = "testing")]
+    /// What a response becomes when something fails that it had to wait for; 503 by default.
+    pub(crate) failure: Option<StatusCode>,
+    /// Callbacks run before the response is returned; set by tests.
     pub(crate) inline: bool,
+}
+
+impl Options {
+    /// The status of a response when something fails that it had to wait for.
+    pub(crate) fn failure_status(&self) -> StatusCode {
+        self.failure.unwrap_or(if self.fails_by_grpc_status() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        })
+    }
+
+    /// Whether such a response says so by its grpc-status.
+    pub(crate) fn fails_by_grpc_status(&self) -> bool {
+        self.failure.is_none() && matches!(self.classification, Classification::Grpc)
+    }
+
+    /// Whether anybody is told to which unit of work a callback belongs.
+    pub(crate) fn hear_scopes(&self) -> bool {
+        self.observers.hear_scopes() || self.tracker.is_watched()
+    }
 }

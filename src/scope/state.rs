@@ -21,11 +21,18 @@ use std::task::Waker;
 use tokio::runtime::Handle;
 
 use super::{in_progress::InProgress, queue::Queue};
-use crate::{callback::entry::BoxEntry, completion::Completion};
+use crate::{
+    callback::entry::{BoxEntry, Header},
+    completion::Completion,
+    drain::reservation::Reservation,
+    observe::phase::Phase,
+};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) queue: Queue,
+    /// Made with the first callback that the response has to wait for: most requests have none.
+    pub(super) before: Option<Box<Before>>,
     /// Set once, when the scope fires.
     completion: Option<Completion>,
     /// A runner is on its way or at work; it looks for more before it goes.
@@ -35,8 +42,26 @@ pub(super) struct State {
     pub(super) runner: Option<Waker>,
     /// Where callbacks run if the scope fires on a thread that has no runtime.
     pub(super) runtime: Option<Handle>,
+    /// What the request has under `max_pending` until it defers something.
+    pub(super) reservation: Option<Reservation>,
     /// The key under which the tracker lists this scope.
     pub(super) listed: Option<usize>,
+}
+
+/// A callback that was registered, as its handle knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    pub(crate) phase: Phase,
+    /// Its number in the queue of its phase.
+    pub(crate) id: u64,
+}
+
+/// The first phase: what the response waits for.
+#[derive(Default)]
+pub(super) struct Before {
+    pub(super) queue: Queue,
+    /// What its callbacks are told; there when it has begun.
+    pub(super) completion: Option<Completion>,
 }
 
 /// Whether the caller has to start a runner.
@@ -48,17 +73,78 @@ pub(crate) enum Start {
 }
 
 impl State {
+    pub(super) fn new(reservation: Option<Reservation>) -> Self {
+        Self {
+            reservation,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn decide(&mut self, completion: Completion) -> Start {
         debug_assert!(self.completion.is_none(), "a scope is decided once");
         self.completion = Some(completion);
         self.start_runner()
     }
 
+    /// Where callbacks run, if this thread knows a place and none is known yet.
+    pub(super) fn remember_runtime(&mut self) {
+        if self.runtime.is_none() {
+            self.runtime = Handle::try_current().ok();
+        }
+    }
+
     pub(super) fn completion(&self) -> Option<Completion> {
         self.completion
     }
 
-    pub(super) fn start_runner(&mut self) -> Start {
+    /// What the callbacks of a phase are told, once it has begun.
+    pub(super) fn completion_in(&self, phase: Phase) -> Option<Completion> {
+        match phase {
+            Phase::Before => self.before.as_ref()?.completion,
+            Phase::After => self.completion,
+        }
+    }
+
+    pub(super) fn queue_of(&mut self, phase: Phase) -> &mut Queue {
+        match phase {
+            Phase::Before => &mut self.before.get_or_insert_default().queue,
+            Phase::After => &mut self.queue,
+        }
+    }
+
+    pub(super) fn header_mut(&mut self, registration: Registration) -> Option<&mut Header> {
+        self.queue_of(registration.phase)
+            .header_mut(registration.id)
+    }
+
+    pub(super) fn remove(&mut self, registration: Registration) -> Option<BoxEntry> {
+        self.queue_of(registration.phase).remove(registration.id)
+    }
+
+    /// Something may be ready now: for a runner that is to be started, or for the one that waits
+    /// for it, to be woken without the lock.
+    pub(super) fn go_on(&mut self) -> (Start, Option<Waker>) {
+        (self.start_runner(), self.runner.take())
+    }
+
+    /// Those of both phases, in their order.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Queue> {
+        let before = self.before.iter().map(|before| &before.queue);
+        before.chain([&self.queue])
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues().all(|queue| queue.len() == 0)
+    }
+
+    /// The next callback of the first phase.
+    pub(super) fn take_before(&mut self) -> Option<BoxEntry> {
+        let entry = self.before.as_mut()?.queue.pop()?;
+        self.in_progress.insert(&entry.header);
+        Some(entry)
+    }
+
+    fn start_runner(&mut self) -> Start {
         match self.completion {
             Some(completion) if !self.has_runner && self.queue.has_ready() => {
                 self.has_runner = true;

@@ -32,14 +32,27 @@ pin_project! {
     /// scope when the body ends, whichever way it does; see the
     /// [table](crate#when-a-response-is-over).
     pub struct ResponseBody<B> {
-        // Dropped before the scope is decided: what the body holds is gone when callbacks run.
+        // Gone only while this is dropped: inside of the scope, and before that is decided.
         #[pin]
-        inner: B,
+        inner: Option<B>,
         watch: Watch,
+    }
+
+    impl<B> PinnedDrop for ResponseBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let mut beside = this.watch.beside();
+            let _entered = match &mut this.watch.completer {
+                Some(completer) => completer.enter(),
+                None => current::enter(&mut beside),
+            };
+            this.inner.set(None);
+        }
     }
 }
 
 /// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
+#[derive(Default)]
 struct Watch {
     completer: Option<Completer>,
     end: EndOfBody,
@@ -53,6 +66,11 @@ struct Watch {
 }
 
 impl Watch {
+    /// The scope of a body that goes on after its scope was decided.
+    fn beside(&self) -> Option<Current> {
+        self.decided_early.clone().map(Current::beside)
+    }
+
     fn decides_early(&mut self) {
         if let Some(completer) = &self.completer {
             self.decided_early = completer.scope().cloned();
@@ -119,7 +137,7 @@ impl<B: Body> ResponseBody<B> {
                 handed_over: false,
                 decided_early: None,
             },
-            inner,
+            inner: Some(inner),
         })
     }
 
@@ -127,19 +145,37 @@ impl<B: Body> ResponseBody<B> {
     pub(crate) fn handed_over(&mut self) {
         self.watch.handed_over = true;
         if self.watch.is_over_already {
-            if !self.inner.is_end_stream() {
+            if !self.is_end_stream() {
                 self.watch.decides_early();
             }
             self.watch.ended(None);
         }
     }
 
+    /// No body at all, over when it is handed over.
+    pub(super) fn without_body(completer: Completer) -> Self {
+        let mut watch = Watch::default();
+        watch.completer = Some(completer);
+        watch.is_over_already = true;
+        Self { watch, inner: None }
+    }
+
+    /// The right to decide, until it is [given back](Self::resume): the response waits.
+    pub(super) fn suspend(&mut self) -> Option<Completer> {
+        self.watch.completer.take()
+    }
+
+    pub(super) fn resume(&mut self, completer: Completer) {
+        self.watch.completer = Some(completer);
+    }
+
     /// The right to decide, for who runs the callbacks without waiting for the end of the body.
-    #[cfg(feature = "testing")]
     pub(super) fn take_completer(&mut self) -> Option<Completer> {
         self.watch.decides_early();
         let mut completer = self.watch.completer.take()?;
         completer.verdict.delivery = Delivery::Sent;
+        let length = self.size_hint().exact().unwrap_or(0);
+        completer.verdict.bytes = self.watch.end.bytes_of_whole(length);
         Some(completer)
     }
 }
@@ -152,29 +188,32 @@ impl<B: Body> Body for ResponseBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let mut this = self.project();
+        let this = self.project();
         let watch = this.watch;
+        let Some(mut inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
         let Some(completer) = &mut watch.completer else {
-            let mut beside = watch.decided_early.clone().map(Current::beside);
+            let mut beside = watch.beside();
             if beside.is_none() {
-                return this.inner.poll_frame(cx);
+                return inner.poll_frame(cx);
             }
             let _entered = current::enter(&mut beside);
-            return this.inner.poll_frame(cx);
+            return inner.poll_frame(cx);
         };
         let polled = {
             let _entered = completer.enter();
-            ready!(this.inner.as_mut().poll_frame(cx))
+            ready!(inner.as_mut().poll_frame(cx))
         };
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
-                match watch.end.frame(frame, &*this.inner) {
+                match watch.end.frame(frame, &*inner) {
                     Progress::Continues => {}
                     Progress::Over | Progress::Short => {
-                        if !this.inner.is_end_stream() {
+                        if !inner.is_end_stream() {
                             watch.decides_early();
                         }
                         watch.ended(frame.trailers_ref());
@@ -188,19 +227,26 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
 impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner: &dyn fmt::Debug = match &self.inner {
+            Some(inner) => inner,
+            None => &"dropped",
+        };
         formatter
             .debug_struct("ResponseBody")
-            .field("inner", &self.inner)
+            .field("inner", inner)
             .field("is_over", &self.watch.completer.is_none())
             .finish()
     }
@@ -210,15 +256,8 @@ impl<B: Body + Default> Default for ResponseBody<B> {
     /// The default of the wrapped body, with nothing deferred to its end.
     fn default() -> Self {
         Self {
-            watch: Watch {
-                completer: None,
-                end: EndOfBody::default(),
-                at_end: None,
-                is_over_already: false,
-                handed_over: false,
-                decided_early: None,
-            },
-            inner: B::default(),
+            watch: Watch::default(),
+            inner: Some(B::default()),
         }
     }
 }

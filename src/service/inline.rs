@@ -3,54 +3,71 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::pin,
     task::Poll,
 };
 
 use http::Response;
 use http_body::Body;
 
-use super::{body::ResponseBody, unanswered::Unanswered};
+use super::{
+    body::ResponseBody, held_back::HeldBack, requested::is_answered, unanswered::Unanswered,
+};
+use crate::runner::{Unfinished, completer::Completer};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
-    unanswered: Unanswered<F>,
+    unanswered: Unanswered<F, B>,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    let Unanswered { inner, request } = unanswered;
-    // Before the future, so that it is dropped after it.
-    let Some(mut request) = request else {
-        unreachable!("nobody has polled it");
-    };
-    let answer = {
-        let mut inner = Box::pin(inner);
-        poll_fn(|cx| {
-            let _entered = request.completer.enter();
-            match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+    let Unanswered {
+        handler, request, ..
+    } = unanswered;
+    let mut handler = pin!(handler);
+    let answer =
+        poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll_inside(cx))) {
                 Ok(polled) => polled.map(Ok),
                 Err(panic) => Poll::Ready(Err(panic)),
-            }
-        })
-        .await
+            },
+        )
+        .await;
+    handler.as_mut().drop_future();
+    let (Some(request), Some(completer)) = (request, handler.take_completer()) else {
+        unreachable!("nobody has polled it before");
     };
-    request.is_answered();
+    is_answered(&completer);
     match answer {
         Ok(Ok(response)) => {
-            let mut response = request.answer(response);
+            let mut response = if completer.release_head() {
+                let mut held_back = HeldBack::new(request, response, completer);
+                poll_fn(|cx| held_back.poll_release(cx)).await
+            } else {
+                request.answer(response, completer)
+            };
             if let Some(completer) = response.body_mut().take_completer() {
                 completer.complete_here().await;
             }
             Ok(response)
         }
         Ok(Err(error)) => {
-            request.completer.complete_here().await;
+            complete(completer).await;
             Err(error)
         }
         Err(panic) => {
-            request.completer.complete_here().await;
+            complete(completer).await;
             resume_unwind(panic)
         }
     }
+}
+
+/// Where there is no response to wait for.
+async fn complete(mut completer: Completer) {
+    if completer.release_head() {
+        (completer, _) = completer.prepare(Unfinished::IsLost).await;
+    }
+    completer.complete_here().await;
 }

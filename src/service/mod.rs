@@ -14,22 +14,25 @@ use tower_service::Service;
 use self::{
     admission::Admission,
     body::ResponseBody,
+    requested::Requested,
     response_future::{Driven, ResponseFuture},
     to_completion::Hold,
-    unanswered::{Requested, Unanswered},
+    unanswered::Unanswered,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
+    observe::scope_info::{RequestInfo, ScopeInfo},
     response::end_of_body::Exchange,
-    runner::completer::Completer,
+    runner::{completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
     sent::transmission::Transmission,
 };
 
 mod admission;
 pub(crate) mod body;
-#[cfg(feature = "testing")]
+mod held_back;
 mod inline;
+mod requested;
 pub(crate) mod response_future;
 mod to_completion;
 mod unanswered;
@@ -97,7 +100,7 @@ where
     /// [`max_pending`](crate::DeferLayer::max_pending).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         if let Some(limit) = self.options.max_pending {
-            ready!(self.admission.poll_room(&self.options.tracker, limit, cx));
+            ready!(self.admission.poll_place(&self.options.tracker, limit, cx));
         }
         self.inner.poll_ready(cx)
     }
@@ -111,35 +114,66 @@ where
         if let Some(transmission) = &transmission {
             transmission.scope_opened();
         }
-        let scope = Scope::open(options.clone(), transmission);
+        let info = options
+            .hear_scopes()
+            .then(|| ScopeInfo::new(Some(RequestInfo::of(&request))));
+        let place = self.admission.take_place();
+        let scope = Scope::open(options.clone(), transmission, info, place);
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
-        let mut requested = Requested {
+        let requested = Requested {
+            hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
-            completer: Completer::new(scope),
         };
-        let inner = {
-            let _entered = requested.completer.enter();
-            self.inner.call(request)
+        let handler = Scoped::new(Completer::new(scope), || self.inner.call(request));
+        // Built where it is returned: each move of it costs as much as the rest of this function.
+        if requested.hands_over {
+            return ResponseFuture {
+                driven: Driven::InPlace {
+                    unanswered: Unanswered {
+                        handler,
+                        request: Some(requested),
+                        held_back: None,
+                    },
+                },
+            };
+        }
+        let unanswered = Unanswered {
+            handler,
+            request: Some(requested),
+            held_back: None,
         };
-        let unanswered = Unanswered::new(inner, requested);
-        #[cfg(feature = "testing")]
-        if options.inline {
+        drive_apart(unanswered, hold, &self.options)
+    }
+}
+
+/// Drives a request in another way than by its connection.
+fn drive_apart<F, B, E>(
+    unanswered: Unanswered<F, B>,
+    hold: Option<Hold>,
+    options: &Options,
+) -> ResponseFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    E: Send + 'static,
+    B: Body + Send + 'static,
+{
+    let driven = match hold {
+        hold if options.inline => {
             let boxed = Box::pin(inline::inline(unanswered));
-            return ResponseFuture::new(match hold {
+            match hold {
                 None => Driven::Inline { boxed },
                 Some(hold) => Driven::ToCompletion {
                     task: to_completion::spawn(boxed, hold),
                 },
-            });
+            }
         }
-        ResponseFuture::new(match hold {
-            None => Driven::InPlace { unanswered },
-            Some(hold) => Driven::ToCompletion {
-                task: to_completion::spawn(unanswered, hold),
-            },
-        })
-    }
+        Some(hold) => Driven::ToCompletion {
+            task: to_completion::spawn(unanswered, hold),
+        },
+        None => Driven::InPlace { unanswered },
+    };
+    ResponseFuture { driven }
 }

@@ -21,7 +21,7 @@ pin_project! {
     /// [`run_to_completion`](crate::DeferLayer::run_to_completion), where the request goes on.
     pub struct ResponseFuture<F, B, E> {
         #[pin]
-        driven: Driven<F, B, E>,
+        pub(super) driven: Driven<F, B, E>,
     }
 }
 
@@ -33,7 +33,7 @@ pin_project! {
     pub(super) enum Driven<F, B, E> {
         InPlace {
             #[pin]
-            unanswered: Unanswered<F>,
+            unanswered: Unanswered<F, B>,
         },
         ToCompletion {
             task: JoinHandle<Answer<B, E>>,
@@ -42,12 +42,6 @@ pin_project! {
         Inline {
             boxed: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>,
         },
-    }
-}
-
-impl<F, B, E> ResponseFuture<F, B, E> {
-    pub(super) fn new(driven: Driven<F, B, E>) -> Self {
-        Self { driven }
     }
 }
 
@@ -60,7 +54,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match self.project().driven.project() {
-            DrivenProjection::InPlace { unanswered } => ready!(unanswered.poll(cx)),
+            // It has handed the response over.
+            DrivenProjection::InPlace { unanswered } => return unanswered.poll(cx),
             DrivenProjection::ToCompletion { task } => match ready!(Pin::new(task).poll(cx)) {
                 Ok(answer) => answer,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -10,56 +10,28 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::body::ResponseBody;
-use crate::{
-    response::{classify::Classifier, end_of_body::Exchange},
-    runner::completer::Completer,
+use super::{
+    body::ResponseBody,
+    held_back::HeldBack,
+    requested::{Requested, is_answered},
 };
+use crate::runner::scoped::Scoped;
 
 pin_project! {
     /// Polls the inner service inside of the scope, and hands the right to decide it to the body.
     ///
     /// Dropped before it is ready, or when the service fails or panics, it decides that there was
-    /// no response. Whoever takes the response says when it has been
-    /// [handed over](ResponseBody::handed_over).
-    pub(super) struct Unanswered<F> {
-        // Dropped before the scope is decided: what the handler holds is gone when callbacks run.
+    /// no response.
+    pub(super) struct Unanswered<F, B> {
         #[pin]
-        pub(super) inner: F,
+        pub(super) handler: Scoped<F>,
         pub(super) request: Option<Requested>,
+        // Boxed, so that it takes no room where it is not used.
+        pub(super) held_back: Option<Box<HeldBack<B>>>,
     }
 }
 
-/// What of a request its response needs.
-pub(super) struct Requested {
-    pub(super) completer: Completer,
-    pub(super) classifier: Classifier,
-    pub(super) exchange: Exchange,
-}
-
-impl Requested {
-    /// There is a response, or it is known that there will be none.
-    pub(super) fn is_answered(&self) {
-        if let Some(scope) = self.completer.scope() {
-            scope.watch_if_shared();
-        }
-    }
-
-    pub(super) fn answer<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
-        ResponseBody::wrap(response, self.exchange, self.classifier, self.completer)
-    }
-}
-
-impl<F> Unanswered<F> {
-    pub(super) fn new(inner: F, request: Requested) -> Self {
-        Self {
-            inner,
-            request: Some(request),
-        }
-    }
-}
-
-impl<F, B, E> Future for Unanswered<F>
+impl<F, B, E> Future for Unanswered<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
@@ -67,17 +39,23 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = {
-            let request = this.request.as_mut();
-            let request = request.expect("futures are not polled after they are ready");
-            let _entered = request.completer.enter();
-            ready!(this.inner.poll(cx))
-        };
-        let Some(request) = this.request.take() else {
+        let mut this = self.project();
+        if let Some(held_back) = this.held_back {
+            return held_back.poll_release(cx).map(Ok);
+        }
+        let answer = ready!(this.handler.as_mut().poll_inside(cx));
+        let (Some(request), Some(completer)) = (this.request.take(), this.handler.take_completer())
+        else {
             return Poll::Pending;
         };
-        request.is_answered();
-        Poll::Ready(Ok(request.answer(answer?)))
+        is_answered(&completer);
+        let response = answer?;
+        if completer.release_head() {
+            let held_back = this
+                .held_back
+                .insert(Box::new(HeldBack::new(request, response, completer)));
+            return held_back.poll_release(cx).map(Ok);
+        }
+        Poll::Ready(Ok(request.answer(response, completer)))
     }
 }

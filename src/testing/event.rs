@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     completion::{Completion, Delivery},
-    observe::outcome::LostReason,
+    observe::{outcome::LostReason, phase::Phase},
 };
 
 /// Something that happened to a callback.
@@ -13,6 +13,8 @@ use crate::{
 pub struct Recorded {
     /// The name of the callback; without one, where `defer` was called, as `file:line`.
     pub callback: String,
+    /// Whether it runs before the response or after it.
+    pub phase: Phase,
     /// What happened to it.
     pub event: Event,
 }
@@ -35,6 +37,8 @@ pub enum Event {
     Cancelled,
     /// A later one took its name.
     Replaced,
+    /// One of its name was pending or running in another scope.
+    Duplicate,
     /// It should have run and could not.
     Lost(LostReason),
 }
@@ -58,8 +62,9 @@ impl fmt::Display for Event {
                 match (completion.status(), completion.delivery()) {
                     (Some(status), delivery) => write!(
                         formatter,
-                        "the response was a {}, delivery {delivery:?}",
-                        status.as_u16()
+                        "the response was a {}, delivery {delivery:?}, {} bytes",
+                        status.as_u16(),
+                        completion.bytes_sent()
                     ),
                     (None, Delivery::NoResponse) => formatter.write_str("there was no response"),
                     (None, _) if completion.is_success() => {
@@ -70,6 +75,9 @@ impl fmt::Display for Event {
             }
             Self::Cancelled => formatter.write_str("cancelled"),
             Self::Replaced => formatter.write_str("replaced by a later one of its name"),
+            Self::Duplicate => {
+                formatter.write_str("not run: one of its name is pending or running")
+            }
             Self::Lost(reason) => write!(formatter, "lost: {reason}"),
         }
     }

@@ -44,7 +44,8 @@
 //! ```
 //!
 //! The response has not been sent when callbacks run inline, so they are told what can be known:
-//! its status, no bytes, and that it was delivered. In particular:
+//! its status, the length of its body where the body knows it, and that it was delivered. In
+//! particular:
 //!
 //! - What a streaming body defers while it is polled comes too late to run inline. It runs on a
 //!   task, as does what is deferred through a collection that was kept; so does everything when
@@ -53,6 +54,11 @@
 //! - A grpc-status in the headers counts, one in the trailers is not there yet: the HTTP status
 //!   stands. To test a stream that fails half-way, run in real time.
 //! - A callback that waits for something that the test does after `oneshot` waits for ever.
+//!
+//! # A rule by itself
+//!
+//! What is given to [`DeferredCallback::when`](crate::DeferredCallback::when) is a function of a
+//! [`Completion`](crate::Completion), and [`completion()`] makes one.
 //!
 //! # In real time
 //!
@@ -130,10 +136,12 @@
 //! [`DeferHandle::wait_idle`]: crate::DeferHandle::wait_idle
 //! [`DeferHandle::drain`]: crate::DeferHandle::drain
 
+mod completion;
 mod event;
 mod recorder;
 
 pub use self::{
+    completion::{CompletionBuilder, completion},
     event::{Event, Recorded},
     recorder::Recorder,
 };

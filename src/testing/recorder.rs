@@ -94,6 +94,12 @@ impl Recorder {
         self.all(|event| matches!(event, Event::Replaced))
     }
 
+    /// The callbacks that were to be [unique](crate::DeferredCallback::unique) and were not, in
+    /// order.
+    pub fn duplicates(&self) -> Vec<String> {
+        self.all(|event| matches!(event, Event::Duplicate))
+    }
+
     /// The callbacks that should have run and could not, in order.
     pub fn lost(&self) -> Vec<String> {
         self.all(|event| matches!(event, Event::Lost(_)))
@@ -178,14 +184,18 @@ impl Recorder {
     }
 
     fn record(&self, callback: &CallbackInfo<'_>, event: Event) {
-        let callback = match callback.name() {
+        let name = match callback.name() {
             Some(name) => name.to_owned(),
             None => {
                 let location = callback.location();
                 format!("{}:{}", location.file(), location.line())
             }
         };
-        self.lock().push(Recorded { callback, event });
+        self.lock().push(Recorded {
+            callback: name,
+            phase: callback.phase(),
+            event,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Recorded>> {
@@ -264,6 +274,10 @@ impl DeferObserver for Recorder {
 
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
         self.record(callback, Event::Skipped(*completion));
+    }
+
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.record(callback, Event::Duplicate);
     }
 
     fn cancelled(&self, callback: &CallbackInfo<'_>) {

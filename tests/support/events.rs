@@ -59,6 +59,10 @@ impl DeferObserver for Events {
         self.add("registered", callback, "");
     }
 
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.add("duplicate", callback, "");
+    }
+
     fn replaced(&self, callback: &CallbackInfo<'_>) {
         self.add("replaced", callback, "");
     }

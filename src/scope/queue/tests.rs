@@ -1,11 +1,14 @@
 use std::panic::Location;
 
 use super::*;
-use crate::callback::{deferrable::Deferrable, entry::Entry};
+use crate::{
+    callback::{deferrable::Deferrable, entry::Entry},
+    observe::phase::Phase,
+};
 
 fn entry() -> BoxEntry {
     Box::pin(Entry::new(
-        Header::new(Location::caller()),
+        Header::new(Location::caller(), Phase::After),
         async {}.into_callback(),
     ))
 }

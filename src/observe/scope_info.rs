@@ -1,0 +1,130 @@
+//! Which unit of work an event is about.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use http::{HeaderValue, Method, Request, Uri};
+
+/// What is told of a unit of work. Made only where somebody listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScopeInfo {
+    /// Counts up from 1, over all layers of the process.
+    pub(crate) number: u64,
+    pub(crate) request: Option<RequestInfo>,
+}
+
+impl ScopeInfo {
+    pub(crate) fn new(request: Option<RequestInfo>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: LAST.fetch_add(1, Relaxed) + 1,
+            request,
+        }
+    }
+}
+
+/// The request that a callback belongs to, as it came to the [`DeferLayer`](crate::DeferLayer).
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, Finished};
+///
+/// struct Log;
+///
+/// impl DeferObserver for Log {
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         if let Some(request) = callback.request() {
+///             let id = request.id().unwrap_or("-");
+///             println!("{} {} [{id}]: {callback} {}", request.method(), request.path(), finished.outcome);
+///         }
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(Log);
+/// ```
+#[derive(Clone)]
+pub struct RequestInfo {
+    method: Method,
+    uri: Uri,
+    #[cfg(feature = "serve")]
+    route: Option<axum::extract::MatchedPath>,
+    id: Option<HeaderValue>,
+}
+
+impl RequestInfo {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        #[cfg(feature = "serve")]
+        let uri = match request.extensions().get::<axum::extract::OriginalUri>() {
+            // A router that is nested sees what is left of the path.
+            Some(original) => &original.0,
+            None => request.uri(),
+        };
+        #[cfg(not(feature = "serve"))]
+        let uri = request.uri();
+        Self {
+            method: request.method().clone(),
+            uri: uri.clone(),
+            #[cfg(feature = "serve")]
+            route: request.extensions().get().cloned(),
+            id: request.headers().get("x-request-id").cloned(),
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path, without the query; in a router that is nested, the whole path too.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The route of axum that the request matched, `/users/{id}` say.
+    ///
+    /// There with the feature `serve`, and where the request has been routed before it came to
+    /// the layer: with `Router::layer`, but not with a layer around the router.
+    pub fn route(&self) -> Option<&str> {
+        #[cfg(feature = "serve")]
+        return self.route.as_ref().map(axum::extract::MatchedPath::as_str);
+        #[cfg(not(feature = "serve"))]
+        None
+    }
+
+    /// The header `x-request-id`, if it is text. tower-http's `SetRequestIdLayer` sets it, outside
+    /// of the `DeferLayer`.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_ref()?.to_str().ok()
+    }
+}
+
+impl PartialEq for RequestInfo {
+    fn eq(&self, other: &Self) -> bool {
+        self.method == other.method
+            && self.uri == other.uri
+            && self.route() == other.route()
+            && self.id == other.id
+    }
+}
+
+impl Eq for RequestInfo {}
+
+impl fmt::Debug for RequestInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RequestInfo")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("route", &self.route())
+            .field("id", &self.id())
+            .finish()
+    }
+}
+
+/// The method, and the route or else the path.
+impl fmt::Display for RequestInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.route().unwrap_or(self.path());
+        write!(formatter, "{} {path}", self.method)
+    }
+}

@@ -1,0 +1,161 @@
+//! What is done to callbacks that wait: named, changed, withdrawn.
+
+use std::{borrow::Cow, time::Duration};
+
+use super::{
+    Scope,
+    queue::Named,
+    state::{Registration, Start, State},
+};
+use crate::{
+    callback::{entry::BoxEntry, rule::Rule},
+    drain::tracker::End,
+    isolate::drop_isolated,
+    observe::{callback_info::CallbackInfo, observers::Observers, phase::Phase},
+    sync::lock,
+};
+
+impl Scope {
+    pub(crate) fn set_rule(&self, registration: Registration, rule: Rule) {
+        let mut rule = Some(rule);
+        let mut state = lock(&self.state);
+        // What was there before may be a predicate of the user's, and so is dropped unlocked.
+        let old = match state.header_mut(registration) {
+            Some(header) => rule
+                .take()
+                .map(|rule| std::mem::replace(&mut header.rule, rule)),
+            None => rule.take(),
+        };
+        drop(state);
+        drop_isolated(old);
+    }
+
+    pub(crate) fn set_timeout(&self, registration: Registration, timeout: Duration) {
+        if let Some(header) = lock(&self.state).header_mut(registration) {
+            header.timeout = Some(timeout);
+        }
+    }
+
+    pub(crate) fn rename(&self, registration: Registration, name: Cow<'static, str>) {
+        let mut state = lock(&self.state);
+        let mut named = state
+            .queue_of(registration.phase)
+            .rename(registration.id, name);
+        if let Named::Replaced(Some(replaced)) = &mut named {
+            // The name is free, for the callback that has it now.
+            replaced.as_mut().header_mut().claim = None;
+        }
+        let duplicate = self.claim(&mut state, registration);
+        drop(state);
+        if let Named::Replaced(Some(entry)) | Named::Outranked(entry) = named {
+            self.drop_pending(entry, Observers::replaced);
+        }
+        if let Some(duplicate) = duplicate {
+            self.drop_pending(duplicate, Observers::duplicate);
+        }
+    }
+
+    /// It is to be the only one of its name in the layer.
+    pub(crate) fn make_unique(&self, registration: Registration) {
+        let mut state = lock(&self.state);
+        if let Some(header) = state.header_mut(registration) {
+            header.unique = true;
+        }
+        let duplicate = self.claim(&mut state, registration);
+        drop(state);
+        if let Some(duplicate) = duplicate {
+            self.drop_pending(duplicate, Observers::duplicate);
+        }
+    }
+
+    /// Claims the name of a callback that is to be unique; one that can't have it is out.
+    fn claim(&self, state: &mut State, registration: Registration) -> Option<BoxEntry> {
+        let header = state.header_mut(registration)?;
+        // Of the name that it had before.
+        header.claim = None;
+        let name = header.name.as_ref().filter(|_| header.unique)?;
+        header.claim = self
+            .options
+            .unique_names
+            .claim(registration.phase, name)
+            .map(Box::new);
+        match header.claim {
+            Some(_) => None,
+            None => state.remove(registration),
+        }
+    }
+
+    pub(crate) fn cancel(&self, registration: Registration) -> bool {
+        let entry = lock(&self.state).remove(registration);
+        self.withdraw(entry)
+    }
+
+    /// Takes out what has this name, in either phase; how many that were.
+    pub(crate) fn forget(&self, name: &str) -> usize {
+        let mut state = lock(&self.state);
+        let before = state
+            .before
+            .as_mut()
+            .and_then(|before| before.queue.remove_named(name));
+        let after = state.queue.remove_named(name);
+        drop(state);
+        usize::from(self.withdraw(before)) + usize::from(self.withdraw(after))
+    }
+
+    fn withdraw(&self, entry: Option<BoxEntry>) -> bool {
+        let Some(entry) = entry else { return false };
+        self.drop_pending(entry, Observers::cancelled);
+        true
+    }
+
+    /// A callback that somebody wanted not to run; its observers are told why.
+    fn drop_pending(&self, entry: BoxEntry, tell: impl FnOnce(&Observers, &CallbackInfo<'_>)) {
+        self.announce(&entry);
+        tell(&self.options.observers, &self.info(&entry.header));
+        self.options.tracker.dropped(End::Withdrawn);
+        drop_isolated(entry);
+    }
+
+    /// The handle of a callback is gone: its name and its rule are final, and it may run.
+    pub(crate) fn settled(&self, registration: Registration) -> Start {
+        self.announce_settled(registration);
+        let mut state = lock(&self.state);
+        // Nobody holds one of the first phase.
+        if registration.phase == Phase::After {
+            state.queue.release(registration.id);
+        }
+        let (start, runner) = state.go_on();
+        drop(state);
+        if let Some(runner) = runner {
+            runner.wake();
+        }
+        start
+    }
+
+    fn announce_settled(&self, registration: Registration) {
+        if !self.options.observers.hear_registrations() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        let info = state.header_mut(registration).and_then(|header| {
+            let first = !std::mem::replace(&mut header.announced, true);
+            first.then(|| (header.observed_id(), header.name.clone(), header.location))
+        });
+        if info.is_some() && registration.phase == Phase::After {
+            // It must not start before everybody was told of it.
+            state.queue.hold(registration.id);
+        }
+        drop(state);
+        if let Some((id, name, location)) = info {
+            self.options.observers.registered(&CallbackInfo {
+                id,
+                name: name.as_deref(),
+                location,
+                phase: registration.phase,
+                scope: self.info.as_deref(),
+                #[cfg(feature = "tracing")]
+                span: None,
+            });
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What others are told of a scope's callbacks.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+use super::{Scope, queue::Queue};
+use crate::{
+    callback::entry::{BoxEntry, Header, Observed},
+    completion::Completion,
+    drain::{report::UnfinishedCallback, tracker::Unfinished},
+    observe::callback_info::{self, CallbackInfo},
+    sync::lock,
+};
+
+impl Scope {
+    /// The callback was taken out: its name is final. Tells of the registration if the handle
+    /// has not done so yet.
+    pub(crate) fn announce(&self, entry: &BoxEntry) {
+        let info = self.info(&entry.header);
+        #[cfg(feature = "tracing")]
+        crate::observe::trace::record_name(&info);
+        if !entry.header.announced && self.options.observers.hear_registrations() {
+            self.options.observers.registered(&info);
+        }
+    }
+
+    /// What observers are told that the callback is.
+    pub(crate) fn info<'a>(&'a self, header: &'a Header) -> CallbackInfo<'a> {
+        CallbackInfo {
+            id: header.observed_id(),
+            name: header.name.as_deref(),
+            location: header.location,
+            phase: header.phase,
+            scope: self.info.as_deref(),
+            #[cfg(feature = "tracing")]
+            span: header
+                .observed
+                .as_ref()
+                .and_then(|observed| observed.span.as_ref()),
+        }
+    }
+
+    /// Fills in what is only kept of a callback where somebody is told of it.
+    pub(crate) fn observe(&self, header: &mut Header) {
+        let observers = &self.options.observers;
+        if self.info.is_none() && !observers.hear_times() {
+            return;
+        }
+        let observed = header.observed.insert(Box::new(Observed {
+            id: callback_info::next_id(),
+            registered: Instant::now(),
+            #[cfg(feature = "tracing")]
+            span: None,
+        }));
+        #[cfg(feature = "tracing")]
+        {
+            observed.span = observers.span(&CallbackInfo {
+                id: observed.id,
+                name: None,
+                location: header.location,
+                phase: header.phase,
+                scope: self.info.as_deref(),
+                span: None,
+            });
+        }
+        #[cfg(not(feature = "tracing"))]
+        let _ = observed;
+    }
+
+    /// How long a callback that starts now has waited since it could have.
+    pub(crate) fn waited(
+        &self,
+        header: &Header,
+        completion: &Completion,
+        now: Instant,
+    ) -> Duration {
+        let decided = self.opened + completion.elapsed();
+        let ready = match &header.observed {
+            Some(observed) => observed.registered.max(decided),
+            None => decided,
+        };
+        now.saturating_duration_since(ready)
+    }
+}
+
+impl Unfinished for Scope {
+    fn unfinished(&self) -> Vec<UnfinishedCallback> {
+        let state = lock(&self.state);
+        let pending = state
+            .queues()
+            .flat_map(Queue::headers)
+            .map(|header| UnfinishedCallback {
+                name: header.name.clone(),
+                location: header.location,
+                running: false,
+                age: header
+                    .observed
+                    .as_ref()
+                    .map(|observed| observed.registered.elapsed()),
+                scope: self.info.clone(),
+            });
+        let running = state.in_progress.unfinished(self.info.as_ref());
+        running.chain(pending).collect()
+    }
+}
