@@ -191,8 +191,8 @@
 //!
 //! - Feature `tracing`: a span `deferred` per callback, which follows from the span of the request
 //!   and does not stretch it, and [events](#spans-and-events) inside of it.
-//! - Feature `metrics`: `deferred_callbacks_total{outcome}` (ok, error, panicked, timed_out, skipped,
-//!   cancelled, replaced, lost), `deferred_callback_waiting_seconds`,
+//! - Feature `metrics`: `deferred_callbacks_total{outcome, phase}` (ok, error, panicked, timed_out,
+//!   skipped, cancelled, replaced, duplicate, lost), `deferred_callback_waiting_seconds`,
 //!   `deferred_callback_running_seconds`, `deferred_callbacks_pending`, `deferred_callbacks_running`.
 //! - A [`DeferObserver`] of your own, with [`DeferLayer::observer`].
 //! - [`DeferLayer::handle`] counts what is pending and running, and waits until nothing is.
