@@ -17,6 +17,5 @@ async fn main() -> std::io::Result<()> {
         .layer(DeferLayer::new());
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum_defer::serve(listener, app).await?;
-    Ok(())
+    axum_defer::serve(listener, app).await
 }

@@ -127,7 +127,7 @@ async fn main() -> io::Result<()> {
         .await?;
     timeline.client(&format!("has the response: {}", response.status));
     let _ = stop.send(());
-    let report = server.await??;
+    let report = server.await?;
     timeline.server("has shut down");
     timeline.print();
 

@@ -96,7 +96,8 @@
 //! [`DeferLayer::classifier`] says what a success is.
 //!
 //! A client that goes away *before* the response takes its handler along, at whichever `.await` it
-//! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two.
+//! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two;
+//! [`DeferredCallbackCollection::client_gone`] tells them.
 //!
 //! # Names, order and nesting
 //!
@@ -161,11 +162,11 @@
 //! ```no_run
 //! # use axum::{Router, routing::get};
 //! # use axum_defer::DeferLayer;
-//! # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+//! # async fn example(listener: tokio::net::TcpListener) {
 //! # async fn archive() {}
 //! let app = Router::new().route("/archive", get(archive)).layer(DeferLayer::new());
-//! axum_defer::serve(listener, app).await?;
-//! # Ok(()) }
+//! axum_defer::serve(listener, app).await;
+//! # }
 //! ```
 //!
 //! How it knows, and why it watches the consumption of buffers rather than their release, is told in
@@ -218,21 +219,23 @@
 //!
 //! # Shutdown
 //!
-//! A graceful shutdown of [`serve()`] waits for callbacks too, and returns a [`DrainReport`]. With
-//! another server, call [`DeferHandle::drain`] when it has stopped:
+//! A graceful shutdown of [`serve()`] waits for callbacks too, and returns a [`DrainReport`]; streams
+//! and sockets without an end hear of it by [`Shutdown`], an extractor. With another server, call
+//! [`DeferHandle::drain`] when it has stopped. [`mod@serve`] has the details, and what else the server
+//! can do: TLS, Unix sockets, slow clients, settings.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //! # use axum::Router;
 //! # use axum_defer::DeferLayer;
 //! # async fn stop_signal() {}
-//! # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
+//! # async fn example(listener: tokio::net::TcpListener, app: Router) {
 //! let report = axum_defer::serve(listener, app.layer(DeferLayer::new()))
 //!     .with_graceful_shutdown(stop_signal())
 //!     .drain_timeout(Duration::from_secs(20))
-//!     .await?;
+//!     .await;
 //! println!("{report}");
-//! # Ok(()) }
+//! # }
 //! ```
 //!
 //! # Work that is no request
@@ -270,7 +273,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `axum` | yes | [`DeferredCallbackCollection`] as an extractor |
-//! | `serve` | yes | [`serve()`] |
+//! | `serve` | yes | [`serve()`] and [`Shutdown`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `testing` | no | `DeferLayer::inline` and the `testing` module |
@@ -312,7 +315,8 @@ pub mod testing;
 #[cfg(feature = "axum")]
 pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
-pub use self::serve::serve;
+#[doc(inline)]
+pub use self::serve::{serve, shutdown::Shutdown};
 pub use self::{
     callback::{
         callback_future::CallbackFuture,

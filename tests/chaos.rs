@@ -35,7 +35,8 @@ use axum::{
 };
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallback,
-    DeferredCallbackCollection, Finished, LostReason, Outcome, defer, defer_blocking,
+    DeferredCallbackCollection, Finished, LostReason, Outcome, before_response,
+    before_response_blocking, defer, defer_blocking,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -96,11 +97,12 @@ struct Tally {
     skipped: AtomicU64,
     cancelled: AtomicU64,
     replaced: AtomicU64,
+    duplicate: AtomicU64,
     lost: AtomicU64,
 }
 
 impl Tally {
-    fn ends(&self) -> [&AtomicU64; 8] {
+    fn ends(&self) -> [&AtomicU64; 9] {
         [
             &self.ok,
             &self.error,
@@ -109,6 +111,7 @@ impl Tally {
             &self.skipped,
             &self.cancelled,
             &self.replaced,
+            &self.duplicate,
             &self.lost,
         ]
     }
@@ -120,20 +123,26 @@ struct Account {
     opened: AtomicUsize,
     tally: Tally,
     alive: AtomicI64,
+    /// Callbacks that are to be unique and are running.
+    unique: AtomicUsize,
 }
 
 /// More than a handler can register names for.
-const NAMES_PER_REQUEST: usize = 12;
+const NAMES_PER_REQUEST: usize = 16;
+
+/// The name of what is to be unique: all requests have it.
+const UNIQUE: usize = 0;
 
 impl Account {
     fn new(requests: usize) -> Arc<Self> {
         let mut entries = Vec::new();
-        entries.resize_with(requests * NAMES_PER_REQUEST, Entry::default);
+        entries.resize_with(UNIQUE + 1 + requests * NAMES_PER_REQUEST, Entry::default);
         Arc::new(Self {
             entries,
-            opened: AtomicUsize::new(0),
+            opened: AtomicUsize::new(UNIQUE + 1),
             tally: Tally::default(),
             alive: AtomicI64::new(0),
+            unique: AtomicUsize::new(0),
         })
     }
 
@@ -158,7 +167,8 @@ impl Account {
             let registered = entry.registered.load(SeqCst);
             assert_eq!(registered, entry.ended.load(SeqCst), "callback {name}");
             // Of two with the same name one at most has run.
-            assert!(entry.ran.load(SeqCst) <= 1, "callback {name} ran twice");
+            let ran = entry.ran.load(SeqCst);
+            assert!(ran <= 1 || name == UNIQUE, "callback {name} ran twice");
         }
         assert_eq!(self.alive.load(SeqCst), 0, "callbacks that are left");
     }
@@ -188,6 +198,10 @@ impl DeferObserver for Auditor {
 
     fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
         self.0.end(callback, &self.0.tally.skipped);
+    }
+
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, &self.0.tally.duplicate);
     }
 
     fn cancelled(&self, callback: &CallbackInfo<'_>) {
@@ -313,6 +327,75 @@ fn callback(
     }
 }
 
+/// Registers one callback that the response waits for.
+fn register_before(account: &Arc<Account>, dice: &mut Dice) {
+    let name = (!dice.one_in(4)).then(|| account.name());
+    let alive = Alive::new(account, name);
+    let handle = match dice.below(20) {
+        0 => before_response(async move {
+            alive.ran();
+            Err::<(), _>(PLANNED)
+        }),
+        1 => before_response(async move {
+            alive.ran();
+            panic!("{PLANNED}")
+        }),
+        2 => before_response(async move {
+            alive.ran();
+            pending::<()>().await
+        })
+        .timeout(Duration::from_millis(2)),
+        3 => before_response_blocking(move || alive.ran()),
+        4..=6 => {
+            let mut dice = Dice(dice.roll());
+            before_response(async move {
+                alive.ran();
+                yield_now().await;
+                register(&alive.account, &mut dice, 0);
+            })
+        }
+        7..=9 => {
+            let nap = Duration::from_micros(dice.below(2_000));
+            before_response(async move {
+                alive.ran();
+                tokio::time::sleep(nap).await;
+            })
+        }
+        _ => before_response(async move { alive.ran() }),
+    };
+    let handle = match name {
+        Some(name) => handle.name(name.to_string()),
+        None => handle,
+    };
+    match dice.below(10) {
+        0 => drop(handle.cancel()),
+        1..=4 => drop(handle.always()),
+        _ => {}
+    }
+}
+
+/// What all requests want, and one at a time is enough of.
+fn register_unique(account: &Arc<Account>) {
+    let alive = Alive::new(account, Some(UNIQUE));
+    defer(async move {
+        let inside = Inside(alive.account.clone());
+        assert_eq!(inside.0.unique.fetch_add(1, SeqCst), 0, "two at a time");
+        alive.ran();
+        yield_now().await;
+    })
+    .unique()
+    .name(UNIQUE.to_string());
+}
+
+/// Also one that is cut off is inside no more.
+struct Inside(Arc<Account>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.unique.fetch_sub(1, SeqCst);
+    }
+}
+
 struct PanicsWhenDropped(Alive);
 
 impl Drop for PanicsWhenDropped {
@@ -330,6 +413,14 @@ async fn handler(account: Arc<Account>, seed: u64) -> Response {
         if dice.one_in(4) {
             yield_now().await;
         }
+    }
+    if dice.one_in(3) {
+        for _ in 0..1 + dice.below(2) {
+            register_before(&account, &mut dice);
+        }
+    }
+    if dice.one_in(8) {
+        register_unique(&account);
     }
     match dice.below(40) {
         0..=1 => panic!("{PLANNED}"),
@@ -640,7 +731,7 @@ fn every_callback_of_a_storm_ends_exactly_once() {
         stop_one.send(()).expect("the server runs");
         stop_other.send(()).expect("the server runs");
         plain.await.expect("no panic").expect("no error");
-        let drained = ours.await.expect("no panic").expect("no error");
+        let drained = ours.await.expect("no panic");
         deferred.wait_idle().await;
         assert!(drained.is_complete(), "{drained}");
         (level, resident())
@@ -653,7 +744,7 @@ fn every_callback_of_a_storm_ends_exactly_once() {
     report(format_args!("{requests} requests, {:?}", account.tally));
     account.assert_settled();
     assert_eq!(account.tally.lost.load(SeqCst), 0);
-    for end in &account.tally.ends()[..7] {
+    for end in &account.tally.ends()[..8] {
         assert!(requests < 1_000 || end.load(SeqCst) > 0, "of every kind");
     }
     if let (Some(level), Some(afterwards)) = (level, afterwards) {

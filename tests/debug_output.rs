@@ -158,12 +158,19 @@ async fn a_server_shows_its_listener_and_its_deadlines() {
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let of_the_listener = shown(&listener);
-    let server = serve(listener, Router::new()).connection_timeout(SECOND);
+    let server = serve(listener, Router::new());
+    assert_eq!(
+        shown(&server),
+        format!("Serve {{ listener: {of_the_listener}, .. }}")
+    );
+    let server = server
+        .with_graceful_shutdown(std::future::ready(()))
+        .connection_timeout(SECOND);
     assert_eq!(
         shown(&server),
         format!(
-            "Serve {{ listener: {of_the_listener}, drain_timeout: 30s, connection_timeout: \
-             Some(1s), .. }}"
+            "WithGracefulShutdown {{ listener: {of_the_listener}, drain_timeout: 30s, \
+             connection_timeout: Some(1s), .. }}"
         )
     );
     assert_eq!(shown(server.into_future()), "ServeFuture { .. }");

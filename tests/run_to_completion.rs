@@ -71,7 +71,7 @@ impl Served {
                 }
                 Server::AxumDefer => {
                     let served = axum_defer::serve(listener, app).with_graceful_shutdown(signal);
-                    Some(served.await.unwrap())
+                    Some(served.await)
                 }
             }
         });

@@ -637,3 +637,57 @@ async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its
         );
     }
 }
+
+#[tokio::test]
+async fn each_connection_of_serve_has_a_span_with_its_address_and_its_requests_are_inside() {
+    let capture = Capture::default();
+    // hyper and h2 have much to tell of their own.
+    let ours = tracing_subscriber::filter::filter_fn(|metadata| {
+        let target = metadata.target();
+        target.starts_with("axum_defer") || target == module_path!()
+    });
+    let _guard = listen(Registry::default().with(capture.clone()).with(ours));
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .layer(trace());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = axum_defer::serve(listener, app);
+    let server = tokio::spawn(async move { server.await });
+    let mut clients = Vec::new();
+    for is_http2 in [false, true] {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let client = format!("{:?}", stream.local_addr().unwrap());
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let request = Request::get(format!("http://{address}/"));
+        let request = request.body(http_body_util::Empty::<&[u8]>::new()).unwrap();
+        let response = if is_http2 {
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let handshake = hyper::client::conn::http2::handshake(executor, io).await;
+            let (mut sender, connection) = handshake.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        } else {
+            let handshake = hyper::client::conn::http1::handshake(io).await;
+            let (mut sender, connection) = handshake.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        };
+        response.into_body().collect().await.unwrap();
+        clients.push(client);
+    }
+    server.abort();
+    let _ = server.await;
+    let captured = capture.0.lock().unwrap();
+    let of_name = |name: &'static str| {
+        let spans = captured.spans.iter().map(|(_, seen)| seen);
+        spans.filter(move |seen| seen.span == name)
+    };
+    let addresses: Vec<_> = of_name("connection")
+        .map(|seen| seen.fields["remote_addr"][0].clone())
+        .collect();
+    assert_eq!(addresses, clients);
+    assert!(of_name("connection").all(|seen| seen.parent.is_none()));
+    let parents: Vec<_> = of_name("request").map(|seen| seen.parent).collect();
+    assert_eq!(parents, [Some("connection"); 2]);
+}

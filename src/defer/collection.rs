@@ -130,6 +130,53 @@ impl DeferredCallbackCollection {
         Current::as_seen_here(self.scope.clone())
     }
 
+    /// Is ready when the client has gone before it had a response, while the handler is
+    /// [run to completion](crate::DeferLayer::run_to_completion) without it.
+    ///
+    /// So a handler can leave out what only the client would have wanted, and still do the rest.
+    /// The client has gone when the server drops the response to come: the connection was lost,
+    /// the stream was reset, or a shutdown has cut it. A server that does not read from a
+    /// connection while it answers learns of that late.
+    ///
+    /// Otherwise it is pending for ever: once there is a response, whose
+    /// [`Completion`](crate::Completion) tells the rest, and where handlers are not run to
+    /// completion, because they are dropped with their client. Several may wait for it, in
+    /// any task.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use axum_defer::{DeferLayer, DeferredCallbackCollection};
+    ///
+    /// # async fn charge() {}
+    /// # async fn render_receipt() -> String { String::new() }
+    /// async fn order(deferred: DeferredCallbackCollection) -> String {
+    ///     charge().await;
+    ///     tokio::select! {
+    ///         receipt = render_receipt() => receipt,
+    ///         () = deferred.client_gone() => String::new(),
+    ///     }
+    /// }
+    ///
+    /// let app: Router = Router::new()
+    ///     .route("/order", get(order))
+    ///     .layer(DeferLayer::new().run_to_completion());
+    /// ```
+    pub fn client_gone(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let client = self.scope.client.clone();
+        async move {
+            match client {
+                Some(client) => client.gone().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether [`client_gone`](Self::client_gone) is ready.
+    pub fn is_client_gone(&self) -> bool {
+        let client = self.scope.client.as_ref();
+        client.is_some_and(|client| client.has_gone())
+    }
+
     /// Takes out the callback of this name, if it has not started, and the one of
     /// [`before_response`](crate::before_response) that has it; how many that were.
     ///

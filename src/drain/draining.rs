@@ -2,15 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "serve")]
+use super::stopping::Stopping;
 use super::{
     report::DrainReport,
     tracker::{Tally, Tracker},
 };
 
-/// The trackers that are drained together, each with its tally when the counting began.
+/// What is drained together.
 #[derive(Default)]
-pub(crate) struct Draining(Mutex<Drained>);
+pub(crate) struct Draining {
+    drained: Mutex<Drained>,
+    /// The server that drains, for those who are told when it stops.
+    #[cfg(feature = "serve")]
+    pub(crate) stopping: Stopping,
+}
 
+/// The trackers, each with its tally when the counting began.
 #[derive(Default)]
 struct Drained {
     trackers: Vec<(Arc<Tracker>, Tally)>,
@@ -71,7 +79,7 @@ impl Draining {
     }
 
     fn lock(&self) -> MutexGuard<'_, Drained> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,4 +5,6 @@ pub(crate) mod defer_handle;
 pub(crate) mod draining;
 pub(crate) mod report;
 pub(crate) mod reservation;
+#[cfg(feature = "serve")]
+pub(crate) mod stopping;
 pub(crate) mod tracker;

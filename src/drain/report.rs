@@ -21,12 +21,23 @@ pub struct DrainReport {
     /// Handlers that were being
     /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
     pub unfinished_handlers: u64,
+    /// Connections of [`serve`](crate#shutdown) that were cut because they were not over in time:
+    /// a response, or the body of a request, was still under way, or its HTTP/2 client did not let
+    /// go. What is closed because nothing is under way on it does not count.
+    pub cut_connections: u64,
+    /// How many `Shutdown`s were still held at the deadline, by tasks that the server did not
+    /// start: those of upgraded connections, say. Each clone counts.
+    pub unfinished_holders: u64,
 }
 
 impl DrainReport {
-    /// Whether nothing was left unfinished or lost.
+    /// Whether nothing was left unfinished, cut or lost.
     pub fn is_complete(&self) -> bool {
-        self.unfinished.is_empty() && self.unfinished_handlers == 0 && self.lost == 0
+        self.unfinished.is_empty()
+            && self.unfinished_handlers == 0
+            && self.cut_connections == 0
+            && self.unfinished_holders == 0
+            && self.lost == 0
     }
 }
 
@@ -45,11 +56,19 @@ impl fmt::Display for DrainReport {
             formatter.write_str(if index == 0 { ": " } else { ", " })?;
             callback.fmt(formatter)?;
         }
-        match self.unfinished_handlers {
-            0 => Ok(()),
-            1 => formatter.write_str("; 1 handler unfinished"),
-            handlers => write!(formatter, "; {handlers} handlers unfinished"),
+        let left = [
+            (self.unfinished_handlers, "handler", "unfinished"),
+            (self.cut_connections, "connection", "cut"),
+            (self.unfinished_holders, "`Shutdown`", "still held"),
+        ];
+        for (count, what, how) in left {
+            match count {
+                0 => {}
+                1 => write!(formatter, "; 1 {what} {how}")?,
+                _ => write!(formatter, "; {count} {what}s {how}")?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -106,5 +125,34 @@ impl fmt::Display for UnfinishedCallback {
             write!(formatter, ", {request}")?;
         }
         formatter.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_is_said_and_makes_a_drain_incomplete() {
+        let report = |cut_connections, unfinished_holders| DrainReport {
+            cut_connections,
+            unfinished_holders,
+            ..DrainReport::default()
+        };
+        let nothing = "deferred callbacks: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
+        assert!(report(0, 0).is_complete());
+        assert_eq!(report(0, 0).to_string(), nothing);
+        for (report, said) in [
+            (report(1, 0), "; 1 connection cut"),
+            (report(2, 0), "; 2 connections cut"),
+            (report(0, 1), "; 1 `Shutdown` still held"),
+            (
+                report(2, 2),
+                "; 2 connections cut; 2 `Shutdown`s still held",
+            ),
+        ] {
+            assert!(!report.is_complete(), "{said}");
+            assert_eq!(report.to_string(), format!("{nothing}{said}"));
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::{sync::Arc, task::Context};
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
+    client::Client,
     head::Head,
     options::Options,
     queue::Queue,
@@ -29,6 +30,7 @@ use crate::{
 };
 
 mod changes;
+pub(crate) mod client;
 pub(crate) mod current;
 mod head;
 mod in_progress;
@@ -42,6 +44,8 @@ pub(crate) struct Scope {
     pub(crate) opened: Instant,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
+    /// Of a request whose handler is run to completion.
+    pub(crate) client: Option<Arc<Client>>,
     /// Where somebody is told of it.
     pub(crate) info: Option<Arc<ScopeInfo>>,
     head: Head,
@@ -56,6 +60,7 @@ impl Scope {
         reservation: Option<Reservation>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            client: options.to_completion.then(Arc::default),
             options,
             opened: Instant::now(),
             transmission,

@@ -57,6 +57,7 @@ impl<B: Body> SentBody<B> {
             unwatched_until: 0,
             is_over: false,
         };
+        outgoing.transmission.on_its_way();
         outgoing.unwatched_until = outgoing.transmission.written();
         if outgoing.end.is_over_already(&inner) {
             let progress = outgoing.end.end();
@@ -134,6 +135,7 @@ impl Drop for Outgoing {
         if self.multiplexed && !self.last_frame_watched && self.unwatched == 0 {
             self.transmission.queued();
         }
+        self.transmission.taken();
     }
 }
 

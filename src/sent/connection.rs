@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use super::{
     departure::Departure,
+    dialogue::Dialogue,
     wire::{Awaited, Wire},
 };
+#[cfg(feature = "serve")]
+use crate::drain::stopping::Stopping;
 use crate::{
     drain::{draining::Draining, tracker::Tracker},
     sync::{AtomicBool, Mutex, Ordering::SeqCst, lock},
 };
 
 #[derive(Default)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     pub(super) wire: Wire,
+    pub(super) dialogue: Dialogue,
     /// Somebody waits for a flush, so a flush has to look.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -39,6 +43,41 @@ impl Connection {
         if let Some(drained) = &self.drained {
             drained.add(tracker);
         }
+    }
+
+    /// The server that this is a connection of, if it is one that drains.
+    #[cfg(feature = "serve")]
+    pub(super) fn stopping(&self) -> Option<&Stopping> {
+        self.drained.as_deref().map(|drained| &drained.stopping)
+    }
+
+    /// A request has come, whose response is under way as long as the guard is there.
+    #[cfg(feature = "serve")]
+    pub(crate) fn request_came(self: &Arc<Self>, is_http1: bool) -> UnderWay {
+        if is_http1 {
+            self.dialogue.speaks_http1();
+        }
+        self.dialogue.begun();
+        UnderWay(self.clone())
+    }
+
+    /// Nothing has come yet that is a request over HTTP/1, or the beginning of HTTP/2, which the
+    /// server answers with its settings.
+    #[cfg(feature = "serve")]
+    pub(crate) fn has_only_begun(&self) -> bool {
+        !self.dialogue.is_http1() && self.wire.written() == 0
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn listen_anew(&self) {
+        self.dialogue.listen_anew();
+    }
+
+    /// Whether the other side of an HTTP/2 connection, on which nothing is under way, has sent
+    /// nothing since [`listen_anew`](Self::listen_anew).
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.dialogue.is_http1() && !self.dialogue.is_busy() && !self.dialogue.has_heard()
     }
 
     /// The transport was flushed of all that was written to it.
@@ -101,5 +140,16 @@ impl Connection {
                 departure.closed();
             }
         }
+    }
+}
+
+/// A request that has no response yet.
+#[cfg(feature = "serve")]
+pub(crate) struct UnderWay(Arc<Connection>);
+
+#[cfg(feature = "serve")]
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dialogue.over();
     }
 }

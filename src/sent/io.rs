@@ -9,7 +9,10 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
 
 use super::{connection::Connection, layer::SentLayer};
 use crate::drain::draining::Draining;
@@ -30,30 +33,46 @@ pin_project! {
 }
 
 /// Settles what still waits when the IO goes.
-struct OpenConnection(Arc<Connection>);
+struct OpenConnection {
+    connection: Arc<Connection>,
+    /// The place that it takes up among the connections of its server.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.closed();
+        self.connection.closed();
     }
 }
 
 impl<I> SentIo<I> {
     /// Wraps the IO of one connection.
     pub fn new(io: I) -> Self {
-        Self::drained_by(io, None)
+        Self::open(io, None, None)
     }
 
-    pub(crate) fn drained_by(io: I, draining: Option<Arc<Draining>>) -> Self {
+    #[cfg(feature = "serve")]
+    pub(crate) fn served(
+        io: I,
+        draining: Arc<Draining>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self::open(io, Some(draining), place)
+    }
+
+    fn open(io: I, draining: Option<Arc<Draining>>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io,
-            connection: OpenConnection(Connection::new(draining)),
+            connection: OpenConnection {
+                connection: Connection::new(draining),
+                _place: place,
+            },
         }
     }
 
     /// The layer that belongs around the service of this connection, outside of everything else.
     pub fn layer(&self) -> SentLayer {
-        SentLayer::new(self.connection.0.clone())
+        SentLayer::new(self.connection.connection.clone())
     }
 
     /// The wrapped IO.
@@ -74,8 +93,14 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.connection.0.wire.reading();
-        this.io.poll_read(cx, buf)
+        let connection = &this.connection.connection;
+        connection.wire.reading();
+        let before = buf.filled().len();
+        ready!(this.io.poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            connection.dialogue.read();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -87,7 +112,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write(cx, buf))?;
-        this.connection.0.wire.wrote(written);
+        this.connection.connection.wire.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -98,7 +123,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write_vectored(cx, bufs))?;
-        this.connection.0.wire.wrote(written);
+        this.connection.connection.wire.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -109,7 +134,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         ready!(this.io.poll_flush(cx))?;
-        this.connection.0.flushed();
+        this.connection.connection.flushed();
         Poll::Ready(Ok(()))
     }
 

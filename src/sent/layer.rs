@@ -30,6 +30,11 @@ impl SentLayer {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
         Self { connection }
     }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
 }
 
 impl<S> Layer<S> for SentLayer {

@@ -40,6 +40,9 @@
 //! # }
 //! ```
 //!
+//! What the transport has accepted is not yet what the peer has read: it may lie in the buffers of the
+//! operating system, 200 kB of it in those of a Unix socket, and megabytes with TCP.
+//!
 //! A server must take any [`Buf`](bytes::Buf) as the data of a body, as hyper and axum-server do.
 //! tonic's own insists on `Bytes`; give its routes to `axum_defer::serve`, as the router that
 //! `tonic::service::Routes::into_axum_router` makes of them.
@@ -69,8 +72,9 @@
 
 mod body;
 mod buffer;
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod departure;
+mod dialogue;
 pub(crate) mod io;
 pub(crate) mod layer;
 #[cfg(feature = "serve")]

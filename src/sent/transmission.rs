@@ -7,6 +7,8 @@ use super::{
     departure::{Departure, Flush, Transmitted, Waiter},
     wire::Awaited,
 };
+#[cfg(feature = "serve")]
+use crate::drain::stopping::Stopping;
 use crate::drain::tracker::Tracker;
 
 /// One response and its connection; in the extensions of the request, for the layers inside.
@@ -36,6 +38,22 @@ impl Transmission {
     /// A shutdown of the server drains this tracker.
     pub(crate) fn drains(&self, tracker: &Arc<Tracker>) {
         self.connection.drains(tracker);
+    }
+
+    /// The server that the request has come to, if it is one that drains.
+    #[cfg(feature = "serve")]
+    pub(crate) fn stopping(&self) -> Option<&Stopping> {
+        self.connection.stopping()
+    }
+
+    /// There is a response.
+    pub(super) fn on_its_way(&self) {
+        self.connection.dialogue.begun();
+    }
+
+    /// The server has taken the response to its end, or has dropped it.
+    pub(super) fn taken(&self) {
+        self.connection.dialogue.over();
     }
 
     /// A scope was opened for the request.

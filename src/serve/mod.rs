@@ -1,128 +1,68 @@
-//! A server that knows when a response has left the process, and drains when it shuts down.
+#![doc = include_str!("../../docs/serve.md")]
 
 use std::{
     convert::Infallible,
     fmt,
-    future::{Future, IntoFuture, poll_fn},
+    future::{Future, IntoFuture},
     io,
-    marker::PhantomData,
-    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{extract::Request, serve::Listener};
 use http::Response;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::{task::JoinSet, time::Instant};
-use tower_layer::Layer;
+use hyper_util::{rt::TokioExecutor, server::conn::auto::Builder};
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
-pub use self::incoming_stream::IncomingStream;
-use crate::{
-    callback::output::BoxError,
-    drain::{deadline::at_most_until, draining::Draining, report::DrainReport},
-    sent::listener::SentListener,
+use self::accepting::{Accepting, Connections};
+#[doc(no_inline)]
+pub use self::shutdown::Shutdown;
+pub use self::{
+    incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::MissingServe,
+    with_graceful_shutdown::WithGracefulShutdown,
 };
+use crate::{callback::output::BoxError, never::Never};
 
+mod accepting;
 mod connection;
 mod incoming_stream;
-
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+mod serve_future;
+pub(crate) mod shutdown;
+mod with_graceful_shutdown;
 
 /// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
-/// process.
+/// process, and a shutdown waits for callbacks.
 ///
 /// Takes what `axum::serve` takes (any [`Listener`]; a `Router`, a `MethodRouter`, a handler, or
-/// a make-service with connect info), serves HTTP/1.1 and HTTP/2, and adds two things:
-///
-/// - Callbacks of a [`DeferLayer`](crate::DeferLayer) in the app fire when the last byte of their
-///   response was accepted by the transport and flushed, or when the connection was lost: at
-///   [`Level::Sent`](crate::Level::Sent).
-/// - A graceful shutdown waits for callbacks too, and reports what it could not wait for.
+/// a make-service with connect info), and serves HTTP/1.1 and HTTP/2. It never returns, unless it
+/// is [told to](Serve::with_graceful_shutdown):
 ///
 /// ```no_run
-/// use std::time::Duration;
 /// use axum::{Router, routing::get};
 /// use axum_defer::{DeferLayer, defer};
 ///
-/// # async fn shutdown_signal() {}
-/// # async fn example() -> std::io::Result<()> {
 /// async fn handler() -> &'static str {
 ///     defer(async { println!("the client has it, or the kernel does") });
 ///     "hello"
 /// }
 ///
-/// let app = Router::new().route("/", get(handler)).layer(DeferLayer::new());
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-/// let report = axum_defer::serve(listener, app)
-///     .with_graceful_shutdown(shutdown_signal())
-///     .drain_timeout(Duration::from_secs(30))
-///     .await?;
-/// println!("{report}");
-/// # Ok(()) }
-/// ```
-///
-/// # Differences from `axum::serve`
-///
-/// - Connect info is extracted from this module's [`IncomingStream`]. The one for `SocketAddr` is
-///   there; a [`Connected`] of your own is written for `axum_defer::serve::IncomingStream`.
-/// - The response body may be any [`http_body::Body`].
-/// - Without a shutdown signal it never returns, and nothing is drained.
-/// - Its connections belong to the future: they are cut when it is dropped.
-///
-/// # TLS
-///
-/// Any listener will do whose IO is the plaintext side of the connection:
-///
-/// ```no_run
-/// use std::{io, net::SocketAddr};
-/// use axum::{Router, serve::Listener};
-/// use axum_defer::DeferLayer;
-/// use tokio::net::{TcpListener, TcpStream};
-/// use tokio_rustls::{TlsAcceptor, server::TlsStream};
-///
-/// struct TlsListener {
-///     tcp: TcpListener,
-///     tls: TlsAcceptor,
+/// #[tokio::main]
+/// async fn main() -> std::io::Result<()> {
+///     let app = Router::new().route("/", get(handler)).layer(DeferLayer::new());
+///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+///     axum_defer::serve(listener, app).await
 /// }
-///
-/// impl Listener for TlsListener {
-///     type Io = TlsStream<TcpStream>;
-///     type Addr = SocketAddr;
-///
-///     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-///         loop {
-///             let (stream, address) = Listener::accept(&mut self.tcp).await;
-///             // A server for the public shakes hands on a task per connection.
-///             if let Ok(stream) = self.tls.accept(stream).await {
-///                 return (stream, address);
-///             }
-///         }
-///     }
-///
-///     fn local_addr(&self) -> io::Result<SocketAddr> {
-///         self.tcp.local_addr()
-///     }
-/// }
-///
-/// # async fn example(tls: TlsAcceptor, app: Router) -> io::Result<()> {
-/// let tcp = TcpListener::bind("127.0.0.1:443").await?;
-/// axum_defer::serve(TlsListener { tcp, tls }, app.layer(DeferLayer::new())).await?;
-/// # Ok(()) }
 /// ```
 ///
-/// # Unix sockets
+/// [The module](mod@crate::serve) tells the rest: [settings](mod@crate::serve#settings), [slow
+/// clients](mod@crate::serve#slow-clients), [the shutdown](mod@crate::serve#shutdown),
+/// [TLS](mod@crate::serve#tls), [Unix sockets](mod@crate::serve#unix-sockets), [other
+/// servers](mod@crate::serve#other-servers), and [the differences from
+/// `axum::serve`](mod@crate::serve#differences-from-axumserve).
 ///
-/// ```no_run
-/// # use axum::Router;
-/// # use axum_defer::DeferLayer;
-/// # async fn example(app: Router) -> std::io::Result<()> {
-/// let listener = tokio::net::UnixListener::bind("/run/app.sock")?;
-/// axum_defer::serve(listener, app.layer(DeferLayer::new())).await?;
-/// # Ok(()) }
-/// ```
+/// # Panics
+///
+/// The server panics when it is awaited outside of a Tokio runtime whose time driver is enabled.
 pub fn serve<L, M, S, B>(listener: L, make_service: M) -> Serve<L, M, S, B>
 where
     L: Listener,
@@ -132,181 +72,131 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     Serve {
-        listener,
-        make_service,
-        signal: None,
-        drain_timeout: DRAIN_TIMEOUT,
-        connection_timeout: None,
-        marker: PhantomData,
+        accepting: Accepting::new(listener, make_service),
     }
 }
 
-/// A server that is ready to run: await it. Made by [`serve`].
+/// A server that is ready to run: await it. Made by [`serve()`].
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve<L, M, S, B> {
-    listener: L,
-    make_service: M,
-    signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    drain_timeout: Duration,
-    connection_timeout: Option<Duration>,
-    marker: PhantomData<fn() -> (S, B)>,
+    accepting: Accepting<L, M, S, B>,
 }
 
-impl<L: Listener, M, S, B> Serve<L, M, S, B> {
-    /// Shuts down when `signal` is ready: stops accepting, lets responses in flight finish,
-    /// waits for their callbacks, and returns the [`DrainReport`].
-    pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
+impl<L, M, S, B> Serve<L, M, S, B> {
+    /// Shuts down when `signal` is ready, and returns a [`DrainReport`](crate::DrainReport).
+    ///
+    /// The server stops accepting, [tells those who want to know](crate::Shutdown), lets responses
+    /// in flight finish, waits for whoever has a `Shutdown`, and for callbacks: all of it within
+    /// the [`drain_timeout`](WithGracefulShutdown::drain_timeout). [The
+    /// module](mod@crate::serve#shutdown) has the details.
+    ///
+    /// ```no_run
+    /// use std::{process::ExitCode, time::Duration};
+    /// # use axum::Router;
+    ///
+    /// async fn stop_signal() {
+    ///     let _ = tokio::signal::ctrl_c().await;
+    /// }
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> ExitCode {
+    /// let report = axum_defer::serve(listener, app)
+    ///     .with_graceful_shutdown(stop_signal())
+    ///     .drain_timeout(Duration::from_secs(20))
+    ///     .await;
+    /// println!("{report}");
+    /// if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    /// # }
+    /// ```
+    pub fn with_graceful_shutdown<F>(self, signal: F) -> WithGracefulShutdown<L, M, S, B, F>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.signal = Some(Box::pin(signal));
-        self
+        WithGracefulShutdown::new(self.accepting, signal)
     }
 
-    /// The time for all of the shutdown, from the signal to the return; 30 seconds by default.
+    /// Sets what hyper can have set, for HTTP/1 and HTTP/2.
     ///
-    /// At the deadline, connections that are still open are cut, and callbacks that are not
-    /// finished stand in the report. They go on for as long as the runtime does. With
-    /// [`Duration::MAX`] there is no deadline.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
-        self
-    }
-
-    /// The part of the shutdown's time that connections have to finish; nine tenths of the
-    /// [`drain_timeout`](Self::drain_timeout) by default.
+    /// The builder has a timer already, so time-outs and pings may be set. May be called several
+    /// times.
     ///
-    /// A response that never ends (server-sent events, say) is cut then, and what it deferred
-    /// has the rest of the time to run. So is a connection whose client has sent half of a
-    /// request. A connection that is idle is closed at once.
-    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
-        self.connection_timeout = Some(timeout);
+    /// ```no_run
+    /// use std::time::Duration;
+    /// # use axum::Router;
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) {
+    /// axum_defer::serve(listener, app)
+    ///     .configure(|builder| {
+    ///         builder
+    ///             .http1()
+    ///             .header_read_timeout(Duration::from_secs(10))
+    ///             .max_headers(64);
+    ///         // Clients that are gone without a word are found within half a minute.
+    ///         builder
+    ///             .http2()
+    ///             .keep_alive_interval(Duration::from_secs(20))
+    ///             .keep_alive_timeout(Duration::from_secs(10))
+    ///             .max_concurrent_streams(128);
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub fn configure<F>(mut self, configure: F) -> Self
+    where
+        F: FnOnce(&mut Builder<TokioExecutor>),
+    {
+        configure(&mut self.accepting.builder);
         self
     }
 
+    /// Has at most `connections` connections open at a time; there is no limit by default.
+    ///
+    /// While there are as many, none is accepted: further clients wait in the backlog of the
+    /// listener, which the operating system bounds. An upgraded connection counts until its IO is
+    /// dropped. What a listener does before it hands a connection out, shaking hands say, is its
+    /// own business.
+    ///
+    /// # Panics
+    ///
+    /// If `connections` is 0, or above [`Semaphore::MAX_PERMITS`].
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        assert!(
+            connections > 0,
+            "with `max_connections(0)` nobody would ever be served"
+        );
+        self.accepting.places = Some(Arc::new(Semaphore::new(connections)));
+        self
+    }
+}
+
+impl<L: Listener, M, S, B> Serve<L, M, S, B> {
     /// The address that the server listens on.
     ///
     /// # Errors
     ///
     /// Those of [`Listener::local_addr`].
     pub fn local_addr(&self) -> io::Result<L::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-impl<L, M, S, B> Serve<L, M, S, B>
-where
-    L: Listener,
-    M: for<'a> Service<IncomingStream<'a, L>, Error = Infallible, Response = S> + Send + 'static,
-    for<'a> <M as Service<IncomingStream<'a, L>>>::Future: Send,
-    S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    async fn run(self) -> DrainReport {
-        let Self {
-            listener,
-            mut make_service,
-            signal,
-            ..
-        } = self;
-        let draining = Arc::new(Draining::default());
-        let mut listener = SentListener::drained_by(listener, draining.clone());
-        let mut signal = pin!(async {
-            match signal {
-                Some(signal) => signal.await,
-                None => std::future::pending().await,
-            }
-        });
-        let graceful = GracefulShutdown::new();
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = {
-                // One future per connection: a listener may shake hands in it, and would lose
-                // what it has if it were dropped when another connection ends.
-                let mut accepting = pin!(listener.accept());
-                loop {
-                    tokio::select! {
-                        accepted = &mut accepting => break Some(accepted),
-                        () = &mut signal => break None,
-                        Some(_) = connections.join_next() => {}
-                    }
-                }
-            };
-            let Some((io, remote_addr)) = accepted else {
-                break;
-            };
-            let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
-            let layer = io.layer();
-            let connected = make_service.call(IncomingStream {
-                io: io.get_ref(),
-                remote_addr,
-            });
-            let Ok(service) = connected.await;
-            let service = layer.layer(service);
-            connections.spawn(connection::serve(io, service, graceful.watcher()));
-        }
-        drop(listener);
-
-        draining.start();
-        let start = Instant::now();
-        let after = |timeout: Duration| start.checked_add(timeout);
-        let deadline = after(self.drain_timeout);
-        let connection_timeout = self
-            .connection_timeout
-            .unwrap_or(self.drain_timeout / 10 * 9)
-            .min(self.drain_timeout);
-        let connection_deadline = after(connection_timeout);
-        let all_closed = async {
-            graceful.shutdown().await;
-            while connections.join_next().await.is_some() {}
-        };
-        if !at_most_until(connection_deadline, all_closed).await {
-            connections.abort_all();
-            at_most_until(deadline, async {
-                while connections.join_next().await.is_some() {}
-            })
-            .await;
-        }
-        at_most_until(deadline, draining.wait_idle()).await;
-        draining.report()
+        self.accepting.listener.local_addr()
     }
 }
 
 impl<L, M, S, B> IntoFuture for Serve<L, M, S, B>
 where
-    L: Listener,
+    L: Listener<Addr: fmt::Debug>,
     M: for<'a> Service<IncomingStream<'a, L>, Error = Infallible, Response = S> + Send + 'static,
     for<'a> <M as Service<IncomingStream<'a, L>>>::Future: Send,
     S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    type Output = io::Result<DrainReport>;
-    type IntoFuture = ServeFuture;
+    /// The type `!`: it never returns.
+    type Output = Never;
+    type IntoFuture = ServeFuture<Never>;
 
-    fn into_future(self) -> ServeFuture {
-        ServeFuture(Box::pin(self.run()))
-    }
-}
-
-/// The future of [`Serve`]. It never fails; the `Result` leaves room for what may.
-#[must_use = "a server does nothing until it is awaited"]
-pub struct ServeFuture(Pin<Box<dyn Future<Output = DrainReport> + Send>>);
-
-impl Future for ServeFuture {
-    type Output = io::Result<DrainReport>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
-    }
-}
-
-impl fmt::Debug for ServeFuture {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ServeFuture")
-            .finish_non_exhaustive()
+    fn into_future(self) -> ServeFuture<Never> {
+        ServeFuture::new(async move {
+            let mut connections = Connections::new();
+            self.accepting.accept_into(&mut connections).await
+        })
     }
 }
 
@@ -314,9 +204,7 @@ impl<L: fmt::Debug, M, S, B> fmt::Debug for Serve<L, M, S, B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Serve")
-            .field("listener", &self.listener)
-            .field("drain_timeout", &self.drain_timeout)
-            .field("connection_timeout", &self.connection_timeout)
+            .field("listener", &self.accepting.listener)
             .finish_non_exhaustive()
     }
 }

@@ -119,6 +119,7 @@ where
             .then(|| ScopeInfo::new(Some(RequestInfo::of(&request))));
         let place = self.admission.take_place();
         let scope = Scope::open(options.clone(), transmission, info, place);
+        let hold = hold.map(|hold| hold.of(scope.client.clone()));
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));

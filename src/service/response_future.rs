@@ -7,12 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use super::{body::ResponseBody, to_completion::Awaited, unanswered::Unanswered};
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::task::JoinHandle;
-
-use super::{body::ResponseBody, unanswered::Unanswered};
 
 pin_project! {
     /// The response future of [`Defer`](crate::Defer).
@@ -36,7 +34,7 @@ pin_project! {
             unanswered: Unanswered<F, B>,
         },
         ToCompletion {
-            task: JoinHandle<Answer<B, E>>,
+            task: Awaited<Answer<B, E>>,
         },
         // Boxed, so that it takes no room where it is not used.
         Inline {

@@ -1,13 +1,21 @@
 //! Drives a request to its end, whether or not its client still waits.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use crate::{drain::tracker::Tracker, sent::transmission::Transmission};
+use crate::{drain::tracker::Tracker, scope::client::Client, sent::transmission::Transmission};
 
 /// Keeps the tracker from being idle.
-pub(super) struct Hold(Arc<Tracker>);
+pub(super) struct Hold {
+    tracker: Arc<Tracker>,
+    client: Option<Arc<Client>>,
+}
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
@@ -16,21 +24,56 @@ impl Hold {
         if let Some(transmission) = transmission {
             transmission.drains(&tracker);
         }
-        Self(tracker)
+        Self {
+            tracker,
+            client: None,
+        }
+    }
+
+    /// The client is told when nobody waits for its answer any more.
+    pub(super) fn of(mut self, client: Option<Arc<Client>>) -> Self {
+        self.client = client;
+        self
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.let_go();
+        self.tracker.let_go();
+    }
+}
+
+/// The answer, as the client waits for it.
+pub(super) struct Awaited<T> {
+    task: JoinHandle<T>,
+    /// Hears of it if nobody waits any more.
+    client: Option<Arc<Client>>,
+}
+
+impl<T> Future for Awaited<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.task).poll(cx));
+        self.client = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl<T> Drop for Awaited<T> {
+    fn drop(&mut self) {
+        if let Some(client) = &self.client {
+            client.leaves();
+        }
     }
 }
 
 /// Answers a request on a task of its own.
-pub(super) fn spawn<F>(answering: F, hold: Hold) -> JoinHandle<F::Output>
+pub(super) fn spawn<F>(answering: F, mut hold: Hold) -> Awaited<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
+    let client = hold.client.take();
     let driven = async move {
         let answer = answering.await;
         // The callbacks are counted by now, so that the tracker is not idle in between.
@@ -39,5 +82,8 @@ where
     };
     #[cfg(feature = "tracing")]
     let driven = tracing::Instrument::in_current_span(driven);
-    tokio::spawn(driven)
+    Awaited {
+        task: tokio::spawn(driven),
+        client,
+    }
 }

@@ -1,0 +1,89 @@
+//! HTTPS, with handshakes that run side by side: `cargo run --example tls`, then
+//! `curl --insecure https://127.0.0.1:3000`.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get, serve::Listener};
+use axum_defer::{DeferLayer, defer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+    server::TlsStream,
+};
+
+/// A client that is slow to shake hands, or never does, holds nobody else up.
+pub(crate) struct TlsListener {
+    pub(crate) tcp: TcpListener,
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            tokio::select! {
+                (stream, address) = Listener::accept(&mut self.tcp), if self.handshakes.len() < 1_000 => {
+                    let handshake = timeout(self.handshake_timeout, self.tls.accept(stream));
+                    self.handshakes.spawn(async move { Some((handshake.await.ok()?.ok()?, address)) });
+                }
+                Some(ended) = self.handshakes.join_next() => {
+                    if let Ok(Some(connection)) = ended { return connection }
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// For HTTP/2, and HTTP/1.1 with those who don't have it.
+pub(crate) fn acceptor(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> TlsAcceptor {
+    let config = ServerConfig::builder().with_no_client_auth();
+    let mut config = config
+        .with_single_cert(vec![certificate], key)
+        .expect("the key is that of the certificate");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn hello() -> &'static str {
+    defer(async { println!("the response is out, encrypted") });
+    "hello\n"
+}
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    // In earnest: the certificate and the key that an authority has given you.
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+        .map_err(io::Error::other)?;
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let port = std::env::var("PORT").unwrap_or("3000".to_owned());
+    let listener = TlsListener {
+        tcp: TcpListener::bind(format!("127.0.0.1:{port}")).await?,
+        tls: acceptor(made.cert.der().clone(), key.into()),
+        handshake_timeout: Duration::from_secs(10),
+        handshakes: JoinSet::new(),
+    };
+    println!("listening on https://{}", listener.local_addr()?);
+    let app = Router::new()
+        .route("/", get(hello))
+        .layer(DeferLayer::new());
+    axum_defer::serve(listener, app).await
+}

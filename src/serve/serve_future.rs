@@ -1,0 +1,34 @@
+//! The future of a server.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// The future of [`Serve`](super::Serve) and [`WithGracefulShutdown`](super::WithGracefulShutdown).
+#[must_use = "a server does nothing until it is awaited"]
+pub struct ServeFuture<T>(Pin<Box<dyn Future<Output = T> + Send>>);
+
+impl<T> ServeFuture<T> {
+    pub(super) fn new(serving: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Box::pin(serving))
+    }
+}
+
+impl<T> Future for ServeFuture<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<T> fmt::Debug for ServeFuture<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServeFuture")
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,294 @@
+//! Clients that send half of something, or nothing: while the server runs, and when it stops.
+//!
+//! The clock is paused, so what would have to wait for a deadline says so by the time that passed.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/serving.rs"]
+mod serving;
+mod support;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use axum_defer::serve;
+use serving::{LONG, Serving, in_memory, settle};
+use support::{in_time, listen};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::TcpStream,
+    time::Instant,
+};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const HEADERS: u8 = 1;
+const PING: u8 = 6;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn app() -> Router {
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/", post(|body: String| async move { body }))
+        .route(
+            "/later",
+            get(|| async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                "later"
+            }),
+        )
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The beginning of an HTTP/2 connection whose client says nothing more.
+fn preface() -> Vec<u8> {
+    let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    preface.extend(frame(4, 0, 0, &[]));
+    preface
+}
+
+/// A request for `/later`, in the words of HPACK.
+fn request_for_later(flags: u8) -> Vec<u8> {
+    let mut fields = vec![0x82, 0x86, 0x04, 6];
+    fields.extend(b"/later");
+    fields.extend([0x41, 1, b'a']);
+    frame(HEADERS, flags, 1, &fields)
+}
+
+/// The kinds of the frames that were received.
+fn kinds(mut received: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, rest @ ..] = received {
+        kinds.push(*kind);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        received = &rest[5 + length..];
+    }
+    kinds
+}
+
+async fn until_closed(client: &mut DuplexStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    in_days(client.read_to_end(&mut received)).await.unwrap();
+    received
+}
+
+/// Like `in_time`, for tests in which hours may pass at once.
+async fn in_days<F: Future>(future: F) -> F::Output {
+    let hung = Duration::from_secs(7 * 24 * 3600);
+    tokio::time::timeout(hung, future).await.expect("it hung")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_a_request_yet_is_closed_at_once() {
+    let (server, connect) = Serving::in_memory(app(), LONG);
+    let mut clients = Vec::new();
+    for sent in [
+        &b""[..],
+        b"G",
+        b"GET / HTTP/1.1\r\nhost: a\r\n",
+        b"PRI * HTTP/2.0\r\n",
+    ] {
+        let mut client = connect.connect();
+        client.write_all(sent).await.unwrap();
+        clients.push(client);
+    }
+    // One request, and half of the next.
+    let mut client = connect.connect();
+    client.write_all(GET).await.unwrap();
+    client.read_exact(&mut [0; 15]).await.unwrap();
+    client.write_all(&GET[..20]).await.unwrap();
+    clients.push(client);
+    settle().await;
+
+    let start = Instant::now();
+    let report = in_days(server.stop()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(report.is_complete(), "{report}");
+    for mut client in clients {
+        let received = until_closed(&mut client).await;
+        assert!(!received.starts_with(b"HTTP/1.1 4"), "no answer");
+    }
+}
+
+#[tokio::test]
+async fn half_a_request_over_a_socket_does_not_hold_the_shutdown() {
+    let (server, address) = Serving::start(app(), LONG).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(&GET[..20]).await.unwrap();
+    settle().await;
+    let report = server.stopped().await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(in_time(client.read(&mut [0; 9])).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_complete_just_before_the_signal_is_answered() {
+    // The first request of its connection, and one after another.
+    for before in [0, 1] {
+        let (server, connect) = Serving::in_memory(app(), LONG);
+        let mut client = connect.connect();
+        for _ in 0..before {
+            client.write_all(GET).await.unwrap();
+            settle().await;
+        }
+        client.write_all(&GET[..20]).await.unwrap();
+        settle().await;
+        // The server gets to see neither before it sees both.
+        client.write_all(&GET[20..]).await.unwrap();
+        let report = server.stop();
+        let received = until_closed(&mut client).await;
+        let received = String::from_utf8(received).unwrap();
+        assert_eq!(received.matches("hello").count(), before + 1, "{received}");
+        assert!(in_days(report).await.unwrap().is_complete());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_an_app_that_is_not_ready_when_the_server_stops() {
+    // The second request waits for the end of the first.
+    let app = Router::new().route(
+        "/",
+        get(|| async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            "hello"
+        }),
+    );
+    let (connect, listener) = in_memory();
+    let app = tower::ServiceBuilder::new()
+        .concurrency_limit(1)
+        .service(app);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = serve(listener, tower::make::Shared::new(app))
+        .with_graceful_shutdown(async { stopped.await.unwrap() })
+        .drain_timeout(LONG);
+    let server = tokio::spawn(server.into_future());
+    let mut clients = [connect.connect(), connect.connect()];
+    for client in &mut clients {
+        client.write_all(GET).await.unwrap();
+        settle().await;
+    }
+    stop.send(()).unwrap();
+    for client in &mut clients {
+        let received = until_closed(client).await;
+        assert!(received.ends_with(b"hello"));
+    }
+    assert!(in_days(server).await.unwrap().is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_is_still_coming_has_the_time_of_a_response() {
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello";
+    let (server, connect) = Serving::in_memory(app(), LONG);
+    let mut client = connect.connect();
+    client.write_all(head).await.unwrap();
+    settle().await;
+    let report = server.stop();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!report.is_finished());
+    client.write_all(b"world").await.unwrap();
+    let received = until_closed(&mut client).await;
+    assert!(received.ends_with(b"helloworld"));
+    assert!(in_days(report).await.unwrap().is_complete());
+
+    let (server, connect) = Serving::in_memory(app(), Duration::from_secs(10));
+    let mut client = connect.connect();
+    client.write_all(head).await.unwrap();
+    settle().await;
+    let start = Instant::now();
+    let report = in_days(server.stop()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(9));
+    assert_eq!(report.cut_connections, 1);
+    assert_eq!(until_closed(&mut client).await, b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_answers_nothing_has_five_seconds_unless_something_is_under_way() {
+    let half_a_request = request_for_later(0);
+    let whole_request = request_for_later(END_STREAM | END_HEADERS);
+    for (sent, seconds) in [(&[][..], 5), (&half_a_request, 5), (&whole_request, 60)] {
+        let (server, connect) = Serving::in_memory(app(), LONG);
+        let mut client = connect.connect();
+        client.write_all(&preface()).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        settle().await;
+        let start = Instant::now();
+        let report = server.stop();
+        let received = until_closed(&mut client).await;
+        let waited = start.elapsed().as_secs();
+        assert!((seconds..=seconds + 5).contains(&waited), "{waited}");
+        let is_answered = received.windows(5).any(|part| part == b"later");
+        assert_eq!(is_answered, seconds == 60);
+        let report = in_days(report).await.unwrap();
+        assert!(report.is_complete(), "{report}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_and_an_idle_connection_are_closed_after_hyper_s_default() {
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app()).into_future());
+    for sent in [&GET[..20], GET] {
+        let mut client = connect.connect();
+        client.write_all(sent).await.unwrap();
+        let start = Instant::now();
+        until_closed(&mut client).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hyper_has_is_set_with_configure() {
+    let (connect, listener) = in_memory();
+    let server = serve(listener, app())
+        .configure(|builder| {
+            let timeout = Duration::from_secs(3);
+            builder.http1().header_read_timeout(timeout);
+        })
+        .configure(|builder| {
+            builder
+                .http2()
+                .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_timeout(Duration::from_secs(10));
+        });
+    tokio::spawn(server.into_future());
+
+    let mut client = connect.connect();
+    client.write_all(&GET[..20]).await.unwrap();
+    let start = Instant::now();
+    until_closed(&mut client).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+
+    // It never answers the ping.
+    let mut client = connect.connect();
+    client.write_all(&preface()).await.unwrap();
+    let start = Instant::now();
+    let received = until_closed(&mut client).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+    assert!(kinds(&received).contains(&PING));
+}
+
+#[tokio::test]
+async fn configure_reaches_connections_over_sockets() {
+    let (listener, address) = listen().await;
+    let server = serve(listener, app()).configure(|builder| {
+        builder.http1().keep_alive(false);
+    });
+    tokio::spawn(server.into_future());
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(GET).await.unwrap();
+    let mut received = String::new();
+    in_time(client.read_to_string(&mut received)).await.unwrap();
+    assert!(received.ends_with("hello"), "{received}");
+}
