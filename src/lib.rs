@@ -25,7 +25,7 @@
 //! ```
 //!
 //! `cargo run --example quickstart` shows what happens when; [`coming_from`] translates from Laravel,
-//! Starlette, Next.js, Express and PHP-FPM.
+//! Starlette, Next.js, Express and PHP-FPM; [`how_sure`] is about work that a crash must not lose.
 //!
 //! # What is promised
 //!
@@ -99,12 +99,20 @@
 //! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two;
 //! [`DeferredCallbackCollection::client_gone`] tells them.
 //!
+//! # Before the response
+//!
+//! [`before_response`](before_response()) is the counterpart of [`defer`](defer()), for what the
+//! client must not be told before it has happened: a commit, a job that is handed to a queue. The
+//! response waits for it, and becomes a 503 if it fails. [How sure must it be](how_sure)? says when
+//! to take which.
+//!
 //! # Names, order and nesting
 //!
 //! - The callbacks of a request run one after the other, in the order in which they were registered;
 //!   with [`DeferLayer::concurrent`], side by side.
 //! - Of two callbacks with the same [name](DeferredCallback::name), the later one stays, at its own
-//!   place and with its own rule.
+//!   place and with its own rule. A name is there once per request;
+//!   [`unique`](DeferredCallback::unique), once in the whole layer.
 //! - [`forget`](DeferredCallbackCollection::forget) takes a callback out by its name, and
 //!   [`cancel`](DeferredCallback::cancel) by its handle: also from inside another callback, as long
 //!   as it has not started.
@@ -246,8 +254,9 @@
 //!
 //! # When not to use it
 //!
-//! - **The work must survive a crash.** Give it to a job queue *before* you answer: what is only
-//!   deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
+//! - **The work must survive a crash.** Give it to a job queue *before* you answer, with
+//!   [`before_response`](before_response()), or write it in the handler's transaction: [how sure must
+//!   it be](how_sure)? What is only deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
 //!   this crate does none of that.
 //! - **The client has to know whether it worked.** Await it, then answer.
 //! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
@@ -295,6 +304,7 @@ pub mod coming_from;
 mod completion;
 mod defer;
 mod drain;
+pub mod how_sure;
 mod isolate;
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
