@@ -30,7 +30,7 @@ use axum_defer::{
     BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection, Delivery::Pending,
     NoHead, Phase, before_response, before_response_blocking, defer, scope, try_before_response,
 };
-use events::{Events, observed};
+use events::observed;
 use gate::Gate;
 use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
@@ -621,7 +621,7 @@ async fn observers_tell_the_phases_apart() {
 async fn inline_both_phases_have_run_when_the_response_is_there() {
     for fails in [false, true] {
         let steps = Steps::default();
-        let (layer, _): (DeferLayer, Events) = observed();
+        let (layer, _) = observed();
         let layer = layer.inline();
         let in_handler = steps.clone();
         let service = service_fn(move |_: Request| {
