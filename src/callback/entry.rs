@@ -62,6 +62,11 @@ impl Header {
         }
     }
 
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span(&self) -> Option<&tracing::Span> {
+        self.observed.as_ref()?.span.as_ref()
+    }
+
     /// 0 where nobody is told of it.
     pub(crate) fn observed_id(&self) -> u64 {
         self.observed.as_ref().map_or(0, |observed| observed.id)

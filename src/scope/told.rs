@@ -33,10 +33,7 @@ impl Scope {
             phase: header.phase,
             scope: self.info.as_deref(),
             #[cfg(feature = "tracing")]
-            span: header
-                .observed
-                .as_ref()
-                .and_then(|observed| observed.span.as_ref()),
+            span: header.span(),
         }
     }
 

@@ -11,21 +11,21 @@ use http::Response;
 use http_body::Body;
 
 use super::{
-    body::ResponseBody, held_back::HeldBack, requested::is_answered, unanswered::Unanswered,
+    body::ResponseBody,
+    held_back::HeldBack,
+    requested::{Requested, is_answered},
 };
-use crate::runner::{Unfinished, completer::Completer};
+use crate::runner::{Unfinished, completer::Completer, scoped::Scoped};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
-    unanswered: Unanswered<F, B>,
+    handler: Scoped<F>,
+    request: Requested,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    let Unanswered {
-        handler, request, ..
-    } = unanswered;
     let mut handler = pin!(handler);
     let answer =
         poll_fn(
@@ -36,7 +36,7 @@ where
         )
         .await;
     handler.as_mut().drop_future();
-    let (Some(request), Some(completer)) = (request, handler.take_completer()) else {
+    let Some(completer) = handler.take_completer() else {
         unreachable!("nobody has polled it before");
     };
     is_answered(&completer);
