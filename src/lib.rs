@@ -289,6 +289,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod callback;
+mod clock;
 pub mod coming_from;
 mod completion;
 mod defer;
@@ -299,6 +300,7 @@ mod layer;
 mod model;
 mod never;
 mod observe;
+pub mod platforms;
 mod response;
 mod runner;
 mod scope;

@@ -10,13 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use crate::{
     callback::{
         entry::BoxEntry,
         output::{BoxError, Failure},
     },
+    clock::{self, Instant},
     completion::Completion,
     drain::tracker::End,
     isolate::{drop_isolated, isolate},
@@ -87,15 +86,13 @@ impl<'a> Turn<'a> {
     }
 
     async fn run_for(&mut self, limit: Duration) {
-        // Without a time driver this panics; the callback has failed then, visibly.
-        let timeout = isolate(|| tokio::time::timeout(limit, &mut *self));
-        match timeout {
+        match clock::timeout(limit, &mut *self) {
             Ok(timeout) => {
                 if timeout.await.is_err() {
                     self.finish(Outcome::TimedOut(limit));
                 }
             }
-            Err(message) => self.finish(Outcome::Panicked(&message)),
+            Err(no_timer) => self.finish(Outcome::Error(&no_timer)),
         }
     }
 

@@ -7,17 +7,19 @@
 
 use std::{sync::Arc, task::Context};
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::runtime::Handle;
 
 use self::{
     client::Client,
     head::Head,
+    idle::Idle,
     options::Options,
     queue::Queue,
     state::{Registration, Start, State},
 };
 use crate::{
     callback::entry::BoxEntry,
+    clock::Instant,
     completion::Completion,
     drain::{reservation::Reservation, tracker::End},
     isolate::drop_isolated,
@@ -33,6 +35,7 @@ mod changes;
 pub(crate) mod client;
 pub(crate) mod current;
 mod head;
+pub(crate) mod idle;
 mod in_progress;
 pub(crate) mod options;
 mod queue;
@@ -50,6 +53,8 @@ pub(crate) struct Scope {
     pub(crate) info: Option<Arc<ScopeInfo>>,
     head: Head,
     state: Mutex<State>,
+    /// Where somebody waits for it. The last one: what callbacks captured goes before.
+    pub(crate) idle: Option<Idle>,
 }
 
 impl Scope {
@@ -61,6 +66,7 @@ impl Scope {
     ) -> Arc<Self> {
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
+            idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened: Instant::now(),
             transmission,

@@ -10,9 +10,7 @@ use std::{
 use http::Response;
 use http_body::Body;
 
-use super::{
-    body::ResponseBody, held_back::HeldBack, requested::is_answered, unanswered::Unanswered,
-};
+use super::{body::ResponseBody, held_back::HeldBack, unanswered::Unanswered};
 use crate::runner::{Unfinished, completer::Completer};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
@@ -36,10 +34,10 @@ where
         )
         .await;
     handler.as_mut().drop_future();
-    let (Some(request), Some(completer)) = (request, handler.take_completer()) else {
+    let (Some(mut request), Some(completer)) = (request, handler.take_completer()) else {
         unreachable!("nobody has polled it before");
     };
-    is_answered(&completer);
+    request.is_answered(&completer);
     match answer {
         Ok(Ok(response)) => {
             let mut response = if completer.release_head() {

@@ -14,6 +14,7 @@ use tower_service::Service;
 use self::{
     admission::Admission,
     body::ResponseBody,
+    platform::Platform,
     requested::Requested,
     response_future::{Driven, ResponseFuture},
     to_completion::Hold,
@@ -32,6 +33,7 @@ mod admission;
 pub(crate) mod body;
 mod held_back;
 mod inline;
+mod platform;
 mod requested;
 pub(crate) mod response_future;
 mod to_completion;
@@ -120,6 +122,13 @@ where
         let place = self.admission.take_place();
         let scope = Scope::open(options.clone(), transmission, info, place);
         let hold = hold.map(|hold| hold.of(scope.client.clone()));
+        let platform = match (&options.wait_until, &scope.idle) {
+            (Some(hook), Some(idle)) => {
+                let platform = Platform::new(hook.clone(), request.extensions(), idle);
+                Some(Box::new(platform))
+            }
+            _ => None,
+        };
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
@@ -127,6 +136,7 @@ where
             hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
+            platform,
         };
         let handler = Scoped::new(Completer::new(scope), || self.inner.call(request));
         // Built where it is returned: each move of it costs as much as the rest of this function.

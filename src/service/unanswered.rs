@@ -10,11 +10,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{
-    body::ResponseBody,
-    held_back::HeldBack,
-    requested::{Requested, is_answered},
-};
+use super::{body::ResponseBody, held_back::HeldBack, requested::Requested};
 use crate::runner::scoped::Scoped;
 
 pin_project! {
@@ -44,11 +40,12 @@ where
             return held_back.poll_release(cx).map(Ok);
         }
         let answer = ready!(this.handler.as_mut().poll_inside(cx));
-        let (Some(request), Some(completer)) = (this.request.take(), this.handler.take_completer())
+        let (Some(mut request), Some(completer)) =
+            (this.request.take(), this.handler.take_completer())
         else {
             return Poll::Pending;
         };
-        is_answered(&completer);
+        request.is_answered(&completer);
         let response = answer?;
         if completer.release_head() {
             let held_back = this

@@ -1,0 +1,45 @@
+//! The clock and its timer: Tokio's, and what takes their place where there is none.
+//!
+//! On `wasm32-unknown-unknown`, `std` panics when it is asked for the time, and Tokio asks `std`:
+//! "unsupported/time.rs" of the standard library.
+
+use std::{fmt, future::Future, time::Duration};
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub(crate) use tokio::time::Instant;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub(crate) use web_time::Instant;
+
+use crate::isolate::isolate;
+
+/// There is nothing that could end a callback after a time.
+#[derive(Debug)]
+pub(crate) struct NoTimer {
+    why: String,
+}
+
+impl fmt::Display for NoTimer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { why } = self;
+        write!(formatter, "there is no timer for its time-out: {why}")
+    }
+}
+
+impl std::error::Error for NoTimer {}
+
+/// Tokio's time-out, if its timer is there.
+pub(crate) fn timeout<F: Future>(
+    limit: Duration,
+    future: F,
+) -> Result<tokio::time::Timeout<F>, NoTimer> {
+    if cfg!(all(target_family = "wasm", target_os = "unknown")) {
+        let why = "Tokio has none on wasm32-unknown-unknown".to_owned();
+        return Err(NoTimer { why });
+    }
+    if tokio::runtime::Handle::try_current().is_err() {
+        let why = "it runs outside of a Tokio runtime".to_owned();
+        return Err(NoTimer { why });
+    }
+    // Tokio can't be asked whether the time driver of a runtime is enabled.
+    isolate(|| tokio::time::timeout(limit, future)).map_err(|why| NoTimer { why })
+}
