@@ -10,8 +10,10 @@ mod support;
 use std::{
     convert::Infallible,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, mpsc},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -20,11 +22,31 @@ use axum_defer::{
     DeferLayer, DeferredCallbackCollection, before_response, defer, defer_blocking, scope,
 };
 use events::{Events, observed};
-use futures_util::{FutureExt, executor::block_on};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
 use support::in_time;
 use tower::{Layer, ServiceExt, service_fn};
+
+/// Runs a future on this thread, and on nothing else.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
+}
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -97,7 +119,7 @@ async fn callbacks_run_where_the_layer_was_told_to_although_there_is_a_runtime()
     })
     .await;
     assert_eq!(events.of("after"), ["registered"]);
-    std::thread::spawn(move || assert_eq!(tasks.run(), 1))
+    thread::spawn(move || assert_eq!(tasks.run(), 1))
         .join()
         .unwrap();
     assert_eq!(events.of("after"), ok());

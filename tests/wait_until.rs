@@ -422,7 +422,7 @@ async fn each_of_two_layers_tells_its_platform_and_a_unit_that_is_no_request_tel
         .route("/", get(|| async { "hello" }))
         .layer(inner.clone())
         .layer(outer);
-    read(app.oneshot(support::get("/")).await.unwrap()).await;
+    read(app.oneshot(support::get::<Body>("/")).await.unwrap()).await;
     assert!(outer_platform.is_idle() && inner_platform.is_idle());
     inner
         .scope(async {
