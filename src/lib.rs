@@ -236,6 +236,9 @@
 //! # }
 //! ```
 //!
+//! Where a process is frozen or ended as soon as it has answered, [`DeferLayer::wait_until`] tells the
+//! platform for how long it is needed: see [`platforms`].
+//!
 //! # Work that is no request
 //!
 //! [`scope()`] gives a command, a job from a queue or a scheduled task the same `defer`; it returns
@@ -278,7 +281,7 @@
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
 //! body is an `http_body::Body`. It needs a Tokio runtime, with its time driver where there is a
-//! time-out.
+//! time-out; or something else to run callbacks on, with [`DeferLayer::spawn_with`].
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
