@@ -37,7 +37,7 @@
 //! | Only if it went well | By default they run if the response was a success, [or as the callback says](#which-callbacks-run). |
 //! | In order, by name | [First come, first run](#names-order-and-nesting); a name is there once. |
 //! | Each for itself | A callback that panics, fails or takes too long [ends alone](#each-for-itself). |
-//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced or lost, and each of these is [reported](#watching) with its reason. |
+//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced, a duplicate or lost, and each of these is [reported](#watching) with its reason. |
 //! | Nothing is forgotten at shutdown | [A drain](#shutdown) waits for what was deferred, and names what it could not wait for. |
 //! | The response stays as it is | Status, headers, frames, trailers, size hint, back-pressure and errors pass through unchanged. |
 //!
