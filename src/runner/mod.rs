@@ -8,15 +8,20 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::{sync::Semaphore, task::coop};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::coop,
+};
 
 use self::turn::Turn;
 use crate::{
     completion::Completion,
+    isolate::isolate,
     observe::outcome::LostReason,
     scope::{
         Scope,
         current::{self, Current},
+        options::Spawn,
         state::Start,
     },
 };
@@ -38,6 +43,25 @@ pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
     }
 }
 
+/// Runs a task where the layer was told to, and waits for its output; the task goes on when nobody
+/// waits any more.
+pub(crate) async fn elsewhere<T: Send + 'static>(
+    spawn: Arc<Spawn>,
+    task: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let (output, awaited) = oneshot::channel();
+    let _ = isolate(|| {
+        spawn(Box::pin(async move {
+            let _ = output.send(task.await);
+        }));
+    });
+    match awaited.await {
+        Ok(output) => output,
+        // Whoever runs tasks has dropped this one.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[cfg(all(test, axum_defer_loom))]
 fn spawn(_: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
     crate::sync::modelled_runtime::spawn(task);
@@ -45,6 +69,11 @@ fn spawn(_: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
 
 #[cfg(not(all(test, axum_defer_loom)))]
 fn spawn(scope: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
+    if let Some(spawn) = &scope.options.spawn {
+        // A task that is dropped unpolled, here too, reports the callbacks as lost.
+        let _ = isolate(|| spawn(Box::pin(task)));
+        return;
+    }
     // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
     // called on will do.
     let runtime = tokio::runtime::Handle::try_current()

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     task::coop::{self, Unconstrained},
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         entry::BoxEntry,
         output::{BoxError, Failure},
     },
+    clock::{self, Instant},
     completion::Completion,
     drain::tracker::End,
     isolate::{drop_isolated, isolate},
@@ -263,15 +264,14 @@ impl Turn {
         let Some(limit) = self.limit() else {
             return true;
         };
-        // Without a time driver this panics; the callback has failed then, visibly. The time is
-        // looked at however much of its budget the callback has used up.
-        match isolate(|| Box::pin(coop::unconstrained(tokio::time::sleep(limit)))) {
-            Ok(timeout) => {
-                self.timeout = Some(timeout);
+        match clock::sleep(limit) {
+            Ok(sleep) => {
+                // The time is looked at however much of its budget the callback has used up.
+                self.timeout = Some(Box::pin(coop::unconstrained(sleep)));
                 true
             }
-            Err(message) => {
-                self.finish(Outcome::Panicked(&message), completion);
+            Err(no_timer) => {
+                self.finish(Outcome::Error(&no_timer), completion);
                 false
             }
         }

@@ -10,17 +10,19 @@ use std::{
     task::Context,
 };
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::runtime::Handle;
 
 use self::{
     client::Client,
     head::Head,
+    idle::Idle,
     options::Options,
     queue::Queue,
     state::{Registration, Start, State},
 };
 use crate::{
     callback::entry::BoxEntry,
+    clock::Instant,
     completion::Completion,
     drain::{reservation::Reservation, tracker::End},
     isolate::drop_isolated,
@@ -36,6 +38,7 @@ mod changes;
 pub(crate) mod client;
 pub(crate) mod current;
 mod head;
+pub(crate) mod idle;
 mod in_progress;
 pub(crate) mod options;
 mod queue;
@@ -55,6 +58,8 @@ pub(crate) struct Scope {
     /// Something was registered.
     is_used: AtomicBool,
     state: Mutex<State>,
+    /// Where somebody waits for it. The last one: what callbacks captured goes before.
+    pub(crate) idle: Option<Idle>,
 }
 
 impl Scope {
@@ -66,6 +71,7 @@ impl Scope {
     ) -> Arc<Self> {
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
+            idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened: Instant::now(),
             transmission,

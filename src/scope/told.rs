@@ -1,11 +1,11 @@
 //! What others are told of a scope's callbacks.
 
 use std::time::Duration;
-use tokio::time::Instant;
 
 use super::{Scope, queue::Queue};
 use crate::{
     callback::entry::{BoxEntry, Header, Observed},
+    clock::Instant,
     completion::Completion,
     drain::{listed::Unfinished, report::UnfinishedCallback},
     observe::callback_info::{self, CallbackInfo},

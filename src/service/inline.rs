@@ -10,17 +10,13 @@ use std::{
 use http::Response;
 use http_body::Body;
 
-use super::{
-    body::ResponseBody,
-    held_back::HeldBack,
-    requested::{Requested, is_answered},
-};
+use super::{body::ResponseBody, held_back::HeldBack, requested::Requested};
 use crate::runner::{Unfinished, completer::Completer, scoped::Scoped};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
     handler: Scoped<F>,
-    request: Requested,
+    mut request: Requested,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -39,7 +35,7 @@ where
     let Some(completer) = handler.take_completer() else {
         unreachable!("nobody has polled it before");
     };
-    is_answered(&completer);
+    request.is_answered(&completer);
     match answer {
         Ok(Ok(response)) => {
             let mut response = if completer.release_head() {

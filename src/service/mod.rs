@@ -14,6 +14,7 @@ use tower_service::Service;
 use self::{
     admission::Admission,
     body::ResponseBody,
+    platform::Platform,
     requested::Requested,
     response_future::{Elsewhere, ResponseFuture},
     to_completion::Hold,
@@ -31,6 +32,7 @@ mod admission;
 pub(crate) mod body;
 mod held_back;
 mod inline;
+mod platform;
 mod requested;
 pub(crate) mod response_future;
 mod to_completion;
@@ -118,6 +120,13 @@ where
         let place = self.admission.take_place();
         let scope = Scope::open(options.clone(), transmission, info, place);
         let hold = hold.map(|hold| hold.of(scope.client.clone()));
+        let platform = match (&options.wait_until, &scope.idle) {
+            (Some(hook), Some(idle)) => {
+                let platform = Platform::new(hook.clone(), request.extensions(), idle);
+                Some(Box::new(platform))
+            }
+            _ => None,
+        };
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
@@ -125,6 +134,7 @@ where
             hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
+            platform,
         };
         if !requested.hands_over {
             return self.call_apart(request, requested, Completer::new(scope), hold);

@@ -8,10 +8,7 @@ use std::{
 };
 
 use super::{
-    body::ResponseBody,
-    held_back::HeldBack,
-    requested::{Requested, is_answered},
-    to_completion::Awaited,
+    body::ResponseBody, held_back::HeldBack, requested::Requested, to_completion::Awaited,
 };
 use crate::runner::completer::Completer;
 use http::Response;
@@ -83,10 +80,11 @@ where
             }
             _ => panic!("futures are not polled after they are ready"),
         };
-        let (Some(request), Some(completer)) = (this.request.take(), this.completer.take()) else {
+        let (Some(mut request), Some(completer)) = (this.request.take(), this.completer.take())
+        else {
             return Poll::Pending;
         };
-        is_answered(&completer);
+        request.is_answered(&completer);
         let response = answer?;
         if completer.release_head() {
             let held_back = HeldBack::new(request, response, completer);
