@@ -261,7 +261,9 @@ impl Turn {
         }
         self.started = started;
         self.stage = Stage::Runs;
-        let Some(limit) = self.limit() else {
+        // A limit beyond all that the clock can tell is none, and needs no timer.
+        let is_in_sight = |limit: &Duration| Instant::now().checked_add(*limit).is_some();
+        let Some(limit) = self.limit().filter(is_in_sight) else {
             return true;
         };
         match clock::sleep(limit) {
