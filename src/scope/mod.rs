@@ -59,12 +59,17 @@ impl Scope {
         info: Option<ScopeInfo>,
         reservation: Option<Reservation>,
     ) -> Arc<Self> {
+        let opened = Instant::now();
+        let info = info.map(|mut info| {
+            info.opened = Some(opened);
+            Arc::new(info)
+        });
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
             options,
-            opened: Instant::now(),
+            opened,
             transmission,
-            info: info.map(Arc::new),
+            info,
             head: Head::default(),
             state: Mutex::new(State::new(reservation)),
         })
@@ -76,6 +81,16 @@ impl Scope {
             let state = scope.state.get_mut();
             state.is_ok_and(|state| state.is_empty())
         })
+    }
+
+    /// There is the head of a response, or it is known that there will be none.
+    pub(crate) fn answered(&self) {
+        if !self.options.observers.hear_registrations() {
+            return;
+        }
+        if let Some(info) = &self.info {
+            let _ = info.answered.set(self.opened.elapsed());
+        }
     }
 
     /// Somebody may still register something when the response is on its way: watch it then.
@@ -145,6 +160,10 @@ impl Scope {
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
     pub(crate) fn decide(&self, completion: Completion) -> Start {
+        if let Some(info) = &self.info {
+            // Before it is: no callback can have started yet.
+            self.options.observers.decided(info, &completion);
+        }
         let mut state = lock(&self.state);
         // Whoever registers something from now on may do so on a thread that has none.
         state.remember_runtime();

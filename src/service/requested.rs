@@ -36,6 +36,7 @@ impl Requested {
 /// There is a response, or it is known that there will be none.
 pub(super) fn is_answered(completer: &Completer) {
     if let Some(scope) = completer.scope() {
+        scope.answered();
         scope.watch_if_shared();
     }
 }

@@ -1,0 +1,85 @@
+//! Events, as they wait for the record.
+
+use std::{panic::Location, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{end::End, names::NAME_BYTES, record::Record, text::cut};
+use crate::{
+    completion::Completion,
+    observe::{callback_info::CallbackInfo, phase::Phase, scope_info::ScopeInfo},
+};
+
+/// How a callback ended.
+pub(super) struct Ending {
+    pub(super) end: End,
+    /// How long it waited and ran, if it did.
+    pub(super) times: Option<(Duration, Duration)>,
+    /// What it failed with.
+    pub(super) text: String,
+}
+
+impl Ending {
+    pub(super) fn without_run(end: End) -> Self {
+        Self {
+            end,
+            times: None,
+            text: String::new(),
+        }
+    }
+}
+
+pub(super) enum What {
+    Registered,
+    Started,
+    Ended(Ending),
+}
+
+pub(super) enum Message {
+    Callback(Owned, Instant, What),
+    Decided(u64, Option<Duration>, Completion),
+}
+
+impl Message {
+    pub(super) fn apply(self, record: &mut Record) {
+        match self {
+            Self::Callback(owned, at, what) => record.callback(&owned.info(), at, what),
+            Self::Decided(number, answered, completion) => {
+                record.decided(number, answered, &completion);
+            }
+        }
+    }
+}
+
+/// A [`CallbackInfo`] that can wait.
+pub(super) struct Owned {
+    id: u64,
+    name: Option<Box<str>>,
+    location: &'static Location<'static>,
+    phase: Phase,
+    scope: Option<ScopeInfo>,
+}
+
+impl Owned {
+    pub(super) fn of(callback: &CallbackInfo<'_>) -> Self {
+        Self {
+            id: callback.id,
+            name: callback.name.map(|name| cut(name, NAME_BYTES).into()),
+            location: callback.location,
+            phase: callback.phase,
+            scope: callback.scope.cloned(),
+        }
+    }
+
+    fn info(&self) -> CallbackInfo<'_> {
+        CallbackInfo {
+            id: self.id,
+            name: self.name.as_deref(),
+            location: self.location,
+            phase: self.phase,
+            scope: self.scope.as_ref(),
+            #[cfg(feature = "tracing")]
+            span: None,
+        }
+    }
+}
