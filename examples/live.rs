@@ -26,7 +26,7 @@ use tokio::{
     time::sleep,
 };
 
-const PAGE: &str = "/admin/deferred/";
+const PAGE: &str = "/admin/deferred";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -51,8 +51,8 @@
 //! see this page.
 //!
 //! All its addresses are relative, so it works nested in other routers, and behind a proxy that adds
-//! a prefix to paths or takes one off. Without the slash at its end, its address is redirected to the
-//! one with it. Nest it beside the layer, as above, and it does not record itself.
+//! a prefix to paths or takes one off. `/admin/deferred` redirects to `/admin/deferred/view`, which is
+//! the page. Nest it beside the layer, as above, and it does not record itself.
 //!
 //! Its stream of events ends when a server of [`axum_defer::serve`](crate::serve()) shuts down, with
 //! feature `serve`. Other servers wait for their connections; browsers that look at it are such.

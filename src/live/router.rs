@@ -23,6 +23,12 @@ const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
 
+const VIEW: &str = "/view";
+const STYLE_PATH: &str = "/style.css";
+const SCRIPT_PATH: &str = "/script.js";
+const SNAPSHOT: &str = "/snapshot.json";
+const EVENTS: &str = "/events";
+
 /// Nothing is loaded from elsewhere, no script but the file runs, and nobody may frame it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -40,9 +46,11 @@ where
         access,
         viewers: Viewers::default(),
     };
-    Router::new()
-        .route_service("/", page.clone())
-        .fallback_service(page)
+    let mut router = Router::new();
+    for path in ["/", VIEW, STYLE_PATH, SCRIPT_PATH, SNAPSHOT, EVENTS] {
+        router = router.route_service(path, page.clone());
+    }
+    router.fallback_service(page)
 }
 
 #[derive(Clone)]
@@ -96,15 +104,15 @@ impl Page {
         let original = request.extensions.get::<OriginalUri>();
         let path = original.map_or(&request.uri, |original| &original.0).path();
         match request.uri.path() {
-            "/" | "" if !path.ends_with('/') => to_folder(path),
-            "/" | "" => self.page(),
-            "/style.css" => with_type("text/css; charset=utf-8", STYLE),
-            "/script.js" => with_type("text/javascript; charset=utf-8", SCRIPT),
-            "/snapshot.json" => {
+            "/" | "" if !path.ends_with('/') => to_view(path),
+            "/" | "" | VIEW => self.page(),
+            STYLE_PATH => with_type("text/css; charset=utf-8", STYLE),
+            SCRIPT_PATH => with_type("text/javascript; charset=utf-8", SCRIPT),
+            SNAPSHOT => {
                 let snapshot = self.snapshot(usize::MAX);
                 with_type("application/json", json::snapshot(&snapshot))
             }
-            "/events" => events::respond(&self.inbox, &self.viewers, request),
+            EVENTS => events::respond(&self.inbox, &self.viewers, request),
             _ => (StatusCode::NOT_FOUND, "There is no such page.\n").into_response(),
         }
     }
@@ -146,10 +154,11 @@ fn with_type(kind: &'static str, body: impl IntoResponse) -> Response {
 }
 
 /// All addresses in the page are relative, so that it works behind any prefix; for that its own has
-/// to end with a slash. So does this one: a proxy may have taken something off the path.
-fn to_folder(path: &str) -> Response {
+/// to be in a folder. axum's `nest` leaves out the one with just a slash at its end. This address is
+/// relative, too: a proxy may have taken something off the path.
+fn to_view(path: &str) -> Response {
     let folder = path.rsplit('/').next().unwrap_or("");
-    let location = format!("./{folder}/");
+    let location = format!("./{folder}{VIEW}");
     let body = format!("<a href=\"{0}\">{0}</a>", Text(&location));
     let kind = (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned());
     let headers = [kind, (header::LOCATION, location)];

@@ -36,7 +36,7 @@ pub(super) enum What {
 }
 
 pub(super) enum Message {
-    Callback(Owned, Instant, What),
+    Callback(Box<Owned>, Instant, What),
     Decided(u64, Option<Duration>, Completion),
 }
 
@@ -61,14 +61,14 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    pub(super) fn of(callback: &CallbackInfo<'_>) -> Self {
-        Self {
+    pub(super) fn of(callback: &CallbackInfo<'_>) -> Box<Self> {
+        Box::new(Self {
             id: callback.id,
             name: callback.name.map(|name| cut(name, NAME_BYTES).into()),
             location: callback.location,
             phase: callback.phase,
             scope: callback.scope.cloned(),
-        }
+        })
     }
 
     fn info(&self) -> CallbackInfo<'_> {
