@@ -81,7 +81,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn order(Path(id): Path<u64>) -> (StatusCode, &'static str) {
     sleep(millis(5 + id % 7 * 4)).await;
-    defer(sleep(millis(60 + id % 5 * 45))).name("receipt mail");
+    defer(work(60 + id % 5 * 45)).name("receipt mail");
     defer(async move {
         sleep(millis(15)).await;
         if id % 6 == 1 {
@@ -91,7 +91,7 @@ async fn order(Path(id): Path<u64>) -> (StatusCode, &'static str) {
         }
     })
     .name("search index");
-    defer(sleep(millis(4))).name("audit").always();
+    defer(work(4)).name("audit").always();
     if id % 9 == 4 {
         return (StatusCode::CONFLICT, "sold out");
     }
@@ -99,12 +99,12 @@ async fn order(Path(id): Path<u64>) -> (StatusCode, &'static str) {
 }
 
 async fn sign_up(Path(name): Path<String>) -> &'static str {
-    let mail = defer(sleep(millis(90))).name("welcome mail");
+    let mail = defer(work(90)).name("welcome mail");
     if name == "bob" {
         mail.cancel();
     }
     // A name is text, whatever is in it.
-    defer(sleep(millis(10))).name(format!("<b>hello</b> {name}"));
+    defer(work(10)).name(format!("<b>hello</b> {name}"));
     "welcome"
 }
 
@@ -118,7 +118,7 @@ async fn payment(Path(id): Path<u64>) -> &'static str {
         }
     })
     .name("commit");
-    defer(sleep(millis(30))).name("receipt mail");
+    defer(work(30)).name("receipt mail");
     "paid"
 }
 
@@ -130,7 +130,7 @@ async fn photo(Path(id): Path<u64>) -> StatusCode {
     })
     .name("faces");
     if id % 11 == 3 {
-        defer(sleep(millis(900)))
+        defer(work(900))
             .name("copyright check")
             .timeout(millis(250));
     }
@@ -140,7 +140,7 @@ async fn photo(Path(id): Path<u64>) -> StatusCode {
 /// A body that takes a while.
 async fn report(Path(id): Path<u64>) -> impl IntoResponse {
     sleep(millis(20)).await;
-    defer(sleep(millis(25)));
+    defer(work(25));
     let rows = stream::iter(0..8).then(move |row| async move {
         sleep(millis(10 + id % 4 * 8)).await;
         Ok::<_, Infallible>(Bytes::from(format!("row {row}\n")))
@@ -149,9 +149,14 @@ async fn report(Path(id): Path<u64>) -> impl IntoResponse {
 }
 
 async fn export() -> StatusCode {
-    defer(sleep(Duration::from_secs(20))).name("nightly export");
-    defer(sleep(millis(50))).name("export mail");
+    defer(work(20_000)).name("nightly export");
+    defer(work(50)).name("export mail");
     StatusCode::ACCEPTED
+}
+
+/// Begins when it is its turn.
+async fn work(lasts: u64) {
+    sleep(millis(lasts)).await;
 }
 
 fn millis(millis: u64) -> Duration {

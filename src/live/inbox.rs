@@ -73,3 +73,80 @@ impl Inbox {
         look(&mut opened.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::{
+        live::{
+            record::Limits,
+            told::{Message, Owned, What},
+        },
+        observe::{callback_info::CallbackInfo, phase::Phase},
+    };
+
+    fn inbox() -> Inbox {
+        let limits = Limits {
+            requests: 10,
+            failures: 10,
+        };
+        Inbox::new(Record::new(limits, 10))
+    }
+
+    fn message() -> Message {
+        let callback = CallbackInfo {
+            id: 1,
+            name: None,
+            location: Location::caller(),
+            phase: Phase::After,
+            scope: None,
+            #[cfg(feature = "tracing")]
+            span: None,
+        };
+        let at = tokio::time::Instant::now();
+        Message::Callback(Owned::of(&callback), at, What::Registered)
+    }
+
+    #[test]
+    fn while_somebody_looks_events_are_put_aside_and_then_dropped_and_counted() {
+        let inbox = inbox();
+        inbox.look(|_| {
+            for _ in 0..WAITING + 7 {
+                assert!(inbox.try_open().is_none());
+                inbox.put_aside(message());
+            }
+        });
+        let opened = inbox.try_open().unwrap();
+        assert_eq!(opened.0.counts.registered, WAITING as u64);
+        assert_eq!(opened.0.dropped, 7);
+    }
+
+    #[test]
+    fn what_was_put_aside_is_seen_by_who_looks_next() {
+        let inbox = inbox();
+        inbox.look(|_| inbox.put_aside(message()));
+        assert_eq!(inbox.look(|record| record.counts.registered), 1);
+    }
+
+    #[test]
+    fn from_many_threads_each_event_is_recorded_or_counted_as_dropped() {
+        const EACH: u64 = 20_000;
+        let inbox = inbox();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        match inbox.try_open() {
+                            Some(mut opened) => message().apply(&mut opened.0),
+                            None => inbox.put_aside(message()),
+                        }
+                    }
+                });
+            }
+        });
+        let told = inbox.look(|record| record.counts.registered + record.dropped);
+        assert_eq!(told, 4 * EACH);
+    }
+}

@@ -10,7 +10,10 @@ use super::{
     record::{Callback, Failure, Request},
     snapshot::{Clock, Name, Snapshot, Unfinished},
 };
-use crate::completion::{Completion, Delivery};
+use crate::{
+    completion::{Completion, Delivery},
+    observe::phase::Phase,
+};
 
 /// An element, and the key under which a newer one takes its place.
 pub(super) type Part = (String, String);
@@ -302,31 +305,41 @@ fn lane_of_request(html: &mut String, clock: &Clock, axis: &Axis, request: &Requ
         None => "handler at work".to_owned(),
     };
     if let Some(answered) = request.answered {
-        match (over, request.completion) {
+        let released = released(clock, request).unwrap_or(at(answered));
+        if released > at(answered) {
+            axis.bar(&mut bars, "held", at(answered), released);
+            let held = released.saturating_duration_since(at(answered));
+            let _ = write!(words, ", held back {}", Span(held));
+        }
+        match (over.map(at), request.completion) {
             (Some(over), Some(completion)) => {
                 let (word, _) = delivery(completion.delivery());
                 let is_sent = completion.is_delivered();
                 let class = if is_sent { "sending" } else { "sending broken" };
-                axis.bar(&mut bars, class, at(answered), at(over));
-                let _ = write!(
-                    words,
-                    ", sending {}{}",
-                    Span(over.saturating_sub(answered)),
-                    if is_sent {
-                        String::new()
-                    } else {
-                        format!(", {word}")
-                    }
-                );
+                axis.bar(&mut bars, class, released.min(over), over);
+                let sending = over.saturating_duration_since(released);
+                let _ = write!(words, ", sending {}", Span(sending));
+                if !is_sent {
+                    let _ = write!(words, ", {word}");
+                }
             }
             _ if request.is_unfinished() => {
-                axis.bar(&mut bars, "sending", at(answered), clock.now);
+                axis.bar(&mut bars, "sending", released, clock.now);
                 words.push_str(", sending");
             }
             _ => {}
         }
     }
     push_lane(html, "<b>request</b>", &bars, &words, "");
+}
+
+/// When the last callback ended that the response waited for.
+fn released(clock: &Clock, request: &Request) -> Option<Instant> {
+    let callbacks = request.callbacks.iter();
+    let before = callbacks.filter(|callback| callback.phase == Phase::Before);
+    before
+        .map(|callback| callback.ended.map_or(clock.now, |(at, _)| at))
+        .max()
 }
 
 fn outcome(callback: &Callback) -> &'static str {

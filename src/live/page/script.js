@@ -113,7 +113,9 @@ function show() {
     if (link.hash === "#" + section.id) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (target && target !== section) {
+  // The browser has scrolled to the section, past what is above it.
+  if (target === section) scrollTo(0, 0);
+  else if (target) {
     target.hidden = false;
     target.focus({ preventScroll: true });
     target.scrollIntoView({ block: "center" });
