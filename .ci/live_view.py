@@ -327,7 +327,7 @@ def screenshots(folder):
     os.makedirs(folder, exist_ok=True)
     with App() as app, Browser() as browser:
         app.send("POST /export")
-        time.sleep(12)
+        time.sleep(20)
         size = {"width": 1120, "height": 720, "deviceScaleFactor": 1, "mobile": False}
         phone = {"width": 390, "height": 760, "deviceScaleFactor": 1, "mobile": True}
         for scheme in ["light", "dark"]:

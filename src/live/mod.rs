@@ -67,7 +67,7 @@
 //!
 //! Nothing waits for it. An event is written down under a lock that nobody waits for: while
 //! somebody else has it, up to 4,096 events are put aside, and what finds no room there is dropped,
-//! counted, and shown. `cargo bench --bench counted` says what an event costs.
+//! counted, and shown. `cargo bench --bench counted --features live` says what an event costs.
 //!
 //! At most 16 browsers get events at the same time.
 
