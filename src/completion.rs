@@ -70,7 +70,7 @@ impl Completion {
     ///
     /// This depends on the connection and not on what became of the response: also of a
     /// [`NoResponse`](Delivery::NoResponse) it is [`Level::Sent`] where the connection reports what
-    /// was sent, and of a [`scope`](crate::scope()) it is always [`Level::HandedOver`]. Of a
+    /// was sent, and of a [`scope`](crate::scope()), and before the response, it is always [`Level::HandedOver`]. Of a
     /// `NoResponse` at `Level::Sent`, whatever a layer outside answered in its place is over too, and
     /// counts in [`bytes_sent`](Self::bytes_sent).
     pub fn level(&self) -> Level {

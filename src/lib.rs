@@ -25,7 +25,7 @@
 //! ```
 //!
 //! `cargo run --example quickstart` shows what happens when; [`coming_from`] translates from Laravel,
-//! Starlette, Next.js, Express and PHP-FPM.
+//! Starlette, Next.js, Express and PHP-FPM; [`how_sure`] is about work that a crash must not lose.
 //!
 //! # What is promised
 //!
@@ -37,7 +37,7 @@
 //! | Only if it went well | By default they run if the response was a success, [or as the callback says](#which-callbacks-run). |
 //! | In order, by name | [First come, first run](#names-order-and-nesting); a name is there once. |
 //! | Each for itself | A callback that panics, fails or takes too long [ends alone](#each-for-itself). |
-//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced or lost, and each of these is [reported](#watching) with its reason. |
+//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced, a duplicate or lost, and each of these is [reported](#watching) with its reason. |
 //! | Nothing is forgotten at shutdown | [A drain](#shutdown) waits for what was deferred, and names what it could not wait for. |
 //! | The response stays as it is | Status, headers, frames, trailers, size hint, back-pressure and errors pass through unchanged. |
 //!
@@ -99,12 +99,20 @@
 //! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two;
 //! [`DeferredCallbackCollection::client_gone`] tells them.
 //!
+//! # Before the response
+//!
+//! [`before_response`](before_response()) is the counterpart of [`defer`](defer()), for what the
+//! client must not be told before it has happened: a commit, a job that is handed to a queue. The
+//! response waits for it, and becomes a 503 if it fails. [How sure must it be](how_sure)? says when
+//! to take which.
+//!
 //! # Names, order and nesting
 //!
 //! - The callbacks of a request run one after the other, in the order in which they were registered;
 //!   with [`DeferLayer::concurrent`], side by side.
 //! - Of two callbacks with the same [name](DeferredCallback::name), the later one stays, at its own
-//!   place and with its own rule.
+//!   place and with its own rule. A name is there once per request;
+//!   [`unique`](DeferredCallback::unique), once in the whole layer.
 //! - [`forget`](DeferredCallbackCollection::forget) takes a callback out by its name, and
 //!   [`cancel`](DeferredCallback::cancel) by its handle: also from inside another callback, as long
 //!   as it has not started.
@@ -192,8 +200,8 @@
 //!
 //! - Feature `tracing`: a span `deferred` per callback, which follows from the span of the request
 //!   and does not stretch it, and [events](#spans-and-events) inside of it.
-//! - Feature `metrics`: `deferred_callbacks_total{outcome}` (ok, error, panicked, timed_out, skipped,
-//!   cancelled, replaced, lost), `deferred_callback_waiting_seconds`,
+//! - Feature `metrics`: `deferred_callbacks_total{outcome, phase}` (ok, error, panicked, timed_out,
+//!   skipped, cancelled, replaced, duplicate, lost), `deferred_callback_waiting_seconds`,
 //!   `deferred_callback_running_seconds`, `deferred_callbacks_pending`, `deferred_callbacks_running`.
 //! - A [`DeferObserver`] of your own, with [`DeferLayer::observer`].
 //! - Feature `live`: a page to look at in the browser, closed unless you say who may see it. See the
@@ -206,16 +214,18 @@
 //!
 //! | what | level | fields |
 //! |---|---|---|
-//! | span `deferred`, from `defer` to the end of the callback | info | `name` if it has one, `place`, `outcome`; `method`, `path` and `request_id` of the request |
+//! | span `deferred`, from `defer` to the end of the callback | info | `method`, `path` (the route, where there is one) and `request_id` of the request, where there is one; `scope`, a number; `phase`, which is `before` for [`before_response`]; `name` if it has one; `place`; `outcome` |
 //! | `deferred callback failed`: an error, a panic, a time-out | error | `callback`, `place`, `outcome` (`error: out of ink`), `took` |
 //! | `deferred callback lost` | error | `callback`, `place`, `reason` |
 //! | `deferred callback skipped` | debug | `callback`, `place`, `status` if there was a response, `success`, `delivery` |
 //! | `deferred callback cancelled` | debug | `callback`, `place` |
 //! | `deferred callback replaced by a later one of the same name` | debug | `callback`, `place` |
+//! | `deferred callback not run: one of its name is pending or running` | debug | `callback`, `place` |
 //!
 //! `callback` is the name, or `unnamed`; `place` is where `defer` was called. The span's `outcome` is
-//! a label of the metrics, `ok` included: a callback that ran well is no event. What the callback
-//! itself logs is inside of the span. Where spans at info level are off, the events are told without it.
+//! that of the metrics, `ok` included: a callback that ran well is no event. What the callback itself
+//! logs is inside of the span, which [`DeferLayer::span`] replaces. Where spans at info level are
+//! off, the events are told without one.
 //!
 //! # Shutdown
 //!
@@ -246,8 +256,9 @@
 //!
 //! # When not to use it
 //!
-//! - **The work must survive a crash.** Give it to a job queue *before* you answer: what is only
-//!   deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
+//! - **The work must survive a crash.** Give it to a job queue *before* you answer, with
+//!   [`before_response`](before_response()), or write it in the handler's transaction: [how sure must
+//!   it be](how_sure)? What is only deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
 //!   this crate does none of that.
 //! - **The client has to know whether it worked.** Await it, then answer.
 //! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
@@ -296,6 +307,7 @@ pub mod coming_from;
 mod completion;
 mod defer;
 mod drain;
+pub mod how_sure;
 mod isolate;
 mod layer;
 #[cfg(feature = "live")]

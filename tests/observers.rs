@@ -616,3 +616,32 @@ async fn an_observer_may_withdraw_a_callback_while_it_is_told_of_it() {
     told.sort();
     assert_eq!(told, ["cancelled", "registered"]);
 }
+
+/// "Nothing in the layer puts them in line": each waits in its observer for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn observers_of_two_scopes_are_told_at_the_same_time() {
+    struct Meets(
+        Mutex<mpsc::Sender<()>>,
+        Mutex<Option<mpsc::Receiver<()>>>,
+        Arc<AtomicUsize>,
+    );
+    impl DeferObserver for Meets {
+        fn finished(&self, _: &CallbackInfo<'_>, _: &Finished<'_>) {
+            let other = self.1.lock().unwrap().take();
+            match other {
+                Some(other) => other.recv_timeout(60 * SECOND).unwrap(),
+                None => self.0.lock().unwrap().send(()).unwrap(),
+            }
+            self.2.fetch_add(1, SeqCst);
+        }
+    }
+    let (sender, receiver) = mpsc::channel();
+    let met = Arc::new(AtomicUsize::new(0));
+    let meets = Meets(Mutex::new(sender), Mutex::new(Some(receiver)), met.clone());
+    let layer = DeferLayer::new().observer(meets);
+    let unit = || tokio::spawn(layer.scope(async { drop(defer(async {})) }));
+    let (one, other) = (unit(), unit());
+    one.await.unwrap();
+    other.await.unwrap();
+    assert_eq!(met.load(SeqCst), 2);
+}

@@ -10,7 +10,7 @@ mod events;
 mod subscriber;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     error::Error,
     fmt,
@@ -288,17 +288,39 @@ async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() 
     a_callback_of_each_outcome(&layer).await;
 
     assert!(capture.events("ok").is_empty());
-    for (name, level, message) in [
-        ("error", Level::ERROR, "deferred callback failed"),
-        ("panicked", Level::ERROR, "deferred callback failed"),
-        ("timed_out", Level::ERROR, "deferred callback failed"),
-        ("lost", Level::ERROR, "deferred callback lost"),
-        ("skipped", Level::DEBUG, "deferred callback skipped"),
-        ("cancelled", Level::DEBUG, "deferred callback cancelled"),
+    const COMMON: &str = "callback place";
+    for (name, level, message, more) in [
+        (
+            "error",
+            Level::ERROR,
+            "deferred callback failed",
+            "outcome took",
+        ),
+        (
+            "panicked",
+            Level::ERROR,
+            "deferred callback failed",
+            "outcome took",
+        ),
+        (
+            "timed_out",
+            Level::ERROR,
+            "deferred callback failed",
+            "outcome took",
+        ),
+        ("lost", Level::ERROR, "deferred callback lost", "reason"),
+        (
+            "skipped",
+            Level::DEBUG,
+            "deferred callback skipped",
+            "success delivery",
+        ),
+        ("cancelled", Level::DEBUG, "deferred callback cancelled", ""),
         (
             "replaced",
             Level::DEBUG,
             "deferred callback replaced by a later one of the same name",
+            "",
         ),
     ] {
         let events = capture.events(name);
@@ -309,6 +331,10 @@ async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() 
         );
         assert_eq!(events[0].inside, Some("deferred"));
         assert!(events[0].fields["place"][0].starts_with(file!()));
+        // The table in the docs of the crate.
+        let fields: BTreeSet<_> = events[0].fields.keys().copied().collect();
+        let expected = COMMON.split(' ').chain(more.split_whitespace());
+        assert_eq!(fields, expected.collect(), "{name}");
     }
     assert_eq!(
         capture.events("error")[0].fields["outcome"],

@@ -20,6 +20,10 @@ pub(crate) struct Claim {
 }
 
 impl UniqueNames {
+    #[expect(
+        clippy::ptr_arg,
+        reason = "a name that is a literal is cloned for nothing"
+    )]
     pub(crate) fn claim(self: &Arc<Self>, phase: Phase, name: &Cow<'static, str>) -> Option<Claim> {
         let name = (phase, name.clone());
         let is_free = lock(&self.0).insert(name.clone());

@@ -57,8 +57,9 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
 /// The scope goes with the code that the handler runs, calls and awaits, `join!` and streams
 /// included, and with a body while it is polled. It does not go to other tasks and threads, which
 /// begin outside of every scope: `tokio::spawn`, `spawn_blocking`, `std::thread::spawn`, an actor
-/// that gets a message. There, `defer` panics; move a [`DeferredCallbackCollection`] in, and call
-/// [its `defer`](DeferredCallbackCollection::defer).
+/// that gets a message. There, `defer` panics; move a
+/// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) in, and call [its
+/// `defer`](crate::DeferredCallbackCollection::defer).
 ///
 /// # Panics
 ///
@@ -68,8 +69,8 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
 /// It is a panic like any other in a handler. Nothing of this crate is between such a handler and
 /// the server, so nothing can turn it into a response: hyper drops the connection, and the message is
 /// on standard error. tower-http's `CatchPanicLayer`, around the routes, answers 500. A handler that
-/// extracts a [`DeferredCallbackCollection`] does not come that far: without the layer its client
-/// gets a 500 that says where to add it.
+/// extracts a [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) does not come that
+/// far: without the layer its client gets a 500 that says where to add it.
 #[track_caller]
 pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> DeferredCallback {
     match current::get() {

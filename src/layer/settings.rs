@@ -230,7 +230,7 @@ impl DeferLayer {
     /// it, the services inside of this layer run on a task of their own, and callbacks run by
     /// the status of the response, with the [`Delivery`](crate::Delivery) that was.
     ///
-    /// The task counts as work for [`DeferHandle::wait_idle`] and for a drain. A panic in the
+    /// The task counts as work for [`DeferHandle::wait_idle`](crate::DeferHandle::wait_idle) and for a drain. A panic in the
     /// handler reaches the layers outside as it does without this, and upgrades work. A handler
     /// that reads the body of a request whose client has gone gets the error that it would get
     /// anyway. Task-locals of the layers outside are not seen inside.

@@ -17,8 +17,8 @@ use crate::completion::Completion;
 /// them short, since the next callback of the scope waits. A panic in one is caught and harms
 /// nothing.
 ///
-/// Of one callback, events are told one after the other: its registration, its start, its end. Of
-/// different ones they may be told at the same time, on several threads: each scope has a task of
+/// Of one callback, events are told in order: its [registration](Self::registered), its start, its
+/// end. Of different ones they may be told at the same time, on several threads: each scope has a task of
 /// its own, and beside that of one scope, a spawned task may defer or cancel in it. Nothing in
 /// the layer puts them in line.
 ///

@@ -113,6 +113,7 @@ impl Classified {
 }
 
 impl EndClassifier {
+    #[expect(clippy::wrong_self_convention, reason = "it is asked once, at the end")]
     pub(crate) fn is_success(self, trailers: Option<&HeaderMap>) -> bool {
         match self {
             Self::Grpc(classify_eos) => classify_eos.classify_eos(trailers).is_ok(),

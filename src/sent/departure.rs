@@ -219,6 +219,7 @@ impl Departure {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Ending {
     Sent,
     Aborted,

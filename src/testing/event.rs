@@ -19,7 +19,7 @@ pub struct Recorded {
     pub event: Event,
 }
 
-/// What can happen to a callback; see [`DeferObserver`].
+/// What can happen to a callback; see [`DeferObserver`](crate::DeferObserver).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Clones share what is written. Callbacks go by their [name](crate::DeferredCallback::name);
 /// those without one go by the place where `defer` was called, as `file:line`. See
-/// [the module](self) for how to use it.
+/// [the module](crate::testing) for how to use it.
 ///
 /// When an assertion fails, its message tells everything that was recorded.
 #[derive(Clone, Default)]
