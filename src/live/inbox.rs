@@ -62,7 +62,7 @@ impl Inbox {
         let (record, receiver) = &mut **opened;
         record.dropped = self.dropped.load(Relaxed);
         for message in receiver.try_iter().take(WAITING) {
-            message.apply(record);
+            record.apply(message);
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..EACH {
                         match inbox.try_open() {
-                            Some(mut opened) => message().apply(&mut opened.0),
+                            Some(mut opened) => opened.0.apply(message()),
                             None => inbox.put_aside(message()),
                         }
                     }

@@ -13,7 +13,7 @@ use super::{
     end::End,
     names::{BAR_SECONDS, FastMap, Names},
     text::cut,
-    told::{Ending, What},
+    told::{Ending, Message, What},
 };
 use crate::{
     completion::Completion,
@@ -216,6 +216,16 @@ impl Record {
             requests: Vec::new(),
             by_number: FastMap::default(),
             finished: VecDeque::new(),
+        }
+    }
+
+    /// What has waited.
+    pub(super) fn apply(&mut self, message: Message) {
+        match message {
+            Message::Callback(owned, at, what) => self.callback(&owned.info(), at, what),
+            Message::Decided(number, answered, completion) => {
+                self.decided(number, answered, &completion);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::{panic::Location, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{end::End, names::NAME_BYTES, record::Record, text::cut};
+use super::{end::End, names::NAME_BYTES, text::cut};
 use crate::{
     completion::Completion,
     observe::{callback_info::CallbackInfo, phase::Phase, scope_info::ScopeInfo},
@@ -40,17 +40,6 @@ pub(super) enum Message {
     Decided(u64, Option<Duration>, Completion),
 }
 
-impl Message {
-    pub(super) fn apply(self, record: &mut Record) {
-        match self {
-            Self::Callback(owned, at, what) => record.callback(&owned.info(), at, what),
-            Self::Decided(number, answered, completion) => {
-                record.decided(number, answered, &completion);
-            }
-        }
-    }
-}
-
 /// A [`CallbackInfo`] that can wait.
 pub(super) struct Owned {
     id: u64,
@@ -71,7 +60,7 @@ impl Owned {
         })
     }
 
-    fn info(&self) -> CallbackInfo<'_> {
+    pub(super) fn info(&self) -> CallbackInfo<'_> {
         CallbackInfo {
             id: self.id,
             name: self.name.as_deref(),
