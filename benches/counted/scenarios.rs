@@ -55,11 +55,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         let layer = DeferLayer::new().observer(Empty);
         serve(app(defers::<1>).layer(layer), requests, 1);
     }),
-    small("Live, 1 callback", |requests| {
-        let live = axum_defer::live::Live::new();
-        let layer = DeferLayer::new().observer(live);
-        serve(app(defers::<1>).layer(layer), requests, 1);
-    }),
+    Scenario {
+        name: "Live, 1 callback",
+        // Until its room is full.
+        warm_up: 1_100,
+        requests: 400,
+        run: |requests| {
+            let live = axum_defer::live::Live::new();
+            let layer = DeferLayer::new().observer(live);
+            serve(app(defers::<1>).layer(layer), requests, 1);
+        },
+    },
     small("DeferLayer, 10 callbacks", |requests| {
         serve(app(defers::<10>).layer(DeferLayer::new()), requests, 10);
     }),
