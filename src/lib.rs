@@ -248,6 +248,9 @@
 //! # }
 //! ```
 //!
+//! Where a process is frozen or ended as soon as it has answered, [`DeferLayer::wait_until`] tells the
+//! platform for how long it is needed: see [`platforms`].
+//!
 //! # Work that is no request
 //!
 //! [`scope()`] gives a command, a job from a queue or a scheduled task the same `defer`; it returns
@@ -292,7 +295,7 @@
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
 //! body is an `http_body::Body`. It needs a Tokio runtime, with its time driver where there is a
-//! time-out.
+//! time-out; or something else to run callbacks on, with [`DeferLayer::spawn_with`].
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
@@ -303,6 +306,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod callback;
+mod clock;
 pub mod coming_from;
 mod completion;
 mod defer;
@@ -316,6 +320,7 @@ pub mod live;
 mod model;
 mod never;
 mod observe;
+pub mod platforms;
 mod response;
 mod runner;
 mod scope;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Uri};
-use tokio::time::Instant;
+use crate::clock::Instant;
 
 /// Which request, or other unit of work, an event is about; see
 /// [`DeferObserver::decided`](crate::DeferObserver::decided).
