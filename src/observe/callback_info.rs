@@ -4,7 +4,7 @@ use std::{
     fmt,
     panic::Location,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -68,7 +68,8 @@ impl<'a> CallbackInfo<'a> {
 
     /// When the request arrived at the layer, or the other unit of work began; `None` where nobody
     /// observes the layer.
-    pub fn arrived(&self) -> Option<Instant> {
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn arrived(&self) -> Option<std::time::Instant> {
         self.scope.map(ScopeInfo::arrived)
     }
 

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Uri};
 use crate::clock::Instant;
+use http::{HeaderValue, Method, Request, Uri};
 
 /// Which request, or other unit of work, an event is about; see
 /// [`DeferObserver::decided`](crate::DeferObserver::decided).
@@ -49,6 +49,7 @@ impl ScopeInfo {
     }
 
     /// When the request arrived at the layer, or the unit of work began.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn arrived(&self) -> std::time::Instant {
         self.opened.unwrap_or_else(Instant::now).into_std()
     }
