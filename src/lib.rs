@@ -204,6 +204,8 @@
 //!   skipped, cancelled, replaced, duplicate, lost), `deferred_callback_waiting_seconds`,
 //!   `deferred_callback_running_seconds`, `deferred_callbacks_pending`, `deferred_callbacks_running`.
 //! - A [`DeferObserver`] of your own, with [`DeferLayer::observer`].
+//! - Feature `live`: a page to look at in the browser, closed unless you say who may see it. See the
+//!   `live` module.
 //! - [`DeferLayer::handle`] counts what is pending and running, and waits until nothing is.
 //!
 //! ## Spans and events
@@ -288,6 +290,7 @@
 //! | `serve` | yes | [`serve()`] and [`Shutdown`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `live` | no | the `live` module: a page that shows what is deferred |
 //! | `testing` | no | `DeferLayer::inline` and the `testing` module |
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
@@ -311,6 +314,8 @@ mod drain;
 pub mod how_sure;
 mod isolate;
 mod layer;
+#[cfg(feature = "live")]
+pub mod live;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 mod never;
@@ -359,7 +364,7 @@ pub use self::{
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
         phase::Phase,
-        scope_info::RequestInfo,
+        scope_info::{RequestInfo, ScopeInfo},
     },
     runner::before::BeforeResponseFailed,
     service::{Defer, body::ResponseBody, response_future::ResponseFuture},

@@ -191,6 +191,16 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "spawn under no-op layer",
         ),
         difference(
+            "an empty observer, above none, one callback",
+            "an empty observer, 1 callback",
+            "DeferLayer, 1 callback",
+        ),
+        difference(
+            "Live, above an empty observer, one callback",
+            "Live, 1 callback",
+            "an empty observer, 1 callback",
+        ),
+        difference(
             "axum_defer::serve above axum::serve, bare",
             "axum_defer::serve, bare",
             "axum::serve, bare",

@@ -66,6 +66,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     small("DeferLayer, 1 callback", |requests| {
         serve(app(defers::<1>).layer(DeferLayer::new()), requests, 1);
     }),
+    small("an empty observer, 1 callback", |requests| {
+        let layer = DeferLayer::new().observer(Empty);
+        serve(app(defers::<1>).layer(layer), requests, 1);
+    }),
+    Scenario {
+        name: "Live, 1 callback",
+        // Until its room is full.
+        warm_up: 1_100,
+        requests: 400,
+        run: |requests| {
+            let live = axum_defer::live::Live::new();
+            let layer = DeferLayer::new().observer(live);
+            serve(app(defers::<1>).layer(layer), requests, 1);
+        },
+    },
     small("DeferLayer, 10 callbacks", |requests| {
         serve(app(defers::<10>).layer(DeferLayer::new()), requests, 10);
     }),
@@ -160,6 +175,11 @@ where
 {
     Router::new().route("/", get(handler))
 }
+
+/// What it costs that somebody is told.
+struct Empty;
+
+impl axum_defer::DeferObserver for Empty {}
 
 async fn respond() -> &'static str {
     "hello"

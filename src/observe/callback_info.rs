@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::Location,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::{
@@ -63,6 +64,21 @@ impl<'a> CallbackInfo<'a> {
     /// The request that the callback belongs to; `None` for a [`scope`](crate::scope()).
     pub fn request(&self) -> Option<&'a RequestInfo> {
         self.scope?.request.as_ref()
+    }
+
+    /// When the request arrived at the layer, or the other unit of work began; `None` where nobody
+    /// observes the layer.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn arrived(&self) -> Option<std::time::Instant> {
+        self.scope.map(ScopeInfo::arrived)
+    }
+
+    /// How long after that the handler had answered with the head of a response, or failed; `None`
+    /// before it has.
+    ///
+    /// [`DeferObserver::decided`](crate::DeferObserver::decided) tells of the end.
+    pub fn answered(&self) -> Option<Duration> {
+        self.scope?.answered()
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{
     callback_info::CallbackInfo,
     outcome::{Finished, LostReason},
+    scope_info::ScopeInfo,
 };
 use crate::completion::Completion;
 
-/// Is told what happens to each callback of a layer; see
+/// Is told what happens to each callback of a layer, and how each request ends; see
 /// [`DeferLayer::observer`](crate::DeferLayer::observer).
 ///
 /// Every method does nothing by default. They are called where the event happens: on the task that
@@ -52,6 +53,14 @@ pub trait DeferObserver: Send + Sync + 'static {
     /// by then; at the latest before anything else is told of the callback. Only what another
     /// thread cancels by its name in that very moment may be told before.
     fn registered(&self, callback: &CallbackInfo<'_>) {}
+
+    /// The request, or other unit of work, is over, and this is how it ended.
+    ///
+    /// Told once, and before its first callback [starts](Self::started) or is
+    /// [skipped](Self::skipped), but for those [before the response](crate::before_response). Of a
+    /// request in which nothing waits to run, and nobody can defer any more, it is not told. The time
+    /// of the end is [arrival](ScopeInfo::arrived) plus [`Completion::elapsed`].
+    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {}
 
     /// A later registration took the name, and this one will not run.
     fn replaced(&self, callback: &CallbackInfo<'_>) {}

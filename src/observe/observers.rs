@@ -10,6 +10,7 @@ use super::{
     callback_info::CallbackInfo,
     observer::DeferObserver,
     outcome::{Finished, LostReason},
+    scope_info::ScopeInfo,
 };
 use crate::{
     completion::Completion,
@@ -86,6 +87,10 @@ impl Observers {
 
     pub(crate) fn registered(&self, callback: &CallbackInfo<'_>) {
         self.tell(|observer| observer.registered(callback));
+    }
+
+    pub(crate) fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+        self.tell(|observer| observer.decided(scope, completion));
     }
 
     pub(crate) fn replaced(&self, callback: &CallbackInfo<'_>) {

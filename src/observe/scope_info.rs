@@ -2,17 +2,26 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use crate::clock::Instant;
 use http::{HeaderValue, Method, Request, Uri};
 
-/// What is told of a unit of work. Made only where somebody listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ScopeInfo {
-    /// Counts up from 1, over all layers of the process.
+/// Which request, or other unit of work, an event is about; see
+/// [`DeferObserver::decided`](crate::DeferObserver::decided).
+// Made only where somebody listens.
+#[derive(Clone)]
+pub struct ScopeInfo {
     pub(crate) number: u64,
     pub(crate) request: Option<RequestInfo>,
+    /// Set when the scope is opened.
+    pub(crate) opened: Option<Instant>,
+    pub(crate) answered: OnceLock<Duration>,
 }
 
 impl ScopeInfo {
@@ -21,7 +30,52 @@ impl ScopeInfo {
         Self {
             number: LAST.fetch_add(1, Relaxed) + 1,
             request,
+            opened: None,
+            answered: OnceLock::new(),
         }
+    }
+
+    /// Its number, which no other one of this process has: the
+    /// [`CallbackInfo::scope`](crate::CallbackInfo::scope) of its callbacks.
+    ///
+    /// Counts up from 1, over all layers of the process.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The request; `None` for a [`scope`](crate::scope()).
+    pub fn request(&self) -> Option<&RequestInfo> {
+        self.request.as_ref()
+    }
+
+    /// When the request arrived at the layer, or the unit of work began.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn arrived(&self) -> std::time::Instant {
+        self.opened.unwrap_or_else(Instant::now).into_std()
+    }
+
+    /// How long after its arrival the handler had answered with the head of a response, or failed;
+    /// `None` before that, and for a [`scope`](crate::scope()).
+    pub fn answered(&self) -> Option<Duration> {
+        self.answered.get().copied()
+    }
+}
+
+impl PartialEq for ScopeInfo {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number && self.request == other.request
+    }
+}
+
+impl Eq for ScopeInfo {}
+
+impl fmt::Debug for ScopeInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ScopeInfo")
+            .field("number", &self.number)
+            .field("request", &self.request)
+            .finish()
     }
 }
 
@@ -46,25 +100,25 @@ impl ScopeInfo {
 pub struct RequestInfo {
     method: Method,
     uri: Uri,
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "live"))]
     route: Option<axum::extract::MatchedPath>,
     id: Option<HeaderValue>,
 }
 
 impl RequestInfo {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        #[cfg(feature = "serve")]
+        #[cfg(any(feature = "serve", feature = "live"))]
         let uri = match request.extensions().get::<axum::extract::OriginalUri>() {
             // A router that is nested sees what is left of the path.
             Some(original) => &original.0,
             None => request.uri(),
         };
-        #[cfg(not(feature = "serve"))]
+        #[cfg(not(any(feature = "serve", feature = "live")))]
         let uri = request.uri();
         Self {
             method: request.method().clone(),
             uri: uri.clone(),
-            #[cfg(feature = "serve")]
+            #[cfg(any(feature = "serve", feature = "live"))]
             route: request.extensions().get().cloned(),
             id: request.headers().get("x-request-id").cloned(),
         }
@@ -82,12 +136,12 @@ impl RequestInfo {
 
     /// The route of axum that the request matched, `/users/{id}` say.
     ///
-    /// There with the feature `serve`, and where the request has been routed before it came to
+    /// There with the feature `serve` or `live`, and where the request has been routed before it came to
     /// the layer: with `Router::layer`, but not with a layer around the router.
     pub fn route(&self) -> Option<&str> {
-        #[cfg(feature = "serve")]
+        #[cfg(any(feature = "serve", feature = "live"))]
         return self.route.as_ref().map(axum::extract::MatchedPath::as_str);
-        #[cfg(not(feature = "serve"))]
+        #[cfg(not(any(feature = "serve", feature = "live")))]
         None
     }
 

@@ -69,13 +69,18 @@ impl Scope {
         info: Option<ScopeInfo>,
         reservation: Option<Reservation>,
     ) -> Arc<Self> {
+        let opened = Instant::now();
+        let info = info.map(|mut info| {
+            info.opened = Some(opened);
+            Arc::new(info)
+        });
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
-            opened: Instant::now(),
+            opened,
             transmission,
-            info: info.map(Arc::new),
+            info,
             head: Head::default(),
             is_used: AtomicBool::new(false),
             state: Mutex::new(State::new(reservation)),
@@ -89,6 +94,16 @@ impl Scope {
         let is_alone = Arc::strong_count(self) == 1;
         fence(Ordering::Acquire);
         is_alone && !self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// There is the head of a response, or it is known that there will be none.
+    pub(crate) fn answered(&self) {
+        if !self.options.observers.hear_registrations() {
+            return;
+        }
+        if let Some(info) = &self.info {
+            let _ = info.answered.set(self.opened.elapsed());
+        }
     }
 
     /// Somebody may still register something when the response is on its way: watch it then.
@@ -159,6 +174,10 @@ impl Scope {
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
     pub(crate) fn decide(&self, completion: Completion) -> Start {
+        if let Some(info) = &self.info {
+            // Before it is: no callback can have started yet.
+            self.options.observers.decided(info, &completion);
+        }
         let mut state = lock(&self.state);
         // Whoever registers something from now on may do so on a thread that has none.
         state.remember_runtime();

@@ -37,6 +37,7 @@ impl Requested {
     /// There is a response, or it is known that there will be none.
     pub(super) fn is_answered(&mut self, completer: &Completer) {
         if let Some(scope) = completer.scope() {
+            scope.answered();
             scope.watch_if_shared();
         }
         self.platform = None;

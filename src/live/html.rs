@@ -1,0 +1,155 @@
+//! The parts of the page, each of which the browser can replace by a newer one.
+
+use std::{
+    fmt::{self, Display, Write},
+    time::{Duration, SystemTime},
+};
+
+/// A text that is text in HTML, in elements and in attributes.
+pub(super) struct Text<T>(pub(super) T);
+
+impl<T: Display> Display for Text<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(formatter), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            match character {
+                '&' => self.0.write_str("&amp;")?,
+                '<' => self.0.write_str("&lt;")?,
+                '>' => self.0.write_str("&gt;")?,
+                '"' => self.0.write_str("&quot;")?,
+                '\'' => self.0.write_str("&#39;")?,
+                '\n' | '\t' => self.0.write_char(character)?,
+                // Invisible, or made to turn the direction of what follows.
+                '\u{0}'..='\u{1f}'
+                | '\u{7f}'..='\u{9f}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}' => self.0.write_char('\u{fffd}')?,
+                _ => self.0.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A duration for people: `850 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.
+pub(super) struct Span(pub(super) Duration);
+
+impl Display for Span {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(duration) = self;
+        let seconds = duration.as_secs();
+        match duration.as_micros() {
+            0 => formatter.write_str("<1 µs"),
+            micros @ 1..1_000 => write!(formatter, "{micros} µs"),
+            micros @ 1_000..10_000 => {
+                write!(formatter, "{}.{} ms", micros / 1_000, micros / 100 % 10)
+            }
+            micros @ 10_000..1_000_000 => write!(formatter, "{} ms", micros / 1_000),
+            micros @ 1_000_000..60_000_000 => {
+                write!(formatter, "{}.{} s", seconds, micros / 100_000 % 10)
+            }
+            _ if seconds < 3600 => write!(formatter, "{} min {} s", seconds / 60, seconds % 60),
+            _ => write!(formatter, "{} h {} min", seconds / 3600, seconds / 60 % 60),
+        }
+    }
+}
+
+/// A moment, in UTC; the script of the page shows it in the time zone of who looks.
+pub(super) struct Time(pub(super) SystemTime);
+
+impl Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(
+            formatter,
+            "<time datetime=\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\">\
+             {hour:02}:{minute:02}:{second:02} UTC</time>"
+        )
+    }
+}
+
+/// Year, month and day of a day since 1970, by Howard Hinnant's
+/// [`civil_from_days`](https://howardhinnant.github.io/date_algorithms.html#civil_from_days).
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// Fills in `{{name}}`; what is filled in is not looked at again.
+pub(super) fn fill(page: &str, parts: &[(&str, &str)]) -> String {
+    let mut filled = String::new();
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled.push_str(before);
+        let (name, after) = after.split_once("}}").unwrap_or((after, ""));
+        let part = parts.iter().find(|(key, _)| *key == name);
+        filled.push_str(part.map_or("", |(_, part)| part));
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_is_text() {
+        let hostile = "<b onclick='x'>&\"\u{202e}\u{0}";
+        let escaped = "&lt;b onclick=&#39;x&#39;&gt;&amp;&quot;\u{fffd}\u{fffd}";
+        assert_eq!(Text(hostile).to_string(), escaped);
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (micros, text) in [
+            (0, "<1 µs"),
+            (850, "850 µs"),
+            (1_250, "1.2 ms"),
+            (12_345, "12 ms"),
+            (3_450_000, "3.4 s"),
+            (125_000_000, "2 min 5 s"),
+            (7_380_000_000, "2 h 3 min"),
+        ] {
+            assert_eq!(Span(Duration::from_micros(micros)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        assert_eq!(date(0), (1970, 1, 1));
+        assert_eq!(date(19_782), (2024, 2, 29));
+        assert_eq!(date(20_454), (2026, 1, 1));
+    }
+
+    #[test]
+    fn what_was_filled_in_is_not_filled_again() {
+        let filled = fill("<{{a}}-{{b}}>", &[("a", "{{b}}"), ("b", "B")]);
+        assert_eq!(filled, "<{{b}}-B>");
+    }
+}

@@ -1,0 +1,319 @@
+//! A page that shows what is deferred, live. Feature `live`.
+//!
+//! [`Live`] is an observer with a bounded record, in memory, and a `Router` to look at it:
+//!
+//! ```no_run
+//! use std::net::SocketAddr;
+//!
+//! use axum::{Router, routing::post};
+//! use axum_defer::{DeferLayer, defer, live::Live};
+//!
+//! async fn sign_up() -> &'static str {
+//!     defer(async { /* send a mail */ }).name("welcome mail");
+//!     "welcome"
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let live = Live::new();
+//! let app: Router = Router::new()
+//!     .route("/sign-up", post(sign_up))
+//!     .layer(DeferLayer::new().observer(live.clone()))
+//!     .nest("/admin/deferred", live.only_loopback());
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! `cargo run --example live --features live` has traffic to look at.
+//!
+//! # What it shows
+//!
+//! - **Now**: what runs and what waits, for how long, of which request.
+//! - **Requests**: a picture of each one that deferred something: the handler, the sending of the
+//!   response, then each callback as a bar, coloured by its outcome.
+//! - **Failures**: what failed, timed out, panicked or was lost, with the error's whole text and that
+//!   of its sources.
+//! - **By name**: how many, how many failed, the 50th, 95th and 99th percentile of waiting and
+//!   running (less than an eighth too low), and the last five minutes as a sparkline.
+//!
+//! Names, outcomes and routes can be filtered by, and it can be paused. Without JavaScript, the page
+//! shows the same, and is reloaded by hand. `snapshot.json` beside it has the whole record for
+//! scripts: all durations in microseconds, all times in microseconds since 1970.
+//!
+//! # Who may see it
+//!
+//! Nobody, until it is said: [`Live::only_loopback`] or [`Live::allow`] make the router, and nothing
+//! else does. It can only be read: anything but GET is a 405. It sets no cookies, loads nothing
+//! from elsewhere, and its `Content-Security-Policy` allows no script but its own file. Names, paths
+//! and errors are shown as text. They may tell more than they should: whoever may read the log may
+//! see this page.
+//!
+//! All its addresses are relative, so it works nested in other routers, and behind a proxy that adds
+//! a prefix to paths or takes one off. `/admin/deferred` redirects to `/admin/deferred/view`, which is
+//! the page. Nest it beside the layer, as above, and it does not record itself.
+//!
+//! Its stream of events ends when a server of [`axum_defer::serve`](crate::serve()) shuts down, with
+//! feature `serve`. Other servers wait for their connections; browsers that look at it are such.
+//!
+//! # What it costs
+//!
+//! The record is bounded: 1,000 requests, each with up to 100 callbacks, and 200 failures, unless
+//! [`requests`](Live::requests) and [`failures`](Live::failures) say otherwise. A request in which
+//! something runs or waits stays in it; when all are such, new ones are not recorded. Texts are cut:
+//! names at 120 bytes, paths at 300, errors at 8 KiB. What fell out, or found no room, is counted, and
+//! the page says so.
+//!
+//! Nothing waits for it. An event is written down under a lock that nobody waits for: while
+//! somebody else has it, up to 4,096 events are put aside, and what finds no room there is dropped,
+//! counted, and shown. `cargo bench --bench counted --features live` says what an event costs.
+//!
+//! At most 16 browsers get events at the same time.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use axum::Router;
+use http::request::Parts;
+use tokio::time::Instant;
+
+use self::{
+    access::Access,
+    end::End,
+    inbox::Inbox,
+    record::{Limits, Record},
+    text::say,
+    told::{Ending, Message, Owned, What},
+};
+use crate::{
+    completion::Completion,
+    isolate::isolate,
+    observe::{
+        callback_info::CallbackInfo,
+        observer::DeferObserver,
+        outcome::{Finished, LostReason, Outcome},
+        scope_info::ScopeInfo,
+    },
+};
+
+mod access;
+mod end;
+mod events;
+mod histogram;
+mod html;
+mod inbox;
+mod json;
+mod names;
+mod parts;
+mod record;
+mod router;
+mod snapshot;
+mod text;
+mod told;
+
+/// Of an error and its sources, what is longer is cut.
+const ERROR_BYTES: usize = 8 * 1024;
+const NAMES: usize = 100;
+
+/// A bounded record of what is deferred, and the page that shows it. See the
+/// [module](crate::live).
+///
+/// Clones are the same record. It may observe several layers.
+#[derive(Clone)]
+pub struct Live {
+    inbox: Arc<Inbox>,
+}
+
+impl Live {
+    /// A record of the last 1,000 requests and 200 failures.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, live::Live};
+    ///
+    /// let live = Live::new().requests(5_000).failures(1_000);
+    /// let layer = DeferLayer::new().observer(live.clone());
+    /// let admin: axum::Router = live.only_loopback();
+    /// # let _ = (layer, admin);
+    /// ```
+    pub fn new() -> Self {
+        let limits = Limits {
+            requests: 1_000,
+            failures: 200,
+        };
+        Self {
+            inbox: Arc::new(Inbox::new(Record::new(limits, NAMES))),
+        }
+    }
+
+    /// Keeps at most so many requests. Each takes about 500 bytes, and 100 for each callback. A
+    /// record that has more already keeps them.
+    #[must_use]
+    pub fn requests(self, requests: usize) -> Self {
+        self.inbox.look(|record| record.limits.requests = requests);
+        self
+    }
+
+    /// Keeps at most so many failures, each with its text.
+    #[must_use]
+    pub fn failures(self, failures: usize) -> Self {
+        self.inbox.look(|record| record.limits.failures = failures);
+        self
+    }
+
+    /// Counts at most so many names by themselves, 100 by default; the others are counted together.
+    /// Each takes 3 KiB. Callbacks without a name count by the place where they were deferred.
+    #[must_use]
+    pub fn names(self, names: usize) -> Self {
+        self.inbox.look(|record| record.names.limit = names);
+        self
+    }
+
+    /// The page, for those who come from this machine.
+    ///
+    /// It has to be known who comes: serve the app with
+    /// `app.into_make_service_with_connect_info::<SocketAddr>()`, or every request is refused with
+    /// a text that says so. To a proxy on the same machine everybody comes from there: requests
+    /// with a header that proxies set (`Forwarded`, `X-Forwarded-For`, `X-Real-IP`, `Via`) are refused,
+    /// but a proxy that sets none lets everybody in. Behind a proxy, use [`allow`](Self::allow).
+    /// Requests to another host than `localhost` or a loopback address are refused too.
+    pub fn only_loopback<S>(&self) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        router::router(self.inbox.clone(), Access::OnlyLoopback)
+    }
+
+    /// The page, for those whom `allowed` says so of; it is asked for each request, on the task
+    /// that serves it, and others get a 403.
+    ///
+    /// ```
+    /// use axum::{Router, http::request::Parts};
+    /// use axum_defer::live::Live;
+    ///
+    /// /// What a layer that signs users in puts into the extensions.
+    /// #[derive(Clone)]
+    /// struct Admin;
+    ///
+    /// let live = Live::new();
+    /// let admin: Router = live.allow(|parts: &Parts| parts.extensions.get::<Admin>().is_some());
+    /// # let _ = admin;
+    /// ```
+    pub fn allow<S>(&self, allowed: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        router::router(self.inbox.clone(), Access::If(Arc::new(allowed)))
+    }
+
+    fn put(&self, callback: &CallbackInfo<'_>, what: What) {
+        let at = Instant::now();
+        match self.inbox.try_open() {
+            Some(mut opened) => opened.0.callback(callback, at, what),
+            None => self
+                .inbox
+                .put_aside(Message::Callback(Owned::of(callback), at, what)),
+        }
+    }
+
+    fn did_not_run(&self, callback: &CallbackInfo<'_>, end: End) {
+        self.put(callback, What::Ended(Ending::without_run(end)));
+    }
+}
+
+impl DeferObserver for Live {
+    fn registered(&self, callback: &CallbackInfo<'_>) {
+        self.put(callback, What::Registered);
+    }
+
+    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+        let (number, answered) = (scope.number(), scope.answered());
+        match self.inbox.try_open() {
+            Some(mut opened) => opened.0.decided(number, answered, completion),
+            None => self
+                .inbox
+                .put_aside(Message::Decided(number, answered, *completion)),
+        }
+    }
+
+    fn replaced(&self, callback: &CallbackInfo<'_>) {
+        self.did_not_run(callback, End::Replaced);
+    }
+
+    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+        self.did_not_run(callback, End::Duplicate);
+    }
+
+    fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
+        self.put(callback, What::Started);
+    }
+
+    fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+        let (end, text) = outcome(&finished.outcome);
+        let ending = Ending {
+            end,
+            times: Some((finished.waited, finished.took)),
+            text,
+        };
+        self.put(callback, What::Ended(ending));
+    }
+
+    fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
+        self.did_not_run(callback, End::Skipped);
+    }
+
+    fn cancelled(&self, callback: &CallbackInfo<'_>) {
+        self.did_not_run(callback, End::Cancelled);
+    }
+
+    fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+        let ending = Ending {
+            end: End::Lost,
+            times: None,
+            text: reason.to_string(),
+        };
+        self.put(callback, What::Ended(ending));
+    }
+}
+
+/// The text of an error is user code: it is asked for here, without a lock.
+fn outcome(outcome: &Outcome<'_>) -> (End, String) {
+    match outcome {
+        Outcome::Ok => (End::Ok, String::new()),
+        Outcome::Error(error) => {
+            let text = isolate(|| say(&Chain(*error), ERROR_BYTES));
+            let text = text.unwrap_or_else(|panic| format!("its text could not be had: {panic}"));
+            (End::Error, text)
+        }
+        Outcome::Panicked(message) => (End::Panicked, say(message, ERROR_BYTES)),
+        Outcome::TimedOut(limit) => (End::TimedOut, format!("took longer than {limit:?}")),
+    }
+}
+
+/// An error and what it came from, a line each.
+struct Chain<'a>(&'a (dyn Error + Send + Sync + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        // An error may be its own source.
+        for _ in 0..32 {
+            let Some(error) = source else { break };
+            write!(formatter, "\ncaused by: {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Live").finish_non_exhaustive()
+    }
+}
