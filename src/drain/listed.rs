@@ -79,7 +79,7 @@ mod tests {
     fn what_was_listed_by_any_thread_is_there_until_any_other_takes_it_out() {
         let listed = Arc::new(Listed::default());
         let keys: Vec<usize> = (0..2 * LISTS)
-            .map(|_| {
+            .flat_map(|_| {
                 let listed = listed.clone();
                 let lists = move || {
                     let scope: Weak<dyn Unfinished> = Weak::<Nothing>::new();
@@ -87,7 +87,6 @@ mod tests {
                 };
                 std::thread::spawn(lists).join().unwrap()
             })
-            .flatten()
             .collect();
         assert_eq!(listed.all().len(), 4 * LISTS);
         for (taken, key) in keys.into_iter().enumerate() {
