@@ -1,4 +1,5 @@
 //! `DeferLayer::wait_until`: when a platform is told of a request, and when the request is over.
+#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/events.rs"]
