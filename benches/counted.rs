@@ -1,4 +1,5 @@
-//! Instructions, allocations and bytes per request, counted by valgrind: the same on every run.
+//! Instructions, allocations, locked instructions and bytes per request, counted by valgrind: the same
+//! on every run.
 //!
 //! Each scenario runs in a process of its own, this very binary, twice: once for its warm-up and
 //! once for that and some more requests. The difference over those requests is what one of them
@@ -8,6 +9,8 @@ use std::{env, fmt, fs, io, path::Path, process::Command, thread};
 
 use crate::scenarios::{SCENARIOS, Scenario};
 
+#[path = "counted/floor.rs"]
+mod floor;
 mod no_op;
 #[path = "counted/report.rs"]
 mod report;
@@ -62,6 +65,8 @@ fn main() {
 struct Cost {
     instructions: f64,
     allocations: f64,
+    /// Instructions that keep other threads off: atomics that are written, and locks.
+    locked: f64,
 }
 
 /// All figures of one run, on one compiler.
@@ -108,20 +113,22 @@ fn cost(scenario: &Scenario) -> Cost {
         requests,
         ..
     } = *scenario;
-    let per_request = |tool: Tool, unit: &str| {
-        let start = valgrind(tool, name, warm_up).figure(unit);
-        let end = valgrind(tool, name, warm_up + requests).figure(unit);
-        (end - start) as f64 / f64::from(requests)
+    let counted =
+        |tool: Tool| [warm_up, warm_up + requests].map(|requests| valgrind(tool, name, requests));
+    let per_request = |[start, end]: &[Summary; 2], label: &str, place: usize| {
+        (end.figure(label, place) - start.figure(label, place)) as f64 / f64::from(requests)
     };
+    let (executed, allocated) = (counted(Tool::Callgrind), counted(Tool::Dhat));
     Cost {
-        instructions: per_request(Tool::Callgrind, "Collected"),
-        allocations: per_request(Tool::Dhat, "Total"),
+        instructions: per_request(&executed, "Collected", 0),
+        allocations: per_request(&allocated, "Total", 1),
+        locked: per_request(&executed, "Collected", 1),
     }
 }
 
 fn bytes_per_pending_callback() -> f64 {
     const CALLBACKS: u32 = 10_000;
-    let peak = |callbacks| valgrind(Tool::Dhat, scenarios::PENDING, callbacks).figure("t-gmax");
+    let peak = |callbacks| valgrind(Tool::Dhat, scenarios::PENDING, callbacks).figure("t-gmax", 0);
     (peak(CALLBACKS) - peak(0)) as f64 / f64::from(CALLBACKS)
 }
 
@@ -138,7 +145,7 @@ fn compiler() -> String {
 
 #[derive(Clone, Copy)]
 enum Tool {
-    /// Counts instructions.
+    /// Counts instructions, and of them those that are locked.
     Callgrind,
     /// Counts allocations. It stands in for the allocator, so a counter in the binary, which
     /// would cost instructions, is not needed.
@@ -149,9 +156,9 @@ enum Tool {
 struct Summary(String);
 
 impl Summary {
-    /// The last number of the line that begins with this label: of bytes and blocks, the blocks,
-    /// and of the peak, the bytes.
-    fn figure(&self, label: &str) -> i64 {
+    /// A number of the line that begins with this label, by its place. Of what is collected, those
+    /// are instructions and locked ones; elsewhere, bytes and blocks.
+    fn figure(&self, label: &str, place: usize) -> i64 {
         let line = self
             .0
             .lines()
@@ -161,12 +168,8 @@ impl Summary {
         let mut numbers = figures
             .split_whitespace()
             .filter_map(|word| word.replace(',', "").parse().ok());
-        let number = if label == "t-gmax" {
-            numbers.next()
-        } else {
-            numbers.next_back()
-        };
-        number.unwrap_or_else(|| panic!("no number in `{line}`"))
+        let number = numbers.nth(place);
+        number.unwrap_or_else(|| panic!("no number {place} in `{line}`"))
     }
 }
 
@@ -179,11 +182,12 @@ impl fmt::Display for Summary {
 fn valgrind(tool: Tool, scenario: &str, count: u32) -> Summary {
     let nowhere = Path::new("/dev/null").display();
     let tool = match tool {
-        Tool::Callgrind => [
+        Tool::Callgrind => vec![
             "--tool=callgrind".to_owned(),
+            "--collect-bus=yes".to_owned(),
             format!("--callgrind-out-file={nowhere}"),
         ],
-        Tool::Dhat => [
+        Tool::Dhat => vec![
             "--tool=dhat".to_owned(),
             format!("--dhat-out-file={nowhere}"),
         ],

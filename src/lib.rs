@@ -25,7 +25,7 @@
 //! ```
 //!
 //! `cargo run --example quickstart` shows what happens when; [`coming_from`] translates from Laravel,
-//! Starlette, Next.js, Express and PHP-FPM.
+//! Starlette, Next.js, Express and PHP-FPM; [`how_sure`] is about work that a crash must not lose.
 //!
 //! # What is promised
 //!
@@ -37,7 +37,7 @@
 //! | Only if it went well | By default they run if the response was a success, [or as the callback says](#which-callbacks-run). |
 //! | In order, by name | [First come, first run](#names-order-and-nesting); a name is there once. |
 //! | Each for itself | A callback that panics, fails or takes too long [ends alone](#each-for-itself). |
-//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced or lost, and each of these is [reported](#watching) with its reason. |
+//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced, a duplicate or lost, and each of these is [reported](#watching) with its reason. |
 //! | Nothing is forgotten at shutdown | [A drain](#shutdown) waits for what was deferred, and names what it could not wait for. |
 //! | The response stays as it is | Status, headers, frames, trailers, size hint, back-pressure and errors pass through unchanged. |
 //!
@@ -99,12 +99,20 @@
 //! is. [`DeferLayer::run_to_completion`] is for handlers that must not be cut in two;
 //! [`DeferredCallbackCollection::client_gone`] tells them.
 //!
+//! # Before the response
+//!
+//! [`before_response`](before_response()) is the counterpart of [`defer`](defer()), for what the
+//! client must not be told before it has happened: a commit, a job that is handed to a queue. The
+//! response waits for it, and becomes a 503 if it fails. [How sure must it be](how_sure)? says when
+//! to take which.
+//!
 //! # Names, order and nesting
 //!
 //! - The callbacks of a request run one after the other, in the order in which they were registered;
 //!   with [`DeferLayer::concurrent`], side by side.
 //! - Of two callbacks with the same [name](DeferredCallback::name), the later one stays, at its own
-//!   place and with its own rule.
+//!   place and with its own rule. A name is there once per request;
+//!   [`unique`](DeferredCallback::unique), once in the whole layer.
 //! - [`forget`](DeferredCallbackCollection::forget) takes a callback out by its name, and
 //!   [`cancel`](DeferredCallback::cancel) by its handle: also from inside another callback, as long
 //!   as it has not started.
@@ -238,6 +246,9 @@
 //! # }
 //! ```
 //!
+//! Where a process is frozen or ended as soon as it has answered, [`DeferLayer::wait_until`] tells the
+//! platform for how long it is needed: see [`platforms`].
+//!
 //! # Work that is no request
 //!
 //! [`scope()`] gives a command, a job from a queue or a scheduled task the same `defer`; it returns
@@ -246,8 +257,9 @@
 //!
 //! # When not to use it
 //!
-//! - **The work must survive a crash.** Give it to a job queue *before* you answer: what is only
-//!   deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
+//! - **The work must survive a crash.** Give it to a job queue *before* you answer, with
+//!   [`before_response`](before_response()), or write it in the handler's transaction: [how sure must
+//!   it be](how_sure)? What is only deferred dies with the process. A queue also retries, schedules, and spreads work over machines;
 //!   this crate does none of that.
 //! - **The client has to know whether it worked.** Await it, then answer.
 //! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
@@ -280,7 +292,7 @@
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
 //! body is an `http_body::Body`. It needs a Tokio runtime, with its time driver where there is a
-//! time-out.
+//! time-out; or something else to run callbacks on, with [`DeferLayer::spawn_with`].
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
@@ -291,16 +303,19 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod callback;
+mod clock;
 pub mod coming_from;
 mod completion;
 mod defer;
 mod drain;
+pub mod how_sure;
 mod isolate;
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 mod never;
 mod observe;
+pub mod platforms;
 mod response;
 mod runner;
 mod scope;

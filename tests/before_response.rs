@@ -5,9 +5,12 @@
 mod events;
 #[path = "support/gate.rs"]
 mod gate;
+#[path = "support/planned_panics.rs"]
+mod planned_panics;
 mod support;
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::{Future, pending},
     sync::{Arc, Mutex},
@@ -27,9 +30,11 @@ use axum_defer::{
     BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection, Delivery::Pending,
     NoHead, Phase, before_response, before_response_blocking, defer, scope, try_before_response,
 };
-use events::{Events, observed};
+use events::observed;
 use gate::Gate;
 use http_body_util::BodyExt;
+use planned_panics::{PLANNED, silence_planned_panics};
+use proptest::prelude::*;
 use support::{Server, in_time};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -616,7 +621,7 @@ async fn observers_tell_the_phases_apart() {
 async fn inline_both_phases_have_run_when_the_response_is_there() {
     for fails in [false, true] {
         let steps = Steps::default();
-        let (layer, _): (DeferLayer, Events) = observed();
+        let (layer, _) = observed();
         let layer = layer.inline();
         let in_handler = steps.clone();
         let service = service_fn(move |_: Request| {
@@ -639,5 +644,134 @@ async fn inline_both_phases_have_run_when_the_response_is_there() {
         };
         assert_eq!(status, expected);
         assert_eq!(steps.take(), ["before", end]);
+    }
+}
+
+/// What one callback of a generated case does.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    end: End,
+    always: bool,
+    /// Registers another one, which does the same.
+    nests: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Ok,
+    Error,
+    Panic,
+    Cancelled,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let end = prop_oneof![
+        6 => Just(End::Ok),
+        1 => Just(End::Error),
+        1 => Just(End::Panic),
+        1 => Just(End::Cancelled),
+    ];
+    (end, any::<bool>(), any::<bool>()).prop_map(|(end, always, nests)| Step { end, always, nests })
+}
+
+fn register(steps: &Steps, number: String, step: Step) {
+    let (in_callback, name) = (steps.clone(), number.clone());
+    let handle = before_response(async move {
+        in_callback.note(name.clone());
+        if step.nests {
+            let nested = Step {
+                nests: false,
+                ..step
+            };
+            register(&in_callback, format!("{name}+"), nested);
+        }
+        tokio::task::yield_now().await;
+        match step.end {
+            End::Panic => panic!("{PLANNED}"),
+            End::Error => Err(PLANNED),
+            End::Ok | End::Cancelled => Ok(()),
+        }
+    })
+    .name(number);
+    if step.always {
+        drop(handle.always());
+    } else if step.end == End::Cancelled {
+        handle.cancel();
+    }
+}
+
+/// The names of those that run, in order, and whether one has failed.
+fn reference(plan: &[Step], success: bool) -> (Vec<String>, bool) {
+    let numbered = plan.iter().enumerate();
+    let mut queue: VecDeque<_> = numbered
+        .map(|(number, step)| (number.to_string(), *step))
+        .filter(|(_, step)| step.always || step.end != End::Cancelled)
+        .collect();
+    let mut ran = Vec::new();
+    while let Some((name, step)) = queue.pop_front() {
+        if !success && !step.always {
+            continue;
+        }
+        ran.push(name.clone());
+        if step.nests && (step.always || step.end != End::Cancelled) {
+            queue.push_back((
+                format!("{name}+"),
+                Step {
+                    nests: false,
+                    ..step
+                },
+            ));
+        }
+        if matches!(step.end, End::Error | End::Panic) {
+            return (ran, true);
+        }
+    }
+    (ran, false)
+}
+
+proptest! {
+    #[test]
+    fn any_plan_runs_as_the_reference_does(
+        plan in prop::collection::vec(step(), 0..8),
+        success in any::<bool>(),
+        to_completion in any::<bool>(),
+    ) {
+        silence_planned_panics();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (status, told, events) = runtime.block_on(async {
+            let (mut layer, events) = observed();
+            if to_completion {
+                layer = layer.run_to_completion();
+            }
+            let steps = Steps::default();
+            let (parts, _) = respond(&layer, || {
+                let (steps, plan) = (steps.clone(), plan.clone());
+                async move {
+                    for (number, step) in plan.into_iter().enumerate() {
+                        register(&steps, number.to_string(), step);
+                    }
+                    tells_the_end(&steps);
+                    let status = if success { StatusCode::OK } else { StatusCode::CONFLICT };
+                    status.into_response()
+                }
+            })
+            .await;
+            (parts.status.as_u16(), steps.take(), events)
+        });
+        let (mut expected, failed) = reference(&plan, success);
+        let expected_status = match (failed, success) {
+            (true, _) => 503,
+            (false, true) => 200,
+            (false, false) => 409,
+        };
+        prop_assert_eq!(status, expected_status);
+        let is_success = success && !failed;
+        expected.push(format!("end Some({status}) {is_success} Sent"));
+        prop_assert_eq!(told, expected);
+        // Each that was registered has come to one end.
+        let registered = events.starting_with("registered").len();
+        let ends = ["finished", "skipped", "cancelled"];
+        let ended: usize = ends.iter().map(|end| events.starting_with(end).len()).sum();
+        prop_assert_eq!(ended, registered);
     }
 }

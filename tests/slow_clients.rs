@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use axum_defer::serve;
+use http_body_util::BodyExt;
 use serving::{LONG, Serving, in_memory, settle};
 use support::{in_time, listen};
 use tokio::{
@@ -232,6 +233,37 @@ async fn an_http2_client_that_answers_nothing_has_five_seconds_unless_something_
         assert_eq!(is_answered, seconds == 60);
         let report = in_days(report).await.unwrap();
         assert!(report.is_complete(), "{report}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_to_read_has_the_time_of_a_response_although_it_says_nothing() {
+    const SIZE: usize = 4 * 1024 * 1024;
+    // In one piece, which the server takes at once, and sends as the client lets it.
+    let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
+    for is_http2 in [false, true] {
+        let (server, connect) = Serving::in_memory(app.clone(), LONG);
+        let io = hyper_util::rt::TokioIo::new(connect.connect());
+        let request = support::get::<http_body_util::Empty<&[u8]>>("/");
+        let response = if is_http2 {
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let handshake = hyper::client::conn::http2::handshake(executor, io);
+            let (mut client, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            client.send_request(request).await.unwrap()
+        } else {
+            let handshake = hyper::client::conn::http1::handshake(io);
+            let (mut client, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            client.send_request(request).await.unwrap()
+        };
+        settle().await;
+        let report = server.stop();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!report.is_finished());
+        let body = in_days(response.into_body().collect()).await.unwrap();
+        assert_eq!(body.to_bytes().len(), SIZE);
+        assert!(in_days(report).await.unwrap().is_complete());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use crate::Counted;
+use crate::{Cost, Counted};
 
 /// How much a figure may grow.
 const GROWTH: f64 = 1.05;
@@ -28,54 +28,113 @@ fn targets(counted: &Counted) -> Vec<Target> {
         is_reached: figure <= at_most,
     };
     let nothing = counted.cost("DeferLayer, nothing deferred");
-    let no_op = counted.cost("no-op layer");
     let one = counted.cost("DeferLayer, 1 callback");
-    let spawn = counted.cost("spawn");
-    let per_callback =
-        |name, callbacks: f64| (counted.cost(name).instructions - nothing.instructions) / callbacks;
+    let per_callback = |cost: fn(Cost) -> f64, name, callbacks: f64| {
+        (cost(counted.cost(name)) - cost(nothing)) / callbacks
+    };
+    let instructions = |cost: Cost| cost.instructions;
+    let above = |cost: fn(Cost) -> f64, of: Cost, name| cost(of) - cost(counted.cost(name));
+    let ratio = |of: &str, over: &str, above: &str| {
+        let above = counted.cost(above).instructions;
+        (counted.cost(of).instructions - above) / (counted.cost(over).instructions - above)
+    };
     vec![
         target(
             "nothing deferred, above a no-op layer: instructions",
-            nothing.instructions - no_op.instructions,
-            900.0,
+            above(instructions, nothing, "no-op layer"),
+            1_510.0,
+        ),
+        target(
+            "nothing deferred, over the floor",
+            ratio(
+                "DeferLayer, nothing deferred",
+                "floor, nothing deferred",
+                "no-op layer",
+            ),
+            1.25,
         ),
         target(
             "nothing deferred, above a no-op layer: allocations",
-            nothing.allocations - no_op.allocations,
+            above(|cost| cost.allocations, nothing, "no-op layer"),
             3.0,
         ),
         target(
-            "one callback, above spawn: instructions",
-            one.instructions - spawn.instructions,
-            2_000.0,
+            "one callback, above spawn under a no-op layer: instructions",
+            above(instructions, one, "spawn under no-op layer"),
+            2_900.0,
         ),
         target(
-            "one callback, above spawn: allocations",
-            one.allocations - spawn.allocations,
+            "one callback, over the floor",
+            ratio(
+                "DeferLayer, 1 callback",
+                "floor, 1 callback",
+                "spawn under no-op layer",
+            ),
+            1.5,
+        ),
+        target(
+            "one callback, above spawn under a no-op layer: allocations",
+            above(|cost| cost.allocations, one, "spawn under no-op layer"),
             4.0,
         ),
         target(
+            "one callback, above spawn under a no-op layer: locked",
+            above(|cost| cost.locked, one, "spawn under no-op layer"),
+            20.0,
+        ),
+        target(
+            "one of 1,000 callbacks: instructions",
+            per_callback(instructions, "DeferLayer, 1000 callbacks", 1_000.0),
+            1_000.0,
+        ),
+        target(
+            "one of 1,000 callbacks: locked",
+            per_callback(|cost| cost.locked, "DeferLayer, 1000 callbacks", 1_000.0),
+            6.0,
+        ),
+        target(
+            "axum_defer::serve above axum::serve, nothing deferred",
+            above(
+                instructions,
+                counted.cost("axum_defer::serve, nothing deferred"),
+                "axum::serve, nothing deferred",
+            ),
+            700.0,
+        ),
+        target(
+            "axum_defer::serve above axum::serve, 1 callback",
+            above(
+                instructions,
+                counted.cost("axum_defer::serve, 1 callback"),
+                "axum::serve, 1 callback",
+            ),
+            1_500.0,
+        ),
+        target(
             "cost per callback, at 10,000 over at 10",
-            per_callback("DeferLayer, 10000 callbacks", 10_000.0)
-                / per_callback("DeferLayer, 10 callbacks", 10.0),
+            per_callback(instructions, "DeferLayer, 10000 callbacks", 10_000.0)
+                / per_callback(instructions, "DeferLayer, 10 callbacks", 10.0),
             1.2,
         ),
         target(
             "bytes per pending callback",
             counted.bytes_per_pending_callback,
-            256.0,
+            200.0,
         ),
     ]
 }
 
 /// Figures for reading, beside the targets.
-fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
+fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
     let difference = |label, of: &str, above: &str| {
         let (of, above) = (counted.cost(of), counted.cost(above));
         (
             label,
-            of.instructions - above.instructions,
-            of.allocations - above.allocations,
+            Cost {
+                instructions: of.instructions - above.instructions,
+                allocations: of.allocations - above.allocations,
+                locked: of.locked - above.locked,
+            },
         )
     };
     vec![
@@ -95,6 +154,26 @@ fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
             "nothing deferred, above a no-op layer",
             "DeferLayer, nothing deferred",
             "no-op layer",
+        ),
+        difference(
+            "the floor, nothing deferred, above a no-op layer",
+            "floor, nothing deferred",
+            "no-op layer",
+        ),
+        difference(
+            "the floor, one callback, above spawn under a no-op layer",
+            "floor, 1 callback",
+            "spawn under no-op layer",
+        ),
+        difference(
+            "around the router, nothing deferred, above bare axum",
+            "around the router, nothing deferred",
+            "bare axum",
+        ),
+        difference(
+            "around the router, one callback, above spawn",
+            "around the router, 1 callback",
+            "spawn",
         ),
         difference(
             "one callback, above nothing deferred",
@@ -131,24 +210,32 @@ fn differences(counted: &Counted) -> Vec<(&'static str, f64, f64)> {
 
 pub(crate) fn table(counted: &Counted) -> String {
     let mut table = format!(
-        "{}\n\n{:<54} {:>12} {:>12}\n",
-        counted.compiler, "per request", "instructions", "allocations"
+        "{}\n\n{:<59} {:>12} {:>12} {:>8}\n",
+        counted.compiler, "per request", "instructions", "allocations", "locked"
     );
-    let line = |table: &mut String, name: &str, instructions: f64, allocations: f64| {
-        let _ = writeln!(table, "{name:<54} {instructions:>12.0} {allocations:>12.1}");
+    let line = |table: &mut String, name: &str, cost: &Cost| {
+        let Cost {
+            instructions,
+            allocations,
+            locked,
+        } = cost;
+        let _ = writeln!(
+            table,
+            "{name:<59} {instructions:>12.0} {allocations:>12.1} {locked:>8.1}"
+        );
     };
     for (name, cost) in &counted.costs {
-        line(&mut table, name, cost.instructions, cost.allocations);
+        line(&mut table, name, cost);
     }
     let _ = writeln!(table);
-    for (name, instructions, allocations) in differences(counted) {
-        line(&mut table, name, instructions, allocations);
+    for (name, cost) in differences(counted) {
+        line(&mut table, name, &cost);
     }
-    let _ = writeln!(table, "\n{:<54} {:>12} {:>12}", "", "measured", "to reach");
+    let _ = writeln!(table, "\n{:<59} {:>12} {:>12}", "", "measured", "to reach");
     for target in targets(counted) {
         let _ = writeln!(
             table,
-            "{:<54} {:>12} {:>12} {}",
+            "{:<59} {:>12} {:>12} {}",
             target.name,
             shown(target.figure),
             shown(target.at_most),
@@ -173,13 +260,11 @@ fn shown(figure: f64) -> String {
 /// Every guarded figure by name: what is kept in the file.
 fn figures(counted: &Counted) -> Vec<(String, f64)> {
     let mut figures = Vec::new();
-    for (name, cost) in &counted.costs {
+    let costs = counted.costs.iter().copied();
+    for (name, cost) in costs.chain(differences(counted)) {
         figures.push((format!("{name}: instructions"), cost.instructions));
         figures.push((format!("{name}: allocations"), cost.allocations));
-    }
-    for (name, instructions, allocations) in differences(counted) {
-        figures.push((format!("{name}: instructions"), instructions));
-        figures.push((format!("{name}: allocations"), allocations));
+        figures.push((format!("{name}: locked"), cost.locked));
     }
     for target in targets(counted) {
         figures.push((format!("target: {}", target.name), target.figure));

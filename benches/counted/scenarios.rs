@@ -1,21 +1,30 @@
 //! What is counted: the same small app, with what a user would put around it.
 
 use std::{
+    convert::Infallible,
     future::Future,
     hint::black_box,
     pin::pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    routing::get,
+};
 use axum_defer::{DeferLayer, defer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
 };
-use tower::ServiceExt;
+use tower::{Layer, Service, ServiceExt};
 
-use crate::no_op::NoOpLayer;
+use crate::{
+    floor::{self, FloorLayer},
+    no_op::NoOpLayer,
+};
 
 /// One thing to count, and how often.
 pub(crate) struct Scenario {
@@ -44,6 +53,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     small("spawn", |requests| serve(app(spawn), requests, 1)),
     small("spawn under no-op layer", |requests| {
         serve(app(spawn).layer(NoOpLayer::<false>), requests, 1);
+    }),
+    small("floor, nothing deferred", |requests| {
+        serve(app(respond).layer(FloorLayer), requests, 0);
+    }),
+    small("floor, 1 callback", |requests| {
+        serve(app(pushes::<1>).layer(FloorLayer), requests, 1);
     }),
     small("DeferLayer, nothing deferred", |requests| {
         serve(app(respond).layer(DeferLayer::new()), requests, 0);
@@ -78,6 +93,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             );
         },
     },
+    small("around the router, nothing deferred", |requests| {
+        let app = app(respond).with_state(());
+        serve_service(&DeferLayer::new().layer(app), requests, 0);
+    }),
+    small("around the router, 1 callback", |requests| {
+        let app = app(defers::<1>).with_state(());
+        serve_service(&DeferLayer::new().layer(app), requests, 1);
+    }),
     small("axum::serve, bare", |requests| {
         over_http(requests, 0, |listener| {
             axum::serve(listener, app(respond)).into_future()
@@ -154,6 +177,13 @@ async fn defers<const COUNT: u32>() -> &'static str {
     "hello"
 }
 
+async fn pushes<const COUNT: u32>() -> &'static str {
+    for _ in 0..COUNT {
+        floor::push(work());
+    }
+    "hello"
+}
+
 static DONE: AtomicU64 = AtomicU64::new(0);
 
 /// The work that is put off, a future of 32 bytes.
@@ -176,7 +206,14 @@ fn runtime() -> Runtime {
 /// Serves requests as hyper does, without its reading and writing.
 fn serve(app: Router, requests: u32, callbacks: u64) {
     // As `axum::serve` does: without it, handlers are made into services anew for each request.
-    let app = app.with_state(());
+    serve_service(&app.with_state(()), requests, callbacks);
+}
+
+fn serve_service<S, B>(app: &S, requests: u32, callbacks: u64)
+where
+    S: Service<Request, Response = http::Response<B>, Error = Infallible> + Clone,
+    B: http_body::Body<Data = Bytes>,
+{
     runtime().block_on(async {
         for _ in 0..requests {
             let request = Request::new(Body::empty());
@@ -193,7 +230,7 @@ fn serve(app: Router, requests: u32, callbacks: u64) {
 }
 
 /// What hyper asks of a small body over HTTP/1.1, in hyper's order.
-async fn consume(response: Response) {
+async fn consume<B: http_body::Body<Data = Bytes>>(response: http::Response<B>) {
     let (_, body) = response.into_parts();
     let mut body = pin!(body);
     assert!(!http_body::Body::is_end_stream(&*body));
@@ -211,7 +248,13 @@ where
     S::Output: Send,
 {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    runtime().block_on(async {
+    // hyper has a time-out for the head of a request where it has a timer, as in `axum_defer::serve`.
+    // The clock stands still, so that what it costs is always the same.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime with a clock").block_on(async {
         let (mut client, server) = tokio::io::duplex(16 * 1024);
         let server = tokio::spawn(serve(OneConnection(Some(server))));
         let mut response = [0; 1024];
@@ -220,7 +263,9 @@ where
             let mut length = 0;
             while !response[..length].ends_with(b"hello") {
                 let read = client.read(&mut response[length..]).await;
-                length += read.expect("the server writes");
+                let read = read.expect("the server writes");
+                assert!(read > 0, "the server answers");
+                length += read;
             }
             assert!(response.starts_with(b"HTTP/1.1 200"));
             tokio::task::yield_now().await;

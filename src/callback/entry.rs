@@ -9,10 +9,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::{code::Callback, output::Failure, rule::Rule, unique::Claim};
-use crate::{completion::Completion, observe::phase::Phase};
+use crate::{clock::Instant, completion::Completion, observe::phase::Phase};
 
 /// All that is known of a callback beside its code.
 pub(crate) struct Header {
@@ -60,6 +59,11 @@ impl Header {
             claim: None,
             observed: None,
         }
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn span(&self) -> Option<&tracing::Span> {
+        self.observed.as_ref()?.span.as_ref()
     }
 
     /// 0 where nobody is told of it.

@@ -54,7 +54,7 @@ where
 {
     let info = options.hear_scopes().then(|| ScopeInfo::new(None));
     let scope = Scope::open(options, None, info, None);
-    let mut unit = pin!(Scoped::new(Completer::new(scope), || future));
+    let mut unit = pin!(Scoped::new(Completer::new(scope), future));
     let output = poll_fn(|cx| unit.as_mut().poll_inside(cx)).await;
     unit.as_mut().drop_future();
     if let Some(mut completer) = unit.take_completer() {

@@ -3,6 +3,7 @@
 pub(crate) mod deadline;
 pub(crate) mod defer_handle;
 pub(crate) mod draining;
+mod listed;
 pub(crate) mod report;
 pub(crate) mod reservation;
 #[cfg(feature = "serve")]

@@ -1,24 +1,23 @@
 //! Counts what is pending and running in all scopes of a layer, and waits for it.
 
 use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
+    Arc, Weak,
     atomic::{
         AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Relaxed, SeqCst},
     },
 };
 
-use slab::Slab;
 use tokio::sync::Notify;
 
-use super::report::UnfinishedCallback;
+use super::{listed::Listed, report::UnfinishedCallback};
 
 /// What is known of all scopes of a layer and its clones.
 #[derive(Default)]
 pub(crate) struct Tracker {
-    /// Callbacks that are registered or running, and requests that hold the drain up.
-    active: AtomicUsize,
-    running: AtomicUsize,
+    /// Callbacks that are registered or running, and requests that hold the drain up; and, in
+    /// units of [`RUNNING`], the callbacks that are running.
+    active: AtomicU64,
     held: AtomicUsize,
     /// Requests that were admitted under `max_pending` and have deferred nothing yet.
     reserved: AtomicUsize,
@@ -36,8 +35,11 @@ pub(crate) struct Tracker {
     /// Some request has come upon `max_pending`.
     has_limit: AtomicBool,
     /// The scopes that have callbacks, so that a drain that ran out of time can name them.
-    scopes: Mutex<Slab<Weak<dyn Unfinished>>>,
+    scopes: Listed,
 }
+
+/// One atomic holds both counts, so that a callback which ends is counted out of both at once.
+const RUNNING: u64 = 1 << 32;
 
 /// A scope as the tracker sees it.
 pub(crate) trait Unfinished: Send + Sync {
@@ -52,7 +54,7 @@ impl Tracker {
     }
 
     pub(crate) fn started(&self) {
-        self.running.fetch_add(1, SeqCst);
+        self.active.fetch_add(RUNNING, SeqCst);
         #[cfg(feature = "metrics")]
         {
             crate::observe::meter::pending(-1.0);
@@ -62,10 +64,10 @@ impl Tracker {
 
     /// A callback that had started is over.
     pub(crate) fn ended(&self, end: End) {
-        self.running.fetch_sub(1, SeqCst);
         #[cfg(feature = "metrics")]
         crate::observe::meter::running(-1.0);
         self.count(end);
+        self.released(RUNNING + 1);
     }
 
     /// A callback that had not started never will.
@@ -73,6 +75,7 @@ impl Tracker {
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(-1.0);
         self.count(end);
+        self.released(1);
     }
 
     fn count(&self, end: End) {
@@ -84,9 +87,9 @@ impl Tracker {
             End::Withdrawn => None,
         };
         if let Some(tally) = tally {
-            tally.fetch_add(1, SeqCst);
+            // Seen by whoever sees that the callback is not active any more.
+            tally.fetch_add(1, Relaxed);
         }
-        self.released();
     }
 
     /// Keeps the tracker from being idle until [`Tracker::let_go`].
@@ -97,13 +100,13 @@ impl Tracker {
 
     pub(crate) fn let_go(&self) {
         self.held.fetch_sub(1, SeqCst);
-        self.released();
+        self.released(1);
     }
 
-    fn released(&self) {
+    fn released(&self, what: u64) {
         // Whoever waits says so first and looks at `active` then; here it is the other way
         // round. So either they see the change, or it is seen here that they wait.
-        let is_idle = self.active.fetch_sub(1, SeqCst) == 1;
+        let is_idle = self.active.fetch_sub(what, SeqCst) == what;
         if is_idle && self.waiting_for_idle.load(SeqCst) > 0 {
             self.idle.notify_waiters();
         }
@@ -118,7 +121,7 @@ impl Tracker {
     }
 
     fn active(&self) -> usize {
-        self.active.load(SeqCst)
+        (self.active.load(SeqCst) % RUNNING) as usize
     }
 
     /// Callbacks that are registered or running.
@@ -157,7 +160,7 @@ impl Tracker {
     }
 
     pub(super) fn running(&self) -> usize {
-        self.running.load(SeqCst)
+        (self.active.load(SeqCst) / RUNNING) as usize
     }
 
     /// Handlers that are run to completion.
@@ -175,30 +178,16 @@ impl Tracker {
 
     /// Lists a scope until [`Tracker::delist`] with the key that this returns.
     pub(crate) fn list(&self, scope: Weak<dyn Unfinished>) -> usize {
-        self.scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(scope)
+        self.scopes.insert(scope)
     }
 
     pub(crate) fn delist(&self, key: usize) {
-        let delisted = self
-            .scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_remove(key);
-        drop(delisted);
+        self.scopes.remove(key);
     }
 
     pub(super) fn unfinished(&self) -> Vec<UnfinishedCallback> {
-        let scopes: Vec<_> = self
-            .scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(_, scope)| scope.clone())
-            .collect();
-        scopes
+        self.scopes
+            .all()
             .iter()
             .filter_map(Weak::upgrade)
             .flat_map(|scope| scope.unfinished())

@@ -1,8 +1,8 @@
 //! What can be set on a layer.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 use tokio::sync::Semaphore;
 use tower_http::classify::MakeClassifier;
 
@@ -263,6 +263,87 @@ impl DeferLayer {
     #[must_use]
     pub fn run_to_completion(self) -> Self {
         self.set(|options| options.to_completion = true)
+    }
+
+    /// Tells a platform for how long each request needs the process, beyond its response.
+    ///
+    /// For platforms that freeze or end a process when it has answered: AWS Lambda, Vercel,
+    /// Cloudflare Workers. [Platforms](crate::platforms) has what to type for each.
+    ///
+    /// `hook` is called once for each request, with the extensions that the request came with, and
+    /// with a future. That is ready when everything that the request has deferred is over, and
+    /// nothing can be deferred any more: the response has ended, and no
+    /// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) of the request is held,
+    /// by a task say. Whoever gets it keeps the process until then. Nothing depends on it being
+    /// polled. What is lost with its runtime is over, too.
+    ///
+    /// It is called when the handler has answered, on the task that drives the request: before the
+    /// response is returned, before any callback runs, and before what
+    /// [`before_response`](crate::before_response) has the response wait for. Where there is no
+    /// response (the handler was dropped with its client, it panicked, or a service failed) it is
+    /// called then. It must not wait for the future itself, as the response would wait for it. A
+    /// panic in `hook` goes no further, and the request goes on.
+    ///
+    /// A [`scope`](Self::scope) is awaited by whoever runs it, so `hook` is not called for it. The
+    /// last one that is set is called.
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// /// What the platform gives to each request, in its extensions.
+    /// #[derive(Clone)]
+    /// struct Invocation(tokio::sync::mpsc::UnboundedSender<tokio::task::JoinHandle<()>>);
+    ///
+    /// let layer = DeferLayer::new().wait_until(|extensions, idle| {
+    ///     if let Some(Invocation(tasks)) = extensions.get() {
+    ///         let _ = tasks.send(tokio::spawn(idle));
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn wait_until<F>(self, hook: F) -> Self
+    where
+        F: Fn(&Extensions, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    {
+        self.set(|options| options.wait_until = Some(Arc::new(hook)))
+    }
+
+    /// Runs callbacks as tasks of something else than a Tokio runtime: Cloudflare Workers say.
+    ///
+    /// `spawn` is called with one task for each scope whose callbacks run, and with one for what
+    /// [`before_response`](crate::before_response) has a response wait for. It is called wherever a
+    /// response happens to end, in a destructor too, and has to return at once. A task that it
+    /// drops, or a panic in it, means that the callbacks are reported as lost.
+    ///
+    /// What needs a Tokio runtime by itself still does: [`defer_blocking`](crate::defer_blocking),
+    /// [`run_to_completion`](Self::run_to_completion), and time-outs. A callback that has a
+    /// [time-out](Self::timeout) where there is no timer is not run, and reported as failed:
+    /// `there is no timer for its time-out`.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, DeferredCallbackCollection, defer};
+    ///
+    /// let (tasks, queue) = std::sync::mpsc::channel();
+    /// let layer = DeferLayer::new().spawn_with(move |task| {
+    ///     let _ = tasks.send(task);
+    /// });
+    ///
+    /// let mut kept = None;
+    /// futures_util::FutureExt::now_or_never(layer.scope(async {
+    ///     kept = DeferredCallbackCollection::current();
+    /// }));
+    /// // Late, so the scope has to have it run.
+    /// kept.unwrap().defer(async { println!("on this thread, without a runtime") });
+    /// let task = queue.recv().unwrap();
+    /// assert!(futures_util::FutureExt::now_or_never(task).is_some());
+    /// ```
+    #[must_use]
+    pub fn spawn_with<F>(self, spawn: F) -> Self
+    where
+        F: Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    {
+        self.set(|options| options.spawn = Some(Arc::new(spawn)))
     }
 
     /// Runs the callbacks before the response is returned, for tests: see

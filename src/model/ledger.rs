@@ -128,11 +128,12 @@ impl Ledger {
         (Completer::new(scope), collection)
     }
 
-    /// A step of the calling thread that loom orders with all the others of this kind.
+    /// A step of the calling thread that loom orders with all the others of this kind. Like a
+    /// reference count, it shows to those who come later what was done before.
     pub(crate) fn pass(&self) {
         self.book
             .passed
-            .fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+            .fetch_add(1, loom::sync::atomic::Ordering::AcqRel);
     }
 
     /// Registers a callback that only notes that it ran.

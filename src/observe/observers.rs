@@ -52,6 +52,15 @@ impl Observers {
         cfg!(feature = "metrics") || !self.told.is_empty()
     }
 
+    /// Whether anybody may be told how long a callback ran: of one that fails, `tracing` is.
+    pub(crate) fn hear_ends(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        if trace::hears_failures() {
+            return true;
+        }
+        self.hear_times()
+    }
+
     #[cfg(feature = "tracing")]
     pub(crate) fn span(&self, callback: &CallbackInfo<'_>) -> Option<tracing::Span> {
         trace::span(callback, self.span.as_deref())

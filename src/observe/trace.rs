@@ -18,6 +18,11 @@ pub(crate) fn is_heard() -> bool {
     LevelFilter::current() >= LevelFilter::INFO
 }
 
+/// Whether anybody may listen to what fails.
+pub(crate) fn hears_failures() -> bool {
+    LevelFilter::current() >= LevelFilter::ERROR
+}
+
 /// Made when the callback is registered, because a span can only follow from one that is still
 /// open, and the request's own may close as soon as the response ends. `None` where nobody
 /// listens, which costs nothing from then on.

@@ -31,7 +31,8 @@ type ClassifyEnd = dyn FnOnce(Option<&HeaderMap>) -> bool + Send + Sync;
 pub(crate) enum Classifier {
     Status,
     Grpc,
-    Custom(Box<ClassifyHead>),
+    // Boxed once more: it is part of every response future.
+    Custom(Box<Box<ClassifyHead>>),
 }
 
 /// What the head of a response says.
@@ -71,7 +72,9 @@ impl Classification {
         match self {
             Self::Status => Classifier::Status,
             Self::Grpc => Classifier::Grpc,
-            Self::Custom(make) => Classifier::Custom(head_of_request(request, |head| make(head))),
+            Self::Custom(make) => {
+                Classifier::Custom(Box::new(head_of_request(request, |head| make(head))))
+            }
         }
     }
 }

@@ -84,9 +84,9 @@ pub(super) async fn run(
 ) -> Result<(), BeforeResponseFailed> {
     scope.before_begins(*completion);
     while let Some(entry) = scope.next_before() {
-        let mut turn = Turn::new(scope, completion, entry);
+        let mut turn = Turn::of(scope.clone(), entry);
         let (name, location) = turn.who();
-        turn.run().await;
+        turn.run(completion).await;
         if let Some(message) = turn.failure() {
             drop(turn);
             let failed = Completion {

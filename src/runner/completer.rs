@@ -64,11 +64,13 @@ impl Completer {
         }
     }
 
+    #[inline]
     pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
         self.scope.as_ref().map(|current| &current.scope)
     }
 
     /// Code belongs to the scope while the guard lives.
+    #[inline]
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         current::enter(&mut self.scope)
     }
@@ -107,7 +109,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        let Some(Current { mut scope, .. }) = self.scope.take() else {
+        let Some(Current { scope, .. }) = self.scope.take() else {
             return;
         };
         if scope.release_head() {

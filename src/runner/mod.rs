@@ -2,20 +2,26 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     sync::Arc,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::{sync::Semaphore, task::coop};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::coop,
+};
 
 use self::turn::Turn;
 use crate::{
     completion::Completion,
+    isolate::isolate,
     observe::outcome::LostReason,
     scope::{
         Scope,
         current::{self, Current},
+        options::Spawn,
         state::Start,
     },
 };
@@ -29,7 +35,30 @@ mod turn;
 pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
     if let Start::Runner(completion) = start {
         let runner = Runner::new(scope.clone(), completion, Unfinished::IsLost);
-        spawn(scope, runner.run_to_end());
+        if runner.has_limits() {
+            spawn(scope, runner.run_within_limits());
+        } else {
+            spawn(scope, runner);
+        }
+    }
+}
+
+/// Runs a task where the layer was told to, and waits for its output; the task goes on when nobody
+/// waits any more.
+pub(crate) async fn elsewhere<T: Send + 'static>(
+    spawn: Arc<Spawn>,
+    task: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let (output, awaited) = oneshot::channel();
+    let _ = isolate(|| {
+        spawn(Box::pin(async move {
+            let _ = output.send(task.await);
+        }));
+    });
+    match awaited.await {
+        Ok(output) => output,
+        // Whoever runs tasks has dropped this one.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -40,6 +69,11 @@ fn spawn(_: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
 
 #[cfg(not(all(test, axum_defer_loom)))]
 fn spawn(scope: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
+    if let Some(spawn) = &scope.options.spawn {
+        // A task that is dropped unpolled, here too, reports the callbacks as lost.
+        let _ = isolate(|| spawn(Box::pin(task)));
+        return;
+    }
     // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
     // called on will do.
     let runtime = tokio::runtime::Handle::try_current()
@@ -56,15 +90,21 @@ fn spawn(scope: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
 /// Runs the callbacks of a scope in the calling task, if the scope asks for a runner.
 pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
     if let Start::Runner(completion) = start {
-        Runner::new(scope.clone(), completion, Unfinished::MovesToATask)
-            .run_to_end()
-            .await;
+        let runner = Runner::new(scope.clone(), completion, Unfinished::MovesToATask);
+        if runner.has_limits() {
+            runner.run_within_limits().await;
+        } else {
+            runner.await;
+        }
     }
 }
 
 /// The one runner of a scope. What it has not run when it is dropped is not forgotten.
+///
+/// A future of its own, as small as it can be: Tokio moves a task several times until it runs, so
+/// each scope pays for its size. What few layers ask for is boxed.
 struct Runner {
-    scope: Arc<Scope>,
+    turn: Turn,
     completion: Completion,
     unfinished: Option<Unfinished>,
 }
@@ -81,39 +121,33 @@ pub(crate) enum Unfinished {
 impl Runner {
     fn new(scope: Arc<Scope>, completion: Completion, unfinished: Unfinished) -> Self {
         Self {
-            scope,
+            turn: Turn::new(scope),
             completion,
             unfinished: Some(unfinished),
         }
     }
 
-    /// An `async` block, which keeps what it captures once; an `async fn` would keep it twice.
-    ///
-    /// What few layers ask for is boxed, here and in [`Turn::run`]. Tokio moves a task several
-    /// times until it runs, so each scope would pay for whatever is awaited in place.
-    #[expect(clippy::manual_async_fn, reason = "it would be twice the size")]
-    fn run_to_end(self) -> impl Future<Output = ()> + Send {
-        async move {
-            let Self {
-                scope, completion, ..
-            } = &self;
+    fn has_limits(&self) -> bool {
+        let options = &self.turn.scope().options;
+        options.concurrent || options.permits.is_some()
+    }
+
+    /// Waits until it may run, and runs side by side what may do so.
+    fn run_within_limits(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let scope = self.turn.scope().clone();
             let permit = match &scope.options.permits {
-                Some(permits) if !is_nested_in(permits) => Box::pin(permits.acquire()).await.ok(),
+                Some(permits) if !is_nested_in(permits) => permits.acquire().await.ok(),
                 _ => None,
             };
             if scope.options.concurrent {
-                Box::pin(side_by_side(scope, completion)).await;
+                side_by_side(&scope, &self.completion).await;
+                self.finish();
             } else {
-                while let Some(entry) = scope.next() {
-                    let mut turn = Turn::new(scope, completion, entry);
-                    turn.run().await;
-                    // Callbacks that never wait must not keep the thread for themselves.
-                    coop::consume_budget().await;
-                }
+                self.await;
             }
             drop(permit);
-            self.finish();
-        }
+        })
     }
 
     fn finish(mut self) {
@@ -121,14 +155,37 @@ impl Runner {
     }
 }
 
+/// Runs one callback after the other.
+impl Future for Runner {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            ready!(this.turn.poll(cx, &this.completion));
+            // Callbacks that never wait must not keep the thread for themselves.
+            let proceeds = ready!(coop::poll_proceed(cx));
+            if !this.turn.pass_on() {
+                this.unfinished = None;
+                return Poll::Ready(());
+            }
+            proceeds.made_progress();
+        }
+    }
+}
+
 impl Drop for Runner {
     fn drop(&mut self) {
-        match self.unfinished {
-            Some(Unfinished::IsLost) => self.scope.lose_all(LostReason::NoRuntime),
-            Some(Unfinished::MovesToATask) => {
-                start(&self.scope, Start::Runner(self.completion));
+        let Some(unfinished) = self.unfinished else {
+            return;
+        };
+        // What is cut off is told of before what has not begun.
+        self.turn.cut_off();
+        match unfinished {
+            Unfinished::IsLost => self.turn.scope().lose_all(LostReason::NoRuntime),
+            Unfinished::MovesToATask => {
+                start(self.turn.scope(), Start::Runner(self.completion));
             }
-            None => {}
         }
     }
 }
@@ -144,11 +201,10 @@ fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
 
 async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
     let run = async |entry| {
-        let mut turn = Turn::new(scope, completion, entry);
-        turn.run().await;
+        Turn::of(scope.clone(), entry).run(completion).await;
     };
     let mut running = FuturesUnordered::new();
-    while let Some(entry) = scope.next() {
+    while let Some(entry) = scope.next(None) {
         running.push(run(entry));
         poll_fn(|cx| {
             loop {

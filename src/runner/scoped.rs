@@ -29,12 +29,7 @@ pin_project! {
 }
 
 impl<F> Scoped<F> {
-    /// The future is made inside of the scope, too.
-    pub(crate) fn new(mut completer: Completer, future: impl FnOnce() -> F) -> Self {
-        let future = {
-            let _entered = completer.enter();
-            future()
-        };
+    pub(crate) fn new(completer: Completer, future: F) -> Self {
         Self {
             future: Some(future),
             completer: Some(completer),

@@ -2,21 +2,25 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::Location,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    task::coop::{self, Unconstrained},
+    time::Sleep,
+};
 
 use crate::{
     callback::{
         entry::BoxEntry,
         output::{BoxError, Failure},
     },
+    clock::{self, Instant},
     completion::Completion,
     drain::tracker::End,
     isolate::{drop_isolated, isolate},
@@ -30,30 +34,108 @@ use crate::{
     },
 };
 
-/// A callback whose turn it is. It leaves by exactly one of the exits; dropped before that, it
-/// was lost.
-pub(super) struct Turn<'a> {
-    scope: &'a Arc<Scope>,
-    completion: &'a Completion,
+/// Where callbacks of a scope have their turns, one after the other. Each leaves by exactly one of
+/// the exits; one that is here when this is dropped was lost.
+pub(super) struct Turn {
+    /// There but for the time during which the thread has it, while code of the callback runs.
+    current: Option<Current>,
     entry: Option<BoxEntry>,
+    stage: Stage,
+    /// When it started, where somebody may be told.
     started: Option<Instant>,
-    /// How it ended.
-    end: Option<End>,
+    /// Boxed, as most callbacks have no limit.
+    timeout: Option<Pin<Box<Unconstrained<Sleep>>>>,
     /// What it failed with, where a response becomes a failure because of it.
     failure: Option<Box<str>>,
 }
 
-impl<'a> Turn<'a> {
-    pub(super) fn new(scope: &'a Arc<Scope>, completion: &'a Completion, entry: BoxEntry) -> Self {
-        scope.announce(&entry);
+/// How far a callback has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It was taken out, or there is none.
+    Waits,
+    Runs,
+    /// Nothing of it is left but what the scope and the tracker have to be told.
+    Ended {
+        id: u64,
+        end: End,
+        had_started: bool,
+    },
+}
+
+impl Turn {
+    /// Nobody's turn.
+    pub(super) fn new(scope: Arc<Scope>) -> Self {
         Self {
-            scope,
-            completion,
-            entry: Some(entry),
+            current: Some(Current::driven(scope)),
+            entry: None,
+            stage: Stage::Waits,
             started: None,
-            end: None,
+            timeout: None,
             failure: None,
         }
+    }
+
+    /// The turn of this callback.
+    pub(super) fn of(scope: Arc<Scope>, entry: BoxEntry) -> Self {
+        scope.announce(&entry);
+        let mut turn = Self::new(scope);
+        turn.entry = Some(entry);
+        turn
+    }
+
+    pub(super) fn scope(&self) -> &Arc<Scope> {
+        match &self.current {
+            Some(current) => &current.scope,
+            None => unreachable!("the thread gives back what it was given"),
+        }
+    }
+
+    /// Tells of the end of a callback, and has the next one in its place if there is one.
+    pub(super) fn pass_on(&mut self) -> bool {
+        let scope = self.scope();
+        let next = match self.stage {
+            Stage::Ended { id, .. } => scope.next(Some(id)),
+            Stage::Waits | Stage::Runs => scope.next(None),
+        };
+        self.tell_tracker();
+        self.entry = next;
+        if let Some(entry) = &self.entry {
+            self.scope().announce(entry);
+        }
+        self.entry.is_some()
+    }
+
+    /// Tells of the end of a callback which is not followed by another one.
+    fn settle(&mut self) {
+        if let Stage::Ended { id, .. } = self.stage {
+            self.scope().ended(id);
+            self.tell_tracker();
+        }
+    }
+
+    fn tell_tracker(&mut self) {
+        if let Stage::Ended {
+            end, had_started, ..
+        } = self.stage
+        {
+            self.stage = Stage::Waits;
+            let tracker = &self.scope().options.tracker;
+            if had_started {
+                tracker.ended(end);
+            } else {
+                tracker.dropped(end);
+            }
+        }
+    }
+
+    /// The callback that is here was cut off, or never came to its turn.
+    pub(super) fn cut_off(&mut self) {
+        self.lose(match self.stage {
+            Stage::Runs => LostReason::Interrupted,
+            Stage::Waits | Stage::Ended { .. } => LostReason::NoRuntime,
+        });
+        self.settle();
     }
 
     /// The callback's name, and where it was registered.
@@ -69,51 +151,77 @@ impl<'a> Turn<'a> {
 
     /// Whether the response may go out after this callback; if not, what it failed with.
     pub(super) fn failure(&mut self) -> Option<String> {
-        match self.end {
-            Some(End::Failed | End::Lost) => Some(self.failure.take().unwrap_or_default().into()),
+        match self.stage {
+            Stage::Ended {
+                end: End::Failed | End::Lost,
+                ..
+            } => Some(self.failure.take().unwrap_or_default().into()),
             _ => None,
         }
     }
 
-    /// From the verdict to the report.
-    pub(super) async fn run(&mut self) {
-        if self.is_allowed() {
-            self.start();
-            match self.timeout() {
-                None => (&mut *self).await,
-                Some(limit) => Box::pin(self.run_for(limit)).await,
-            }
-        }
+    /// From the verdict to the report, of the callback that is here.
+    pub(super) async fn run(&mut self, completion: &Completion) {
+        poll_fn(|cx| self.poll(cx, completion)).await;
     }
 
-    async fn run_for(&mut self, limit: Duration) {
-        // Without a time driver this panics; the callback has failed then, visibly.
-        let timeout = isolate(|| tokio::time::timeout(limit, &mut *self));
-        match timeout {
-            Ok(timeout) => {
-                if timeout.await.is_err() {
-                    self.finish(Outcome::TimedOut(limit));
-                }
-            }
-            Err(message) => self.finish(Outcome::Panicked(&message)),
+    /// From the verdict to the report; ready at once where there is no callback.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, completion: &Completion) -> Poll<()> {
+        let runs = match self.stage {
+            Stage::Runs => true,
+            Stage::Waits => self.is_allowed(completion) && self.start(completion),
+            Stage::Ended { .. } => false,
+        };
+        if !runs {
+            return Poll::Ready(());
         }
+        let Some(entry) = &mut self.entry else {
+            return Poll::Ready(());
+        };
+        let polled = {
+            // Left before anybody is told of the end: who waits for it may rely on the span
+            // being closed.
+            #[cfg(feature = "tracing")]
+            let _span = entry.header.span().map(|span| span.clone().entered());
+            let _entered = current::enter(&mut self.current);
+            isolate(|| entry.as_mut().poll_callback(cx, completion))
+        };
+        match polled {
+            Ok(Poll::Pending) => return self.poll_timeout(cx, completion),
+            Ok(Poll::Ready(Ok(()))) => self.finish(Outcome::Ok, completion),
+            Ok(Poll::Ready(Err(Failure::Lost))) => self.lose(LostReason::NoRuntime),
+            Ok(Poll::Ready(Err(Failure::Error(error)))) => {
+                self.finish(Outcome::Error(error.as_ref()), completion);
+                drop_isolated::<BoxError>(error);
+            }
+            Err(message) => self.finish(Outcome::Panicked(&message), completion),
+        }
+        Poll::Ready(())
     }
 
-    fn is_allowed(&mut self) -> bool {
-        let options = &self.scope.options;
+    fn poll_timeout(&mut self, cx: &mut Context<'_>, completion: &Completion) -> Poll<()> {
+        let Some(timeout) = &mut self.timeout else {
+            return Poll::Pending;
+        };
+        ready!(timeout.as_mut().poll(cx));
+        if let Some(limit) = self.limit() {
+            self.finish(Outcome::TimedOut(limit), completion);
+        }
+        Poll::Ready(())
+    }
+
+    fn is_allowed(&mut self, completion: &Completion) -> bool {
         let Some(entry) = &self.entry else {
             return false;
         };
-        match entry
-            .header
-            .rule
-            .allows(self.completion, options.rule.as_ref())
-        {
+        let scope = self.scope();
+        let options = &scope.options;
+        match entry.header.rule.allows(completion, options.rule.as_ref()) {
             Ok(true) => true,
             Ok(false) => {
                 options
                     .observers
-                    .skipped(&self.scope.info(&entry.header), self.completion);
+                    .skipped(&scope.info(&entry.header), completion);
                 self.leave(End::Skipped);
                 false
             }
@@ -125,7 +233,7 @@ impl<'a> Turn<'a> {
                 };
                 options
                     .observers
-                    .finished(&self.scope.info(&entry.header), &finished);
+                    .finished(&scope.info(&entry.header), &finished);
                 self.note_failure(&finished.outcome);
                 self.leave(End::Failed);
                 false
@@ -133,36 +241,62 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn limit(&self) -> Option<Duration> {
         let own = self.entry.as_ref().and_then(|entry| entry.header.timeout);
-        own.or(self.scope.options.timeout)
+        own.or(self.scope().options.timeout)
     }
 
-    fn start(&mut self) {
-        let Some(entry) = &self.entry else { return };
-        let start = Instant::now();
-        self.started = Some(start);
-        self.scope.options.tracker.started();
-        self.scope.options.observers.started(
-            &self.scope.info(&entry.header),
-            self.scope.waited(&entry.header, self.completion, start),
-        );
-    }
-
-    fn finish(&mut self, outcome: Outcome<'_>) {
-        let (Some(entry), Some(start)) = (&self.entry, self.started) else {
-            return;
+    /// Whether it has; if not, it has failed.
+    fn start(&mut self, completion: &Completion) -> bool {
+        let Some(entry) = &self.entry else {
+            return false;
         };
+        let scope = self.scope();
+        let observers = &scope.options.observers;
+        let started = observers.hear_ends().then(Instant::now);
+        scope.options.tracker.started();
+        if let Some(started) = started.filter(|_| observers.hear_times()) {
+            let info = scope.info(&entry.header);
+            observers.started(&info, scope.waited(&entry.header, completion, started));
+        }
+        self.started = started;
+        self.stage = Stage::Runs;
+        let Some(limit) = self.limit() else {
+            return true;
+        };
+        match clock::sleep(limit) {
+            Ok(sleep) => {
+                // The time is looked at however much of its budget the callback has used up.
+                self.timeout = Some(Box::pin(coop::unconstrained(sleep)));
+                true
+            }
+            Err(no_timer) => {
+                self.finish(Outcome::Error(&no_timer), completion);
+                false
+            }
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome<'_>, completion: &Completion) {
+        let Some(entry) = &self.entry else { return };
+        let scope = self.scope();
         let is_ok = matches!(outcome, Outcome::Ok);
-        let observers = &self.scope.options.observers;
-        let info = self.scope.info(&entry.header);
+        let observers = &scope.options.observers;
+        let info = scope.info(&entry.header);
         if !is_ok || observers.hear_success(&info) {
-            let finished = Finished {
-                outcome,
-                waited: self.scope.waited(&entry.header, self.completion, start),
-                took: start.elapsed(),
-            };
-            observers.finished(&info, &finished);
+            let times = self.started.map(|started| {
+                let waited = scope.waited(&entry.header, completion, started);
+                (waited, started.elapsed())
+            });
+            let (waited, took) = times.unwrap_or_default();
+            observers.finished(
+                &info,
+                &Finished {
+                    outcome,
+                    waited,
+                    took,
+                },
+            );
         }
         if !is_ok {
             self.note_failure(&outcome);
@@ -184,8 +318,11 @@ impl<'a> Turn<'a> {
 
     fn lose(&mut self, reason: LostReason) {
         if let Some(entry) = &self.entry {
-            let info = self.scope.info(&entry.header);
-            self.scope.options.observers.lost(&info, reason);
+            let scope = self.scope();
+            scope
+                .options
+                .observers
+                .lost(&scope.info(&entry.header), reason);
             self.note_failure(&reason);
             self.leave(End::Lost);
         }
@@ -197,65 +334,20 @@ impl<'a> Turn<'a> {
         let Some(entry) = self.entry.take() else {
             return;
         };
-        self.end = Some(end);
-        self.scope.ended(entry.header.id);
-        {
-            // What the callback captured may defer something when it is dropped, as its code may.
-            let mut current = Some(Current::driven(self.scope.clone()));
-            let _entered = current::enter(&mut current);
-            drop_isolated(entry);
-        }
-        let tracker = &self.scope.options.tracker;
-        if self.started.is_some() {
-            tracker.ended(end);
-        } else {
-            tracker.dropped(end);
-        }
+        self.timeout = None;
+        self.stage = Stage::Ended {
+            id: entry.header.id,
+            end,
+            had_started: matches!(self.stage, Stage::Runs),
+        };
+        // What the callback captured may defer something when it is dropped, as its code may.
+        let _entered = current::enter(&mut self.current);
+        drop_isolated(entry);
     }
 }
 
-impl Future for Turn<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let Some(entry) = &mut this.entry else {
-            return Poll::Ready(());
-        };
-        let completion = this.completion;
-        let polled = {
-            // Left before anybody is told of the end: who waits for it may rely on the span
-            // being closed.
-            #[cfg(feature = "tracing")]
-            let _span = this
-                .scope
-                .info(&entry.header)
-                .span
-                .map(|span| span.clone().entered());
-            let mut current = Some(Current::driven(this.scope.clone()));
-            let _entered = current::enter(&mut current);
-            isolate(|| entry.as_mut().poll_callback(cx, completion))
-        };
-        match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => this.finish(Outcome::Ok),
-            Ok(Poll::Ready(Err(Failure::Lost))) => this.lose(LostReason::NoRuntime),
-            Ok(Poll::Ready(Err(Failure::Error(error)))) => {
-                this.finish(Outcome::Error(error.as_ref()));
-                drop_isolated::<BoxError>(error);
-            }
-            Err(message) => this.finish(Outcome::Panicked(&message)),
-        }
-        Poll::Ready(())
-    }
-}
-
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.lose(if self.started.is_some() {
-            LostReason::Interrupted
-        } else {
-            LostReason::NoRuntime
-        });
+        self.cut_off();
     }
 }

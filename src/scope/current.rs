@@ -1,11 +1,14 @@
 //! The scope that the running code belongs to.
 
-use std::{cell::Cell, marker::PhantomData, sync::Arc};
+use std::{cell::Cell, marker::PhantomData, mem::ManuallyDrop, sync::Arc};
 
 use crate::scope::Scope;
 
 thread_local! {
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    /// Without a destructor, so that no look has to ask first whether that has run. Nothing is left
+    /// in it when a thread ends: whoever enters leaves.
+    static CURRENT: Cell<ManuallyDrop<Option<Current>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
 }
 
 /// A scope, and how code belongs to it.
@@ -56,6 +59,7 @@ pub(crate) struct Entered<'a> {
 }
 
 /// Enters the scope in this place, which is there again when the guard is dropped.
+#[inline]
 pub(crate) fn enter(place: &mut Option<Current>) -> Entered<'_> {
     swap(place);
     Entered {
@@ -65,6 +69,7 @@ pub(crate) fn enter(place: &mut Option<Current>) -> Entered<'_> {
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
         swap(self.place);
     }
@@ -90,10 +95,11 @@ fn look<T>(look: impl FnOnce(&Current) -> T) -> Option<T> {
     entered.place.as_ref().map(look)
 }
 
-/// A thread that is about to end has no scope any more.
 #[cfg(not(all(test, axum_defer_loom)))]
+#[inline]
 fn swap(place: &mut Option<Current>) {
-    let _ = CURRENT.try_with(|current| *place = current.replace(place.take()));
+    let entering = ManuallyDrop::new(place.take());
+    *place = ManuallyDrop::into_inner(CURRENT.replace(entering));
 }
 
 /// All threads of a model share one thread of the operating system, and with it what is local to

@@ -32,6 +32,10 @@ impl Head {
 
     /// Lets it go unless it has to wait; whether it has to.
     pub(super) fn release(&self) -> bool {
+        // Asked again when the scope is decided, of a head that has gone long ago.
+        if self.0.load(SeqCst) == RELEASED {
+            return false;
+        }
         let released = self.0.compare_exchange(OPEN, RELEASED, SeqCst, SeqCst);
         released == Err(WAITED_FOR)
     }

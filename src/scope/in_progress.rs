@@ -2,10 +2,9 @@
 
 use std::{borrow::Cow, panic::Location, sync::Arc};
 
-use tokio::time::Instant;
-
 use crate::{
-    callback::entry::Header, drain::report::UnfinishedCallback, observe::scope_info::ScopeInfo,
+    callback::entry::Header, clock::Instant, drain::report::UnfinishedCallback,
+    observe::scope_info::ScopeInfo,
 };
 
 /// Callbacks run one at a time unless the layer is concurrent, so one place needs no allocation.

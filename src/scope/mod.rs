@@ -5,19 +5,24 @@
 //! state machine in [`state`]. No user code runs under the lock: callbacks that were taken out are
 //! returned, and told of and dropped after it.
 
-use std::{sync::Arc, task::Context};
+use std::{
+    sync::{Arc, atomic::fence},
+    task::Context,
+};
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::runtime::Handle;
 
 use self::{
     client::Client,
     head::Head,
+    idle::Idle,
     options::Options,
     queue::Queue,
     state::{Registration, Start, State},
 };
 use crate::{
     callback::entry::BoxEntry,
+    clock::Instant,
     completion::Completion,
     drain::{reservation::Reservation, tracker::End},
     isolate::drop_isolated,
@@ -26,13 +31,14 @@ use crate::{
         scope_info::ScopeInfo,
     },
     sent::transmission::Transmission,
-    sync::{Mutex, MutexGuard, lock},
+    sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock},
 };
 
 mod changes;
 pub(crate) mod client;
 pub(crate) mod current;
 mod head;
+pub(crate) mod idle;
 mod in_progress;
 pub(crate) mod options;
 mod queue;
@@ -49,7 +55,11 @@ pub(crate) struct Scope {
     /// Where somebody is told of it.
     pub(crate) info: Option<Arc<ScopeInfo>>,
     head: Head,
+    /// Something was registered.
+    is_used: AtomicBool,
     state: Mutex<State>,
+    /// Where somebody waits for it. The last one: what callbacks captured goes before.
+    pub(crate) idle: Option<Idle>,
 }
 
 impl Scope {
@@ -61,21 +71,24 @@ impl Scope {
     ) -> Arc<Self> {
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
+            idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened: Instant::now(),
             transmission,
             info: info.map(Arc::new),
             head: Head::default(),
+            is_used: AtomicBool::new(false),
             state: Mutex::new(State::new(reservation)),
         })
     }
 
-    /// Whether nothing is registered, and nobody else has a handle with which to register.
-    pub(crate) fn is_unused(self: &mut Arc<Self>) -> bool {
-        Arc::get_mut(self).is_some_and(|scope| {
-            let state = scope.state.get_mut();
-            state.is_ok_and(|state| state.is_empty())
-        })
+    /// Whether nothing was ever registered, and nobody else has a handle with which to register.
+    pub(crate) fn is_unused(self: &Arc<Self>) -> bool {
+        // The tracker could get hold of it too, but of those alone in which something was
+        // registered. What they did who have let go of it is seen after the fence.
+        let is_alone = Arc::strong_count(self) == 1;
+        fence(Ordering::Acquire);
+        is_alone && !self.is_used.load(Ordering::Relaxed)
     }
 
     /// Somebody may still register something when the response is on its way: watch it then.
@@ -126,6 +139,7 @@ impl Scope {
         let reservation = state.reservation.take();
         let newly_listed = state.listed.is_none();
         if newly_listed {
+            self.is_used.store(true, Ordering::Relaxed);
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
             state.listed = Some(self.options.tracker.list(scope));
         }
@@ -225,10 +239,13 @@ impl Scope {
         lock(&self.state).runtime.clone()
     }
 
-    /// The next callback for the runner; with `None` the runner has been let go, and the next
-    /// push starts another one.
-    pub(crate) fn next(&self) -> Option<BoxEntry> {
+    /// The next callback for the runner, which is done with the one that is given; with `None` the
+    /// runner has been let go, and the next push starts another one.
+    pub(crate) fn next(&self, ended: Option<u64>) -> Option<BoxEntry> {
         let mut state = lock(&self.state);
+        if let Some(id) = ended {
+            state.in_progress.remove(id);
+        }
         match state.take_or_let_go() {
             Some(entry) => Some(entry),
             None => {
@@ -259,7 +276,7 @@ impl Scope {
 
     /// Gives up what is registered: it should have run, and can't.
     pub(crate) fn lose_all(&self, reason: LostReason) {
-        while let Some(entry) = self.next() {
+        while let Some(entry) = self.next(None) {
             self.drop_taken(entry, End::Lost, |observers, callback| {
                 observers.lost(callback, reason);
             });

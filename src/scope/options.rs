@@ -1,8 +1,8 @@
 //! What a layer was told to do; shared by all of its scopes and services.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -11,6 +11,14 @@ use crate::{
     observe::observers::Observers,
     response::classify::Classification,
 };
+
+type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Told of each request, and of when it is over.
+pub(crate) type WaitUntil = dyn Fn(&Extensions, BoxFuture) + Send + Sync;
+
+/// What runs a task, in the place of a Tokio runtime.
+pub(crate) type Spawn = dyn Fn(BoxFuture) + Send + Sync;
 
 #[derive(Clone, Default)]
 pub(crate) struct Options {
@@ -31,6 +39,9 @@ pub(crate) struct Options {
     pub(crate) failure: Option<StatusCode>,
     /// Callbacks run before the response is returned; set by tests.
     pub(crate) inline: bool,
+    /// Platforms that have to know when a request is over.
+    pub(crate) wait_until: Option<Arc<WaitUntil>>,
+    pub(crate) spawn: Option<Arc<Spawn>>,
 }
 
 impl Options {

@@ -1,11 +1,11 @@
 //! What others are told of a scope's callbacks.
 
 use std::time::Duration;
-use tokio::time::Instant;
 
 use super::{Scope, queue::Queue};
 use crate::{
     callback::entry::{BoxEntry, Header, Observed},
+    clock::Instant,
     completion::Completion,
     drain::{report::UnfinishedCallback, tracker::Unfinished},
     observe::callback_info::{self, CallbackInfo},
@@ -33,10 +33,7 @@ impl Scope {
             phase: header.phase,
             scope: self.info.as_deref(),
             #[cfg(feature = "tracing")]
-            span: header
-                .observed
-                .as_ref()
-                .and_then(|observed| observed.span.as_ref()),
+            span: header.span(),
         }
     }
 

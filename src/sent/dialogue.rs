@@ -1,5 +1,7 @@
 //! What passes over a connection, as far as its server must know it to end it.
 
+#![cfg_attr(not(feature = "serve"), allow(dead_code, reason = "that server asks"))]
+
 // The order of these steps decides nothing, so there is nothing for a model to find.
 use std::sync::atomic::{
     AtomicBool, AtomicUsize,

@@ -57,7 +57,9 @@ struct Watch {
     completer: Option<Completer>,
     end: EndOfBody,
     /// Where only the end of the stream tells success from failure.
-    at_end: Option<EndClassifier>,
+    ///
+    /// Boxed, as most responses have none, and each is moved several times.
+    at_end: Option<Box<EndClassifier>>,
     is_over_already: bool,
     handed_over: bool,
     /// Decided before the body has said that it is over: it may still be polled, by a layer
@@ -132,7 +134,7 @@ impl<B: Body> ResponseBody<B> {
             watch: Watch {
                 completer: Some(completer),
                 end,
-                at_end,
+                at_end: at_end.map(Box::new),
                 is_over_already,
                 handed_over: false,
                 decided_early: None,

@@ -17,6 +17,7 @@ use crate::{
         Unfinished,
         before::BeforeResponseFailed,
         completer::{Completer, Prepared},
+        elsewhere,
     },
 };
 
@@ -31,13 +32,15 @@ pub(super) struct HeldBack<B> {
 enum Preparing {
     /// On a task, which goes on when the client goes away.
     OnATask(JoinHandle<Prepared>),
-    /// In a task that drives the request to its end anyway.
+    /// In a task that drives the request to its end anyway, or elsewhere.
     Here(Pin<Box<dyn Future<Output = Prepared> + Send>>),
 }
 
 impl<B: Body> HeldBack<B> {
     pub(super) fn new(mut request: Requested, response: Response<B>, completer: Completer) -> Self {
         let hands_over = std::mem::take(&mut request.hands_over);
+        let scope = completer.scope();
+        let spawn = scope.and_then(|scope| scope.options.spawn.clone());
         let mut response = request.answer(response, completer);
         let preparing = response.body_mut().suspend().map(|mut completer| {
             // If nobody takes the response, since the client has gone.
@@ -50,9 +53,11 @@ impl<B: Body> HeldBack<B> {
                 None => unreachable!("its scope is not decided yet"),
             }
         };
-        let preparing = match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if hands_over => Preparing::OnATask(runtime.spawn(preparing)),
-            _ => Preparing::Here(Box::pin(preparing)),
+        let preparing = match (spawn, tokio::runtime::Handle::try_current()) {
+            _ if !hands_over => Preparing::Here(Box::pin(preparing)),
+            (Some(spawn), _) => Preparing::Here(Box::pin(elsewhere(spawn, preparing))),
+            (None, Ok(runtime)) => Preparing::OnATask(runtime.spawn(preparing)),
+            (None, Err(_)) => Preparing::Here(Box::pin(preparing)),
         };
         Self {
             preparing,

@@ -10,22 +10,18 @@ use std::{
 use http::Response;
 use http_body::Body;
 
-use super::{
-    body::ResponseBody, held_back::HeldBack, requested::is_answered, unanswered::Unanswered,
-};
-use crate::runner::{Unfinished, completer::Completer};
+use super::{body::ResponseBody, held_back::HeldBack, requested::Requested};
+use crate::runner::{Unfinished, completer::Completer, scoped::Scoped};
 
 /// Answers a request, and runs what it deferred in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
-    unanswered: Unanswered<F, B>,
+    handler: Scoped<F>,
+    mut request: Requested,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    let Unanswered {
-        handler, request, ..
-    } = unanswered;
     let mut handler = pin!(handler);
     let answer =
         poll_fn(
@@ -36,10 +32,10 @@ where
         )
         .await;
     handler.as_mut().drop_future();
-    let (Some(request), Some(completer)) = (request, handler.take_completer()) else {
+    let Some(completer) = handler.take_completer() else {
         unreachable!("nobody has polled it before");
     };
-    is_answered(&completer);
+    request.is_answered(&completer);
     match answer {
         Ok(Ok(response)) => {
             let mut response = if completer.release_head() {

@@ -14,10 +14,10 @@ use tower_service::Service;
 use self::{
     admission::Admission,
     body::ResponseBody,
+    platform::Platform,
     requested::Requested,
-    response_future::{Driven, ResponseFuture},
+    response_future::{Elsewhere, ResponseFuture},
     to_completion::Hold,
-    unanswered::Unanswered,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
@@ -32,10 +32,10 @@ mod admission;
 pub(crate) mod body;
 mod held_back;
 mod inline;
+mod platform;
 mod requested;
 pub(crate) mod response_future;
 mod to_completion;
-mod unanswered;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
 pub struct Defer<S> {
@@ -120,6 +120,13 @@ where
         let place = self.admission.take_place();
         let scope = Scope::open(options.clone(), transmission, info, place);
         let hold = hold.map(|hold| hold.of(scope.client.clone()));
+        let platform = match (&options.wait_until, &scope.idle) {
+            (Some(hook), Some(idle)) => {
+                let platform = Platform::new(hook.clone(), request.extensions(), idle);
+                Some(Box::new(platform))
+            }
+            _ => None,
+        };
         request
             .extensions_mut()
             .insert(DeferredCallbackCollection::new(scope.clone()));
@@ -127,54 +134,65 @@ where
             hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),
             exchange: Exchange::of(&request),
+            platform,
         };
-        let handler = Scoped::new(Completer::new(scope), || self.inner.call(request));
-        // Built where it is returned: each move of it costs as much as the rest of this function.
-        if requested.hands_over {
-            return ResponseFuture {
-                driven: Driven::InPlace {
-                    unanswered: Unanswered {
-                        handler,
-                        request: Some(requested),
-                        held_back: None,
-                    },
-                },
-            };
+        if !requested.hands_over {
+            return self.call_apart(request, requested, Completer::new(scope), hold);
         }
-        let unanswered = Unanswered {
-            handler,
+        let mut completer = Completer::new(scope);
+        let entered = completer.enter();
+        let future = self.inner.call(request);
+        drop(entered);
+        // Built where it is returned: each move of it costs as much as the rest of this function.
+        ResponseFuture {
+            future: Some(future),
+            completer: Some(completer),
             request: Some(requested),
-            held_back: None,
-        };
-        drive_apart(unanswered, hold, &self.options)
+            elsewhere: None,
+        }
     }
 }
 
-/// Drives a request in another way than by its connection.
-fn drive_apart<F, B, E>(
-    unanswered: Unanswered<F, B>,
-    hold: Option<Hold>,
-    options: &Options,
-) -> ResponseFuture<F, B, E>
-where
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    E: Send + 'static,
-    B: Body + Send + 'static,
-{
-    let driven = match hold {
-        hold if options.inline => {
-            let boxed = Box::pin(inline::inline(unanswered));
-            match hold {
-                None => Driven::Inline { boxed },
-                Some(hold) => Driven::ToCompletion {
-                    task: to_completion::spawn(boxed, hold),
-                },
+impl<S> Defer<S> {
+    /// Has a request driven in another way than by its connection.
+    #[inline(never)]
+    fn call_apart<ReqB, B>(
+        &mut self,
+        request: Request<ReqB>,
+        requested: Requested,
+        mut completer: Completer,
+        hold: Option<Hold>,
+    ) -> ResponseFuture<S::Future, B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        S::Future: Future<Output = Result<Response<B>, S::Error>> + Send + 'static,
+        S::Error: Send + 'static,
+        B: Body + Send + 'static,
+    {
+        let future = {
+            let _entered = completer.enter();
+            self.inner.call(request)
+        };
+        if self.options.inline {
+            let handler = Scoped::new(completer, future);
+            let boxed = Box::pin(inline::inline(handler, requested));
+            return ResponseFuture::elsewhere(match hold {
+                None => Elsewhere::Inline(boxed),
+                Some(hold) => Elsewhere::ToCompletion(to_completion::spawn(boxed, hold)),
+            });
+        }
+        let in_place = ResponseFuture {
+            future: Some(future),
+            completer: Some(completer),
+            request: Some(requested),
+            elsewhere: None,
+        };
+        match hold {
+            None => in_place,
+            Some(hold) => {
+                let task = to_completion::spawn(in_place, hold);
+                ResponseFuture::elsewhere(Elsewhere::ToCompletion(task))
             }
         }
-        Some(hold) => Driven::ToCompletion {
-            task: to_completion::spawn(unanswered, hold),
-        },
-        None => Driven::InPlace { unanswered },
-    };
-    ResponseFuture { driven }
+    }
 }

@@ -3,7 +3,7 @@
 use http::Response;
 use http_body::Body;
 
-use super::body::ResponseBody;
+use super::{body::ResponseBody, platform::Platform};
 use crate::{
     response::{classify::Classifier, end_of_body::Exchange},
     runner::completer::Completer,
@@ -17,6 +17,8 @@ pub(super) struct Requested {
     /// to its end, or a test, and whoever takes the response from there says when it
     /// [does](ResponseBody::handed_over).
     pub(super) hands_over: bool,
+    /// Boxed, so that it takes no room where it is not used.
+    pub(super) platform: Option<Box<Platform>>,
 }
 
 impl Requested {
@@ -31,11 +33,12 @@ impl Requested {
         }
         response
     }
-}
 
-/// There is a response, or it is known that there will be none.
-pub(super) fn is_answered(completer: &Completer) {
-    if let Some(scope) = completer.scope() {
-        scope.watch_if_shared();
+    /// There is a response, or it is known that there will be none.
+    pub(super) fn is_answered(&mut self, completer: &Completer) {
+        if let Some(scope) = completer.scope() {
+            scope.watch_if_shared();
+        }
+        self.platform = None;
     }
 }

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{body::ResponseBody, to_completion::Awaited, unanswered::Unanswered};
+use super::{
+    body::ResponseBody, held_back::HeldBack, requested::Requested, to_completion::Awaited,
+};
+use crate::runner::completer::Completer;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -17,29 +20,44 @@ pin_project! {
     ///
     /// Dropped before it is ready, it decides that there was no response; but for
     /// [`run_to_completion`](crate::DeferLayer::run_to_completion), where the request goes on.
+    // Flat, because it is moved once for each struct around the inner future. It polls and drops
+    // that inside of the scope, which it has the right to decide.
     pub struct ResponseFuture<F, B, E> {
         #[pin]
-        pub(super) driven: Driven<F, B, E>,
+        pub(super) future: Option<F>,
+        pub(super) completer: Option<Completer>,
+        pub(super) request: Option<Requested>,
+        // Boxed, so that it takes no room where it is not used.
+        pub(super) elsewhere: Option<Box<Elsewhere<B, E>>>,
+    }
+
+    impl<F, B, E> PinnedDrop for ResponseFuture<F, B, E> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // A destructor may still defer.
+            let _entered = this.completer.as_mut().map(Completer::enter);
+            this.future.set(None);
+        }
     }
 }
 
 type Answer<B, E> = Result<Response<ResponseBody<B>>, E>;
 
-pin_project! {
-    /// By whom the request is driven.
-    #[project = DrivenProjection]
-    pub(super) enum Driven<F, B, E> {
-        InPlace {
-            #[pin]
-            unanswered: Unanswered<F, B>,
-        },
-        ToCompletion {
-            task: Awaited<Answer<B, E>>,
-        },
-        // Boxed, so that it takes no room where it is not used.
-        Inline {
-            boxed: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>,
-        },
+/// Where the response comes from, if it does not come right from the inner future.
+pub(super) enum Elsewhere<B, E> {
+    HeldBack(HeldBack<B>),
+    ToCompletion(Awaited<Answer<B, E>>),
+    Inline(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
+}
+
+impl<F, B, E> ResponseFuture<F, B, E> {
+    pub(super) fn elsewhere(elsewhere: Elsewhere<B, E>) -> Self {
+        Self {
+            future: None,
+            completer: None,
+            request: None,
+            elsewhere: Some(Box::new(elsewhere)),
+        }
     }
 }
 
@@ -51,16 +69,44 @@ where
     type Output = Answer<B, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.project().driven.project() {
-            // It has handed the response over.
-            DrivenProjection::InPlace { unanswered } => return unanswered.poll(cx),
-            DrivenProjection::ToCompletion { task } => match ready!(Pin::new(task).poll(cx)) {
+        let this = self.project();
+        if let Some(elsewhere) = this.elsewhere {
+            return elsewhere.poll(cx);
+        }
+        let answer = match (&mut *this.completer, this.future.as_pin_mut()) {
+            (Some(completer), Some(future)) => {
+                let _entered = completer.enter();
+                ready!(future.poll(cx))
+            }
+            _ => panic!("futures are not polled after they are ready"),
+        };
+        let (Some(mut request), Some(completer)) = (this.request.take(), this.completer.take())
+        else {
+            return Poll::Pending;
+        };
+        request.is_answered(&completer);
+        let response = answer?;
+        if completer.release_head() {
+            let held_back = HeldBack::new(request, response, completer);
+            let elsewhere = Box::new(Elsewhere::HeldBack(held_back));
+            return this.elsewhere.insert(elsewhere).poll(cx);
+        }
+        Poll::Ready(Ok(request.answer(response, completer)))
+    }
+}
+
+impl<B: Body, E> Elsewhere<B, E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer<B, E>> {
+        let answer = match self {
+            // It hands the response over, where this is to do so.
+            Self::HeldBack(held_back) => return held_back.poll_release(cx).map(Ok),
+            Self::ToCompletion(task) => match ready!(Pin::new(task).poll(cx)) {
                 Ok(answer) => answer,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down, and this task with it.
                 Err(_cancelled) => return Poll::Pending,
             },
-            DrivenProjection::Inline { boxed } => ready!(boxed.as_mut().poll(cx)),
+            Self::Inline(boxed) => ready!(boxed.as_mut().poll(cx)),
         };
         Poll::Ready(answer.map(|mut response| {
             response.body_mut().handed_over();

@@ -61,7 +61,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     // A worker that fails ends the process, which its supervisor starts again: a server whose jobs
     // nobody does would look healthy.
     let (report, ()) = tokio::try_join!(
-        async { server.await.map_err(Box::<dyn Error>::from) },
+        async { Ok(server.await) },
         async { worker.run().await.map_err(Box::<dyn Error>::from) },
     )?;
     println!("{report}");

@@ -1,0 +1,56 @@
+//! An app on Vercel, whose runtime ends an invocation when its response is out, unless it is told
+//! to wait.
+
+use std::env;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use axum_defer::{DeferLayer, defer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tower::{Layer, util::MapRequestLayer};
+use vercel_runtime::{AppState, Error, Request, axum::VercelLayer};
+
+async fn place_order() -> &'static str {
+    for letter in ["receipt", "invoice", "survey"] {
+        defer(mail(letter)).name(letter);
+    }
+    "thank you"
+}
+
+/// One letter to the server at `MAIL_SERVER`, which says when it has it.
+async fn mail(letter: &'static str) -> std::io::Result<()> {
+    let address = env::var("MAIL_SERVER").map_err(std::io::Error::other)?;
+    let mut server = TcpStream::connect(address).await?;
+    server.write_all(letter.as_bytes()).await?;
+    server.shutdown().await?;
+    server.read_u8().await?;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let mut layer = DeferLayer::new();
+    // What the test compares with: the invocation ends with the response.
+    if env::var_os("WITHOUT_WAIT_UNTIL").is_none() {
+        layer = layer.wait_until(|extensions, idle| {
+            if let Some(state) = extensions.get::<AppState>() {
+                state.wait_until(idle);
+            }
+        });
+    }
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/orders", post(place_order))
+        .layer(layer);
+    // `VercelLayer` drops the state of the request, so it is copied outside of it.
+    let with_state = MapRequestLayer::new(|(state, mut request): (AppState, Request)| {
+        request.extensions_mut().insert(state.clone());
+        (state, request)
+    });
+    vercel_runtime::run(with_state.layer(VercelLayer::new().layer(app))).await
+}
