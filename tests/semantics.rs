@@ -767,8 +767,6 @@ mod rules {
     async fn without_a_response_only_always_runs() {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
-        // Leaked, since a service's future borrows nothing.
-        let log: &'static Log = Box::leak(Box::new(log));
         let defers = move || {
             log.defer("default");
             log.defer("always").always();
@@ -787,17 +785,23 @@ mod rules {
             assert!(!completion.is_success() && !completion.is_delivered());
         };
 
-        let service = layer.layer(service_fn(move |_: Request<Body>| async move {
-            defers();
-            Err::<Response, _>("the service failed")
+        let service = layer.layer(service_fn(|_: Request<Body>| {
+            let defers = defers.clone();
+            async move {
+                defers();
+                Err::<Response, _>("the service failed")
+            }
         }));
         let answer = service.oneshot(support::get("/")).await;
         assert_eq!(answer.unwrap_err(), "the service failed");
         expect_no_response("an error").await;
 
-        let service = service_fn(move |_: Request<Body>| async move {
-            defers();
-            std::future::pending::<Result<Response, Infallible>>().await
+        let service = service_fn(|_: Request<Body>| {
+            let defers = defers.clone();
+            async move {
+                defers();
+                std::future::pending::<Result<Response, Infallible>>().await
+            }
         });
         let mut service = layer.layer(service);
         let mut future = Box::pin(service.call(support::get("/")));
@@ -805,12 +809,15 @@ mod rules {
         drop(future);
         expect_no_response("a dropped future").await;
 
-        let service = layer.layer(service_fn(move |_: Request<Body>| async move {
-            defers();
-            if true {
-                panic!("on purpose");
+        let service = layer.layer(service_fn(|_: Request<Body>| {
+            let defers = defers.clone();
+            async move {
+                defers();
+                if true {
+                    panic!("on purpose");
+                }
+                Ok::<_, Infallible>(Response::new(Body::empty()))
             }
-            Ok::<_, Infallible>(Response::new(Body::empty()))
         }));
         let answer = std::panic::AssertUnwindSafe(service.oneshot(support::get("/")));
         assert!(answer.catch_unwind().await.is_err());
