@@ -31,6 +31,7 @@ use axum_defer::{
     NoHead, Phase, before_response, before_response_blocking, defer, scope, try_before_response,
 };
 use events::observed;
+use futures_util::FutureExt;
 use gate::Gate;
 use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
@@ -378,6 +379,35 @@ async fn too_late_is_an_error_that_says_so() {
             .unwrap()
             .contains("DeferLayer")
     );
+}
+
+#[test]
+fn too_late_is_a_panic_with_the_line_of_the_caller() {
+    silence_planned_panics();
+    let places = Arc::new(Mutex::new(Vec::new()));
+    let noted = places.clone();
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.contains("too late for `before_response`")) {
+            let place = info.location().unwrap();
+            noted.lock().unwrap().push(place.file().to_owned());
+        } else {
+            others(info);
+        }
+    }));
+    let late = async {
+        defer(async { drop(before_response(async {})) });
+        defer(async { drop(before_response_blocking(|| {})) });
+        defer(async {
+            let current = DeferredCallbackCollection::current().unwrap();
+            current.before_response(async {});
+        });
+    };
+    assert!(scope(late).now_or_never().is_some());
+    let places = places.lock().unwrap();
+    assert!(places.len() >= 3, "{places:?}");
+    assert!(places.iter().all(|file| file == file!()), "{places:?}");
 }
 
 /// A request whose handler has something wait at a gate before the response.

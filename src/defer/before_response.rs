@@ -7,8 +7,8 @@ use super::{
     register::register_before,
 };
 use crate::{
-    callback::{deferrable::Deferrable, output::CallbackOutput},
-    scope::current,
+    callback::{code::Callback, deferrable::Deferrable, output::CallbackOutput},
+    scope::current::{self, Current},
 };
 
 /// Runs `callback` before the response goes out: when its head is known, and before the client sees
@@ -75,14 +75,7 @@ use crate::{
 pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
     callback: C,
 ) -> DeferredCallback {
-    let location = Location::caller();
-    match current::get() {
-        None => panic!("{NO_SCOPE}"),
-        Some(current) => {
-            let handle = register_before(current, location, callback.into_callback());
-            handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
-        }
-    }
+    or_panic(register(current::get(), callback.into_callback()))
 }
 
 /// Like [`before_response`], without its panics.
@@ -111,9 +104,7 @@ pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
     callback: C,
 ) -> Result<DeferredCallback, NoHead> {
-    let location = Location::caller();
-    let current = current::get().ok_or(NoHead::NoScope)?;
-    register_before(current, location, callback.into_callback()).ok_or(NoHead::Released)
+    register(current::get(), callback.into_callback())
 }
 
 /// Like [`before_response`], for a closure that blocks: it runs on Tokio's blocking pool.
@@ -136,17 +127,28 @@ pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
     callback: C,
 ) -> DeferredCallback {
-    let location = Location::caller();
-    match current::get() {
-        None => panic!("{NO_SCOPE}"),
-        Some(current) => {
-            let handle = register_before(current, location, callback.into_callback());
-            handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
-        }
+    or_panic(register(current::get(), callback.into_callback()))
+}
+
+#[track_caller]
+pub(super) fn register(
+    current: Option<Current>,
+    callback: impl Callback + 'static,
+) -> Result<DeferredCallback, NoHead> {
+    let current = current.ok_or(NoHead::NoScope)?;
+    register_before(current, Location::caller(), callback).ok_or(NoHead::Released)
+}
+
+/// No closure, so that the panic has the line of the caller.
+#[track_caller]
+pub(super) fn or_panic(handle: Result<DeferredCallback, NoHead>) -> DeferredCallback {
+    match handle {
+        Ok(handle) => handle,
+        Err(no_head) => panic!("{no_head}"),
     }
 }
 
-pub(super) const TOO_LATE: &str = "too late for `before_response`: the head of the response has been \
+const TOO_LATE: &str = "too late for `before_response`: the head of the response has been \
     released, or the unit of work is over. Call it in the handler, before it returns, or in a \
     callback that `before_response` runs; use `defer` for what runs after the response";
 

@@ -3,10 +3,10 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    before_response::{NoHead, TOO_LATE},
+    before_response::{self, NoHead},
     blocking::DeferrableBlocking,
     deferred_callback::DeferredCallback,
-    register::{register, register_before},
+    register::register,
 };
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
@@ -90,9 +90,8 @@ impl DeferredCallbackCollection {
         &self,
         callback: C,
     ) -> DeferredCallback {
-        let location = Location::caller();
-        let handle = register_before(self.as_current(), location, callback.into_callback());
-        handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
+        let current = Some(self.as_current());
+        before_response::or_panic(before_response::register(current, callback.into_callback()))
     }
 
     /// Like [`before_response`](Self::before_response), without its panic.
@@ -105,9 +104,7 @@ impl DeferredCallbackCollection {
         &self,
         callback: C,
     ) -> Result<DeferredCallback, NoHead> {
-        let location = Location::caller();
-        let handle = register_before(self.as_current(), location, callback.into_callback());
-        handle.ok_or(NoHead::Released)
+        before_response::register(Some(self.as_current()), callback.into_callback())
     }
 
     /// Has the response wait for a closure that blocks; see
@@ -121,9 +118,8 @@ impl DeferredCallbackCollection {
         &self,
         callback: C,
     ) -> DeferredCallback {
-        let location = Location::caller();
-        let handle = register_before(self.as_current(), location, callback.into_callback());
-        handle.unwrap_or_else(|| panic!("{TOO_LATE}"))
+        let current = Some(self.as_current());
+        before_response::or_panic(before_response::register(current, callback.into_callback()))
     }
 
     fn as_current(&self) -> Current {
