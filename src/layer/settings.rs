@@ -268,7 +268,7 @@ impl DeferLayer {
     /// Tells a platform for how long each request needs the process, beyond its response.
     ///
     /// For platforms that freeze or end a process when it has answered: AWS Lambda, Vercel,
-    /// Cloudflare Workers. [Platforms](crate::platforms) has what to type for each.
+    /// Cloudflare Workers. [Platforms](crate::guide::platforms) has what to type for each.
     ///
     /// `hook` is called once for each request, with the extensions that the request came with, and
     /// with a future. That is ready when everything that the request has deferred is over, and
