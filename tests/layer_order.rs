@@ -13,7 +13,7 @@ use axum::{
     body::Body,
     error_handling::HandleErrorLayer,
     extract::Request,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,

@@ -7,7 +7,7 @@ mod support;
 
 use std::convert::Infallible;
 
-use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
+use axum::{Router, extract::Request, response::Response, routing::get};
 use axum_defer::{DeferLayer, DeferredCallbackCollection, defer};
 use beside::{Teller, Told};
 use support::{RawClient, in_time, listen};
