@@ -38,6 +38,11 @@ pub mod which_callbacks_run {
 
 pub mod when_it_is_over {
     #![doc = include_str!("../docs/when-it-is-over.md")]
+    // Without an empty line around it, it would be part of a sentence.
+    #![doc = ""]
+    #![doc = include_str!("../docs/pictures/when_it_fires.svg")]
+    #![doc = ""]
+    #![doc = include_str!("../docs/where-the-bytes-are.md")]
 }
 
 pub mod what_a_callback_may_hold {

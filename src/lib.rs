@@ -75,7 +75,7 @@
 //! | add the layer | [layer order](guide::layer_order): where it goes, beside which others; [limits](guide::limits) |
 //! | run it | [the server](mod@serve), with TLS, Unix sockets, slow clients; [shutdown](guide::shutdown); [platforms](guide::platforms) |
 //! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](live) |
-//! | test an app | [testing](crate::testing) |
+//! | test an app | [testing] |
 //! | translate | [coming from](guide::coming_from) Laravel, Starlette, Next.js, Express, PHP-FPM, `tokio::spawn` |
 //! | use another server | [the parts](sent) that see when the operating system has the bytes |
 //!

@@ -21,7 +21,7 @@ pub struct DrainReport {
     /// Handlers that were being
     /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
     pub unfinished_handlers: u64,
-    /// Connections of [`serve`](crate#shutdown) that were cut because they were not over in time:
+    /// Connections of [`serve`](crate::guide::shutdown) that were cut because they were not over in time:
     /// a response, or the body of a request, was still under way, or its HTTP/2 client did not let
     /// go. What is closed because nothing is under way on it does not count.
     pub cut_connections: u64,

@@ -30,7 +30,7 @@ pin_project! {
     ///
     /// Frames, errors, size hint and end of stream are those of the wrapped body. It decides the
     /// scope when the body ends, whichever way it does; see the
-    /// [table](crate#when-a-response-is-over).
+    /// [table](crate::guide::when_it_is_over).
     pub struct ResponseBody<B> {
         // Gone only while this is dropped: inside of the scope, and before that is decided.
         #[pin]
