@@ -3,7 +3,8 @@
     python3 .ci/examples_in_docs.py
 
 Modules, types, traits, functions, methods and re-exports of other crates count; fields, variants and
-the methods of foreign traits do not. It reads what rustdoc writes as JSON, so it needs a nightly
+the methods of foreign traits do not. A method has an example, too, if one of its type calls it by its
+name, so that the getters of a type share one. It reads what rustdoc writes as JSON, so it needs a nightly
 toolchain, and says so where there is none. That the examples compile and run is for `cargo test`.
 """
 
@@ -17,25 +18,31 @@ KINDS = {"module", "struct", "enum", "union", "trait", "function", "type_alias",
 RUST = {"", "rust", "no_run", "should_panic", "edition2024"}
 
 
-def has_example(docs):
-    inside = False
+def examples(docs):
+    """The code in all examples."""
+    code, inside, is_rust = [], False, False
     for line in (docs or "").splitlines():
         fence = re.match(r"\s*```(.*)$", line)
         if fence is None:
+            if inside and is_rust:
+                code.append(line)
             continue
         if not inside:
             words = re.split(r"[,\s]+", fence.group(1).strip())
-            if all(word in RUST for word in words):
-                return True
+            is_rust = all(word in RUST for word in words)
         inside = not inside
-    return False
+    return "\n".join(code)
+
+
+def is_shown(item, code):
+    return re.search(rf"(\.|::|fn ){item['name']}(::<|\(|\))", code) is not None
 
 
 def without_example(crate):
     index = {int(key): item for key, item in crate["index"].items()}
     missing = []
 
-    def look(item, path):
+    def look(item, path, code_of_owner=""):
         kind = next(iter(item["inner"]))
         inner = item["inner"][kind]
         if kind == "use":
@@ -44,16 +51,17 @@ def without_example(crate):
                 look(target, path)
                 return
             path = path + [inner["name"]]
-            if not has_example(item["docs"]):
+            if not examples(item["docs"]):
                 missing.append(("re-export", path, item))
             return
         path = path + [item["name"]] if item["name"] else path
-        if kind in KINDS and not has_example(item["docs"]):
+        code = examples(item["docs"])
+        if kind in KINDS and not code and not is_shown(item, code_of_owner):
             missing.append((kind, path, item))
         if kind in ("module", "trait"):
             for child in inner["items"]:
                 if child in index:
-                    look(index[child], path)
+                    look(index[child], path, code if kind == "trait" else "")
         for block in inner.get("impls", []) if kind in ("struct", "enum", "union") else []:
             block = index.get(block)
             if block is None or block["inner"]["impl"]["trait"] is not None:
@@ -61,7 +69,7 @@ def without_example(crate):
             for child in block["inner"]["impl"]["items"]:
                 child = index[child]
                 if child["visibility"] == "public":
-                    look(child, path)
+                    look(child, path, code)
 
     look(index[crate["root"]], [])
     return missing

@@ -166,4 +166,12 @@ pub use self::{
 };
 /// What tells success from failure, for [`DeferLayer::classifier`]: tower-http's own module, of
 /// the version that this crate uses.
+///
+/// ```
+/// use axum_defer::{DeferLayer, classify::ServerErrorsAsFailures};
+///
+/// // A 404 is a success here.
+/// let layer = DeferLayer::new().classifier(ServerErrorsAsFailures::make_classifier());
+/// # let _ = layer;
+/// ```
 pub use tower_http::classify;

@@ -73,6 +73,31 @@ where
 ///
 /// `()` is a success, a `Result` is one when it is `Ok`, and an [`ExitCode`] when it is
 /// [`ExitCode::SUCCESS`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{UnitOutput, defer, scope};
+///
+/// struct Imported {
+///     rows: u32,
+///     refused: u32,
+/// }
+///
+/// impl UnitOutput for Imported {
+///     fn is_success(&self) -> bool {
+///         self.refused == 0
+///     }
+/// }
+///
+/// let imported = scope(async {
+///     defer(async { unreachable!("a row was refused") });
+///     Imported { rows: 9, refused: 1 }
+/// })
+/// .await;
+/// assert_eq!(imported.rows, 9);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whether a unit of work succeeded",
     label = "this unit of work returns `{Self}`",

@@ -85,6 +85,23 @@ impl DeferLayer {
     }
 
     /// Watches over the callbacks of this layer and its clones.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// let layer = DeferLayer::new();
+    /// let deferred = layer.handle();
+    /// layer
+    ///     .scope(async {
+    ///         defer(async {});
+    ///         assert_eq!(deferred.pending(), 1);
+    ///     })
+    ///     .await;
+    /// assert_eq!(deferred.pending(), 0);
+    /// # }
+    /// ```
     pub fn handle(&self) -> DeferHandle {
         DeferHandle::new(self.options.tracker.clone())
     }

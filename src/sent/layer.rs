@@ -21,6 +21,17 @@ use crate::response::end_of_body::{EndOfBody, Exchange};
 ///
 /// Put it outside of every other layer: what lies outside of it, it can't see. Made by
 /// [`SentIo::layer`](super::SentIo::layer), one per connection.
+///
+/// ```
+/// use axum::Router;
+/// use axum_defer::sent::{Sent, SentIo, SentLayer};
+/// use tower::Layer;
+///
+/// let io = SentIo::new(tokio::io::empty());
+/// let layer: SentLayer = io.layer();
+/// let service: Sent<Router> = layer.layer(Router::new());
+/// # let _ = service;
+/// ```
 #[derive(Clone)]
 pub struct SentLayer {
     connection: Arc<Connection>,
@@ -55,6 +66,16 @@ impl fmt::Debug for SentLayer {
 }
 
 /// The service of [`SentLayer`].
+///
+/// ```
+/// use axum::Router;
+/// use axum_defer::sent::{Sent, SentIo};
+/// use tower::Layer;
+///
+/// fn around(io: &SentIo<tokio::net::TcpStream>, app: Router) -> Sent<Router> {
+///     io.layer().layer(app)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Sent<S> {
     inner: S,
@@ -98,6 +119,21 @@ where
 
 pin_project! {
     /// The response future of [`Sent`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request, response::Response};
+    /// use axum_defer::sent::{SentBody, SentIo};
+    /// use tower::{Layer, Service};
+    ///
+    /// let io = SentIo::new(tokio::io::empty());
+    /// let mut service = io.layer().layer(Router::new());
+    /// // `SentFuture` is what `call` returns.
+    /// let response: Response<SentBody<Body>> = service.call(Request::new(Body::empty())).await.unwrap();
+    /// assert_eq!(response.status(), 404);
+    /// # }
+    /// ```
     pub struct SentFuture<F> {
         // Dropped before the inner future, like `SentBody::outgoing`.
         unanswered: Unanswered,

@@ -77,6 +77,20 @@ where
 }
 
 /// A server that is ready to run: await it. Made by [`serve()`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::Router;
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let server = axum_defer::serve(listener, Router::new()).max_connections(10_000);
+/// println!("http://{}", server.local_addr().unwrap());
+/// let serving = tokio::spawn(server.into_future());
+/// // It serves until it is dropped.
+/// serving.abort();
+/// # }
+/// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve<L, M, S, B> {
     accepting: Accepting<L, M, S, B>,
