@@ -1,11 +1,16 @@
-"""Lists the public items whose docs have no example, and fails if there is one.
+"""Looks at all public items, as rustdoc writes them in JSON:
 
-    python3 .ci/examples_in_docs.py
+    python3 .ci/public_items.py
 
-Modules, types, traits, functions, methods and re-exports of other crates count; fields, variants and
-the methods of foreign traits do not. A method has an example, too, if one of its type calls it by its
-name, so that the getters of a type share one. It reads what rustdoc writes as JSON, so it needs a nightly
-toolchain, and says so where there is none. That the examples compile and run is for `cargo test`.
+Each has an example. Modules, types, traits, functions, methods and re-exports of other crates count;
+fields, variants and the methods of foreign traits do not. A method has an example, too, if one of its
+type calls it by its name, so that the getters of a type share one. That the examples compile and run is
+for `cargo test`.
+
+And each crate whose types or traits stand in a public signature stands in the table of docs/semver.md,
+and no other one.
+
+It needs a nightly toolchain, and says so where there is none.
 """
 
 import json
@@ -75,12 +80,47 @@ def without_example(crate):
     return missing
 
 
+# Of the standard library, and of a macro whose expansion nobody can name.
+NOT_PUBLIC = {"core", "alloc", "std", "pin_project_lite"}
+
+
+def crates_in_signatures(crate):
+    found = set()
+
+    def look(value):
+        if isinstance(value, list):
+            for part in value:
+                look(part)
+        elif isinstance(value, dict):
+            path = crate["paths"].get(str(value.get("id")))
+            if path and path["crate_id"] != 0 and ("args" in value or "path" in value):
+                found.add(crate["external_crates"][str(path["crate_id"])]["name"])
+            for key, part in value.items():
+                if key not in ("docs", "links", "attrs", "span"):
+                    look(part)
+
+    for item in crate["index"].values():
+        kind = next(iter(item["inner"]))
+        inner = item["inner"][kind]
+        is_ours = item["crate_id"] == 0 and kind not in ("module", "extern_crate")
+        # Auto traits, and the blanket implementations that every type has.
+        is_given = kind == "impl" and (inner["is_synthetic"] or inner["blanket_impl"])
+        if is_ours and not is_given:
+            look(inner)
+    return {name.replace("_", "-") for name in found - NOT_PUBLIC}
+
+
+def crates_in_table():
+    with open("docs/semver.md") as file:
+        return set(re.findall(r"^\| `([a-z-]+)` ", file.read(), re.MULTILINE))
+
+
 def main():
     nightly = ["cargo", "+nightly"]
     try:
         subprocess.run(nightly + ["--version"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        print("skipped: no nightly toolchain, so nobody looked for items without an example")
+        print("skipped: no nightly toolchain, so nobody looked at the public items")
         return
     subprocess.run(
         nightly + ["rustdoc", "--lib", "--all-features", "--target-dir", "target"]
@@ -88,13 +128,19 @@ def main():
         check=True,
     )
     with open("target/doc/axum_defer.json") as file:
-        missing = without_example(json.load(file))
-    for kind, path, item in missing:
+        crate = json.load(file)
+    faults = []
+    for kind, path, item in without_example(crate):
         place = f"{item['span']['filename']}:{item['span']['begin'][0]}" if item["span"] else ""
-        print(f"no example: {kind} {'::'.join(path)}  {place}")
-    if missing:
-        sys.exit(f"{len(missing)} public items have no example")
+        faults.append(f"no example: {kind} {'::'.join(path)}  {place}")
+    used, told = crates_in_signatures(crate), crates_in_table()
+    faults += [f"not in the table of docs/semver.md: {name}" for name in sorted(used - told)]
+    faults += [f"in no public signature: {name}" for name in sorted(told - used)]
+    print(*faults, sep="\n", end="\n" if faults else "")
+    if faults:
+        sys.exit(f"{len(faults)} faults")
     print("every public item has an example")
+    print("public dependencies:", ", ".join(sorted(used)))
 
 
 if __name__ == "__main__":
