@@ -22,10 +22,21 @@
 //!
 //! The modules [`serve`](mod@crate::serve) and [`sent`](crate::sent) begin with a page each, too.
 //!
-//! All code on these pages compiles, and runs unless it is a server that would run for ever:
+//! All code on these pages compiles, and runs unless it is a server that would run for ever. What can
+//! be said, in three lines:
 //!
 //! ```
-//! axum_defer::DeferLayer::new();
+//! use axum::{Router, routing::post};
+//! use axum_defer::{DeferLayer, before_response, defer};
+//!
+//! async fn order() -> &'static str {
+//!     before_response(async { /* a commit: the client waits for it */ });
+//!     defer(async { /* a mail: if all of that was a success */ });
+//!     defer(async { /* an audit line: in any case */ }).always();
+//!     "thank you"
+//! }
+//!
+//! let app: Router = Router::new().route("/orders", post(order)).layer(DeferLayer::new());
 //! ```
 
 pub mod deferring {

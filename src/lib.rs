@@ -11,8 +11,8 @@
 //! # async fn send_welcome_mail() {}
 //! # async fn audit(_: &str) {}
 //! async fn sign_up() -> &'static str {
-//!     defer(async { send_welcome_mail().await });                        // only if the response was a success
-//!     defer(async { audit("sign-up").await }).name("audit").always();    // whatever happened
+//!     defer(send_welcome_mail());                        // only if the response was a success
+//!     defer(audit("sign-up")).name("audit").always();    // whatever happened
 //!     "welcome"
 //! }
 //!
@@ -54,15 +54,7 @@
 //! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
 //! - **It has nothing to do with the response.** [`tokio::spawn`] is simpler, and starts at once.
 //!
-//! | | `defer` | `tokio::spawn` in the handler | tower-http's `on_early_drop` | a job queue |
-//! |---|---|---|---|---|
-//! | starts | when the response is over | at once, beside the handler | when a response was dropped early | when a worker is free |
-//! | knows how the response ended | yes | no | that it was not whole, for which it also takes a HEAD response and a stream with a `Content-Length` | no |
-//! | runs if the handler fails later on | if you say so | yes | does not apply | yes |
-//! | a failure is | reported | in a `JoinHandle` that nobody awaits | yours to handle | retried |
-//! | a graceful shutdown | waits for it | cuts it off | does not apply | leaves it for later |
-//! | is bounded | if you say so | no | it is done at once | by the workers |
-//! | survives a crash | no | no | no | yes |
+//! [Compared](guide::deferring#compared) with `tokio::spawn`, tower-http's `on_early_drop` and a job queue.
 //!
 //! # Where to read on
 //!
