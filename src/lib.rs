@@ -92,6 +92,16 @@
 //! [`tokio::spawn`]: https://docs.rs/tokio/latest/tokio/fn.spawn.html
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The pages of the guide link to what only other features have.
+#![cfg_attr(
+    not(all(
+        feature = "serve",
+        feature = "live",
+        feature = "metrics",
+        feature = "testing"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod callback;
