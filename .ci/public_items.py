@@ -123,7 +123,7 @@ def main():
         print("skipped: no nightly toolchain, so nobody looked at the public items")
         return
     subprocess.run(
-        nightly + ["rustdoc", "--lib", "--all-features", "--target-dir", "target"]
+        nightly + ["rustdoc", "--package", "axum-defer", "--lib", "--all-features", "--target-dir", "target"]
         + ["--", "-Z", "unstable-options", "--output-format", "json"],
         check=True,
     )

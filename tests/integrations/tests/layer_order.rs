@@ -1,9 +1,10 @@
 //! The layer inside and outside of others: each row of the table in `docs/layer-order.md` is a case.
 
-#[path = "support/beside.rs"]
+#[path = "../../support/beside.rs"]
 mod beside;
-#[path = "support/gate.rs"]
+#[path = "../../support/gate.rs"]
 mod gate;
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use axum::{
     body::Body,
     error_handling::HandleErrorLayer,
     extract::Request,
-    http::StatusCode,
+    http::{HeaderName, HeaderValue, StatusCode},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
@@ -37,13 +38,9 @@ use tower::{
     BoxError, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, util::MapResponseLayer,
 };
 use tower_http::{
-    catch_panic::CatchPanicLayer,
-    compression::CompressionLayer,
-    cors::CorsLayer,
-    limit::RequestBodyLimitLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    timeout::TimeoutLayer,
-    trace::TraceLayer,
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, cors::CorsLayer,
+    limit::RequestBodyLimitLayer, propagate_header::PropagateHeaderLayer,
+    set_header::SetRequestHeaderLayer, timeout::TimeoutLayer, trace::TraceLayer,
 };
 
 #[tokio::test]
@@ -156,10 +153,14 @@ async fn cors_outside_keeps_preflights_away() {
     }
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 #[tokio::test]
 async fn a_request_id_is_told_if_it_is_set_outside() {
     for place in [Inside, Outside] {
-        let set = |app: Router| app.layer(SetRequestIdLayer::x_request_id(MakeRequestUuid));
+        // What `SetRequestIdLayer` does.
+        let id = SetRequestHeaderLayer::overriding(REQUEST_ID, HeaderValue::from_static("seven"));
+        let set = |app: Router| app.layer(id);
         let mut beside = Beside::new(place, DeferLayer::new(), set);
         beside.ask("GET /text").await;
         assert_eq!(beside.told().id.is_some(), place == Outside);
@@ -169,7 +170,8 @@ async fn a_request_id_is_told_if_it_is_set_outside() {
 #[tokio::test]
 async fn a_503_of_before_response_has_the_request_id_if_it_is_propagated_outside() {
     for (place, has_id) in [(Inside, false), (Outside, true)] {
-        let propagate = |app: Router| app.layer(PropagateRequestIdLayer::x_request_id());
+        // What `PropagateRequestIdLayer` does.
+        let propagate = |app: Router| app.layer(PropagateHeaderLayer::new(REQUEST_ID));
         for (path, status, expected) in [("/text", 200, true), ("/order", 503, has_id)] {
             let request = format!("GET {path}\nx-request-id: seven");
             let (response, _) = ask(place, propagate, &request).await;

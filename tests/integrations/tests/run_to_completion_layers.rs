@@ -1,8 +1,9 @@
 //! Handlers that are run to completion, beside layers that give up or count requests: the rows of the
 //! table in `docs/layer-order.md` that say so.
 
-#[path = "support/gate.rs"]
+#[path = "../../support/gate.rs"]
 mod gate;
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::time::Duration;

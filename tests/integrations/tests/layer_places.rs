@@ -1,8 +1,9 @@
 //! Where the layer is put, and what it covers and knows there: each row of the first table in
 //! `docs/layer-order.md` is a case.
 
-#[path = "support/beside.rs"]
+#[path = "../../support/beside.rs"]
 mod beside;
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::convert::Infallible;

@@ -1,5 +1,6 @@
 //! The layer in every place that a Tower stack has for it.
 
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin};
