@@ -110,6 +110,26 @@ fn targets(counted: &Counted) -> Vec<Target> {
             ),
             1_500.0,
         ),
+        #[cfg(feature = "live")]
+        target(
+            "Live with room, above an empty observer: instructions",
+            above(
+                instructions,
+                counted.cost("Live with room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
+        #[cfg(feature = "live")]
+        target(
+            "Live without room, above an empty observer: instructions",
+            above(
+                instructions,
+                counted.cost("Live without room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
         target(
             "cost per callback, at 10,000 over at 10",
             per_callback(instructions, "DeferLayer, 10000 callbacks", 10_000.0)
@@ -195,9 +215,16 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "an empty observer, 1 callback",
             "DeferLayer, 1 callback",
         ),
+        #[cfg(feature = "live")]
         difference(
-            "Live, above an empty observer, one callback",
-            "Live, 1 callback",
+            "Live with room, above an empty observer, one callback",
+            "Live with room, 1 callback",
+            "an empty observer, 1 callback",
+        ),
+        #[cfg(feature = "live")]
+        difference(
+            "Live without room, above an empty observer, one callback",
+            "Live without room, 1 callback",
             "an empty observer, 1 callback",
         ),
         difference(

@@ -8,7 +8,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    record::{Callback, Failure, Request},
+    record::Failure,
+    request::{Callback, Request},
     snapshot::{Clock, Name, Snapshot, Unfinished},
 };
 
@@ -125,7 +126,7 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> String {
                 ("failed", counts.failed),
                 ("lost", counts.lost),
                 ("did_not_run", counts.did_not_run),
-                ("requests_fallen_out", counts.requests_fallen_out),
+                ("requests_fallen_out", snapshot.requests_fallen_out),
                 ("failures_fallen_out", counts.failures_fallen_out),
                 ("callbacks_not_recorded", counts.unrecorded),
                 ("events_dropped", snapshot.dropped),
@@ -163,10 +164,10 @@ fn unfinished(json: &mut Json, clock: &Clock, callback: &Unfinished) {
 fn request(json: &mut Json, clock: &Clock, request: &Request) {
     json.object(|json| {
         json.key("number").number(request.number);
-        json.key("method").text(&request.method);
-        json.key("path").text(&request.path);
-        json.key("route").text(&request.route);
-        json.key("id").text(&request.id);
+        json.key("method").text(request.method());
+        json.key("path").text(request.path());
+        json.key("route").text(request.route());
+        json.key("id").text(request.id());
         json.key("arrived").time(clock, request.arrived);
         json.key("answered")
             .optional(request.answered, Json::duration);

@@ -75,7 +75,6 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use axum::Router;
 use http::request::Parts;
-use tokio::time::Instant;
 
 use self::{
     access::Access,
@@ -83,7 +82,7 @@ use self::{
     inbox::Inbox,
     record::{Limits, Record},
     text::say,
-    told::{Ending, Message, Owned, What},
+    told::{Ending, Message, What},
 };
 use crate::{
     completion::Completion,
@@ -99,13 +98,18 @@ use crate::{
 mod access;
 mod end;
 mod events;
+mod fast_map;
 mod histogram;
 mod html;
 mod inbox;
+mod index;
 mod json;
 mod names;
 mod parts;
+mod recent;
 mod record;
+mod request;
+mod requests;
 mod router;
 mod snapshot;
 mod text;
@@ -149,14 +153,14 @@ impl Live {
     /// record that has more already keeps them.
     #[must_use]
     pub fn requests(self, requests: usize) -> Self {
-        self.inbox.look(|record| record.limits.requests = requests);
+        self.inbox.look(|record| record.requests.limit = requests);
         self
     }
 
     /// Keeps at most so many failures, each with its text.
     #[must_use]
     pub fn failures(self, failures: usize) -> Self {
-        self.inbox.look(|record| record.limits.failures = failures);
+        self.inbox.look(|record| record.failures_limit = failures);
         self
     }
 
@@ -205,24 +209,29 @@ impl Live {
         router::router(self.inbox.clone(), Access::If(Arc::new(allowed)))
     }
 
-    fn put(&self, callback: &CallbackInfo<'_>, what: What) {
-        let at = Instant::now();
+    fn ended(&self, callback: &CallbackInfo<'_>, ending: &Ending<'_>) {
         match self.inbox.try_open() {
-            Some(mut opened) => opened.0.callback(callback, at, what),
-            None => self
-                .inbox
-                .put_aside(Message::Callback(Owned::of(callback), at, what)),
+            Some(mut opened) => opened.0.ended(callback, ending, None),
+            None => {
+                let what = What::Ended(ending.end, ending.times, ending.text.into());
+                self.inbox.put_aside(Message::of(callback, what));
+            }
         }
     }
 
     fn did_not_run(&self, callback: &CallbackInfo<'_>, end: End) {
-        self.put(callback, What::Ended(Ending::without_run(end)));
+        self.ended(callback, &Ending::without_run(end));
     }
 }
 
 impl DeferObserver for Live {
     fn registered(&self, callback: &CallbackInfo<'_>) {
-        self.put(callback, What::Registered);
+        match self.inbox.try_open() {
+            Some(mut opened) => opened.0.registered(callback, None),
+            None => self
+                .inbox
+                .put_aside(Message::of(callback, What::Registered)),
+        }
     }
 
     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
@@ -243,8 +252,13 @@ impl DeferObserver for Live {
         self.did_not_run(callback, End::Duplicate);
     }
 
-    fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
-        self.put(callback, What::Started);
+    fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
+        match self.inbox.try_open() {
+            Some(mut opened) => opened.0.started(callback, waited, None),
+            None => self
+                .inbox
+                .put_aside(Message::of(callback, What::Started(waited))),
+        }
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
@@ -252,9 +266,9 @@ impl DeferObserver for Live {
         let ending = Ending {
             end,
             times: Some((finished.waited, finished.took)),
-            text,
+            text: &text,
         };
-        self.put(callback, What::Ended(ending));
+        self.ended(callback, &ending);
     }
 
     fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
@@ -269,9 +283,9 @@ impl DeferObserver for Live {
         let ending = Ending {
             end: End::Lost,
             times: None,
-            text: reason.to_string(),
+            text: &reason.to_string(),
         };
-        self.put(callback, What::Ended(ending));
+        self.ended(callback, &ending);
     }
 }
 

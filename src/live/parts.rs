@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{
     end::End,
     html::{Span, Text, Time},
-    record::{Callback, Failure, Request},
+    record::Failure,
+    request::{Callback, Request},
     snapshot::{Clock, Name, Snapshot, Unfinished},
 };
 use crate::{
@@ -46,7 +47,10 @@ pub(super) fn bounds(snapshot: &Snapshot) -> String {
         snapshot.limits.requests, snapshot.limits.failures
     );
     for (count, what) in [
-        (counts.requests_fallen_out, "older requests have fallen out"),
+        (
+            snapshot.requests_fallen_out,
+            "older requests have fallen out",
+        ),
         (counts.failures_fallen_out, "older failures have fallen out"),
         (
             counts.unrecorded,
@@ -214,11 +218,11 @@ fn request(clock: &Clock, request: &Request) -> Part {
         request.number,
         Span(axis.length),
     );
-    if !request.id.is_empty() {
+    if !request.id().is_empty() {
         let _ = write!(
             html,
             "<div class=\"line quiet\">x-request-id <code>{}</code></div>",
-            Text(&request.id)
+            Text(request.id())
         );
     }
     html.push_str("<ul class=\"lanes\">");
@@ -244,14 +248,14 @@ fn what(request: &Request) -> String {
     }
     let mut html = format!(
         "<span class=\"method\">{}</span> <b class=\"path\">{}</b>",
-        Text(&request.method),
-        Text(&request.path)
+        Text(request.method()),
+        Text(request.path())
     );
-    if !request.route.is_empty() && request.route != request.path {
+    if !request.route().is_empty() && request.route() != request.path() {
         let _ = write!(
             html,
             " <span class=\"quiet route\">{}</span>",
-            Text(&request.route)
+            Text(request.route())
         );
     }
     html
