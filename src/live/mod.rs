@@ -96,6 +96,7 @@ use crate::{
 };
 
 mod access;
+mod document;
 mod end;
 mod events;
 mod fast_map;
@@ -262,13 +263,14 @@ impl DeferObserver for Live {
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        let (end, text) = outcome(&finished.outcome);
-        let ending = Ending {
-            end,
-            times: Some((finished.waited, finished.took)),
-            text: &text,
+        let times = Some((finished.waited, finished.took));
+        let Some((end, text)) = failure(&finished.outcome) else {
+            let (end, text) = (End::Ok, "");
+            self.ended(callback, &Ending { end, times, text });
+            return;
         };
-        self.ended(callback, &ending);
+        let text = &text;
+        self.ended(callback, &Ending { end, times, text });
     }
 
     fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
@@ -290,9 +292,9 @@ impl DeferObserver for Live {
 }
 
 /// The text of an error is user code: it is asked for here, without a lock.
-fn outcome(outcome: &Outcome<'_>) -> (End, String) {
-    match outcome {
-        Outcome::Ok => (End::Ok, String::new()),
+fn failure(outcome: &Outcome<'_>) -> Option<(End, String)> {
+    Some(match outcome {
+        Outcome::Ok => return None,
         Outcome::Error(error) => {
             let text = isolate(|| say(&Chain(*error), ERROR_BYTES));
             let text = text.unwrap_or_else(|panic| format!("its text could not be had: {panic}"));
@@ -300,7 +302,7 @@ fn outcome(outcome: &Outcome<'_>) -> (End, String) {
         }
         Outcome::Panicked(message) => (End::Panicked, say(message, ERROR_BYTES)),
         Outcome::TimedOut(limit) => (End::TimedOut, format!("took longer than {limit:?}")),
-    }
+    })
 }
 
 /// An error and what it came from, a line each.
