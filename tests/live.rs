@@ -367,6 +367,17 @@ async fn what_did_not_run_says_why() {
     assert!(json.contains(r#""status":200,"success":true,"delivery":"Sent","bytes":5"#));
 }
 
+#[tokio::test]
+async fn a_request_of_which_everything_was_withdrawn_is_over_too() {
+    let (app, layer) = app(&Live::new());
+    let json = defer_some(&app, &layer, &["/cancelled"]).await;
+    assert!(json.contains(r#""unfinished":[]"#), "{json}");
+    let end = r#""status":200,"success":true,"delivery":"Sent","bytes":5"#;
+    assert!(json.contains(end), "{json}");
+    let page = see(&app, "/live/view").await;
+    assert!(!page.contains("no end yet") && !page.contains("handler at work"));
+}
+
 // ── How much of it ──────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test]
@@ -399,6 +410,36 @@ async fn it_keeps_so_much_and_counts_what_fell_out() {
     assert!(page.contains("<strong>3</strong> older requests have fallen out."));
     assert!(page.contains("<strong>1</strong> older failures have fallen out."));
     assert!(page.contains("<strong>50</strong> callbacks are counted and not shown"));
+}
+
+/// Runs one after the other; what they cost in this thread.
+fn count_allocations(layer: &DeferLayer, callbacks: usize) -> allocation_counter::AllocationInfo {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    let run = |callbacks| {
+        runtime.block_on(async {
+            for _ in 0..callbacks {
+                let mail = async { drop(defer(async {}).name("mail")) };
+                layer.scope(mail).await;
+            }
+        });
+    };
+    // Room is made for all that there will be.
+    run(20);
+    allocation_counter::measure(|| run(callbacks))
+}
+
+#[test]
+fn what_is_recorded_of_a_callback_allocates_nothing_and_keeps_no_more_memory() {
+    struct Empty;
+    impl DeferObserver for Empty {}
+    for live in [Live::new(), Live::new().requests(10)] {
+        let with_live = count_allocations(&DeferLayer::new().observer(live), 900);
+        let with_none = count_allocations(&DeferLayer::new().observer(Empty), 900);
+        assert!(with_none.count_total > 900);
+        assert_eq!(with_live.count_total, with_none.count_total);
+        assert_eq!(with_live.bytes_current, with_none.bytes_current);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::{record::Record, told::Message};
 
 /// So many events may wait while the record is locked: a snapshot of it takes less than a
 /// millisecond.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
 
 /// The record, and beside it the events that came while somebody else had it. Whoever gets it next
 /// applies them first, so that those of one callback stay in their order.

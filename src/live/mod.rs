@@ -71,31 +71,31 @@
 //!
 //! At most 16 browsers get events at the same time.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::Router;
 use http::request::Parts;
 
 use self::{
     access::Access,
+    cause::failure,
     end::End,
     inbox::Inbox,
     record::{Limits, Record},
-    text::say,
     told::{Ending, Message, What},
 };
 use crate::{
     completion::Completion,
-    isolate::isolate,
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
-        outcome::{Finished, LostReason, Outcome},
+        outcome::{Finished, LostReason},
         scope_info::ScopeInfo,
     },
 };
 
 mod access;
+mod cause;
 mod document;
 mod end;
 mod events;
@@ -116,8 +116,6 @@ mod snapshot;
 mod text;
 mod told;
 
-/// Of an error and its sources, what is longer is cut.
-const ERROR_BYTES: usize = 8 * 1024;
 const NAMES: usize = 100;
 
 /// A bounded record of what is deferred, and the page that shows it. See the
@@ -291,37 +289,6 @@ impl DeferObserver for Live {
     }
 }
 
-/// The text of an error is user code: it is asked for here, without a lock.
-fn failure(outcome: &Outcome<'_>) -> Option<(End, String)> {
-    Some(match outcome {
-        Outcome::Ok => return None,
-        Outcome::Error(error) => {
-            let text = isolate(|| say(&Chain(*error), ERROR_BYTES));
-            let text = text.unwrap_or_else(|panic| format!("its text could not be had: {panic}"));
-            (End::Error, text)
-        }
-        Outcome::Panicked(message) => (End::Panicked, say(message, ERROR_BYTES)),
-        Outcome::TimedOut(limit) => (End::TimedOut, format!("took longer than {limit:?}")),
-    })
-}
-
-/// An error and what it came from, a line each.
-struct Chain<'a>(&'a (dyn Error + Send + Sync + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut source = self.0.source();
-        // An error may be its own source.
-        for _ in 0..32 {
-            let Some(error) = source else { break };
-            write!(formatter, "\ncaused by: {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
 impl Default for Live {
     fn default() -> Self {
         Self::new()
@@ -331,5 +298,86 @@ impl Default for Live {
 impl fmt::Debug for Live {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Live").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::{inbox::WAITING, parts::summary, snapshot::Snapshot, snapshot::Wanted, *};
+    use crate::{defer, layer::DeferLayer};
+
+    /// Each is registered, decided, started and finished.
+    const CALLBACKS_EACH: usize = 25_000;
+    const EVENTS: usize = 2 * 4 * CALLBACKS_EACH;
+    /// Nothing here takes long; who waits for this waits in vain.
+    const IN_VAIN: Duration = Duration::from_secs(100);
+
+    fn run_callbacks(live: Live) {
+        let layer = DeferLayer::new().observer(live);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            for _ in 0..CALLBACKS_EACH {
+                layer
+                    .scope(async { drop(defer(async {}).name("mail")) })
+                    .await;
+            }
+        });
+    }
+
+    #[test]
+    fn while_somebody_has_the_record_nothing_waits_and_what_has_no_room_is_counted_as_dropped() {
+        let live = Live::new();
+        let (done, both) = mpsc::channel();
+        live.inbox.look(|_| {
+            for _ in 0..2 {
+                let (live, done) = (live.clone(), done.clone());
+                thread::spawn(move || {
+                    run_callbacks(live);
+                    done.send(()).unwrap();
+                });
+            }
+            for _ in 0..2 {
+                both.recv_timeout(IN_VAIN).expect("nothing waits");
+            }
+        });
+        let wanted = Wanted {
+            since: 0,
+            requests: usize::MAX,
+        };
+        let snapshot = live.inbox.look(|record| Snapshot::of(record, wanted));
+        assert_eq!(snapshot.version, WAITING as u64);
+        assert_eq!(snapshot.dropped, (EVENTS - WAITING) as u64);
+        let said = format!("<strong>{}</strong> events were dropped", snapshot.dropped);
+        assert!(summary::bounds(&snapshot).contains(&said));
+        let said = format!("\"events_dropped\":{}", snapshot.dropped);
+        assert!(document::snapshot(&snapshot).contains(&said));
+    }
+
+    #[test]
+    fn what_two_threads_tell_is_recorded_or_counted_as_dropped_and_never_takes_more_room() {
+        let live = Live::new().names(1);
+        let (done, both) = mpsc::channel();
+        for _ in 0..2 {
+            let (live, done) = (live.clone(), done.clone());
+            thread::spawn(move || {
+                run_callbacks(live);
+                done.send(()).unwrap();
+            });
+        }
+        drop(done);
+        let wanted = Wanted {
+            since: 0,
+            requests: usize::MAX,
+        };
+        let mut ended = 0;
+        while ended < 2 {
+            let snapshot = live.inbox.look(|record| Snapshot::of(record, wanted));
+            assert!(snapshot.requests.len() <= 1_000);
+            ended += both.try_iter().count();
+        }
+        let told = live.inbox.look(|record| record.version + record.dropped);
+        assert_eq!(told, EVENTS as u64);
     }
 }
