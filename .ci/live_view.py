@@ -285,8 +285,12 @@ def nothing_is_wider_than_a_phone(browser, app):
 
 
 def it_is_useful_without_a_script(browser, app):
+    browser.open("about:blank")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(app.page)
+    # The driver looks with a script whether a page is there, so it may not have waited for it.
+    tree = lambda: json.dumps(browser.devtools("DOM.getDocument", depth=-1))
+    until(lambda: '"bounds"' in tree(), "for the whole page")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
     for section in ["#now", "#requests", "#failures", "#names"]:
         assert shown(browser, f"{section} h2"), section

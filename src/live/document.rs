@@ -82,7 +82,9 @@ fn request(json: &mut Json, clock: &Clock, request: &Request) {
         json.key("callbacks_not_recorded")
             .number(request.more_callbacks);
         json.key("callbacks")
-            .array(&request.callbacks, |json, item| callback(json, clock, item));
+            .array(request.callbacks(), |json, item| {
+                callback(json, clock, item)
+            });
     });
 }
 

@@ -13,7 +13,7 @@ use super::{
     end::End,
     names::Names,
     recent::BAR_SECONDS,
-    request::{Callback, METHOD_BYTES, PATH_BYTES},
+    request::{METHOD_BYTES, PATH_BYTES},
     requests::{Known, Requests},
     text::cut,
     told::{Ending, Message, What},
@@ -157,17 +157,18 @@ impl Record {
         };
         request.changed = self.version;
         request.answered = scope.answered();
-        let is_recorded = request.register(Callback {
-            id: callback.id,
-            name: callback.name.map(|name| self.names.text(by_name, name)),
-            place: callback.location,
-            phase: callback.phase,
-            registered: at,
-            started: None,
-            ended: None,
-            by_name,
-        });
-        self.counts.unrecorded += u64::from(!is_recorded);
+        let Some(recorded) = request.register(at) else {
+            self.counts.unrecorded += 1;
+            return;
+        };
+        recorded.id = callback.id;
+        recorded.name = callback.name.map(|name| self.names.text(by_name, name));
+        recorded.place = callback.location;
+        recorded.phase = callback.phase;
+        recorded.registered = at;
+        recorded.started = None;
+        recorded.ended = None;
+        recorded.by_name = by_name;
     }
 
     #[inline]

@@ -32,7 +32,9 @@ pub(super) struct Request {
     pub(super) arrived: Instant,
     pub(super) answered: Option<Duration>,
     pub(super) completion: Option<Completion>,
-    pub(super) callbacks: Vec<Callback>,
+    /// Those that are recorded are the first; the others are places for more.
+    callbacks: Vec<Callback>,
+    recorded: usize,
     pub(super) more_callbacks: u64,
     pub(super) unfinished: usize,
     /// It is among those that may go.
@@ -94,6 +96,22 @@ impl Texts {
     }
 }
 
+impl Callback {
+    /// A place for a callback.
+    fn empty(at: Instant) -> Self {
+        Self {
+            id: 0,
+            name: None,
+            place: Location::caller(),
+            phase: Phase::After,
+            registered: at,
+            started: None,
+            ended: None,
+            by_name: 0,
+        }
+    }
+}
+
 impl Request {
     /// A place for a request.
     pub(super) fn empty(at: Instant) -> Self {
@@ -107,7 +125,8 @@ impl Request {
             arrived: at,
             answered: None,
             completion: None,
-            callbacks: Vec::with_capacity(USUAL_CALLBACKS),
+            callbacks: vec![Callback::empty(at); USUAL_CALLBACKS],
+            recorded: 0,
             more_callbacks: 0,
             unfinished: 0,
             is_queued: false,
@@ -120,28 +139,36 @@ impl Request {
         self.arrived = scope.opened.unwrap_or(at);
         self.answered = None;
         self.completion = None;
-        self.callbacks.clear();
+        self.recorded = 0;
         self.more_callbacks = 0;
         self.unfinished = 0;
         self.is_request = scope.request.is_some();
         self.texts.write(scope.request.as_ref());
     }
 
-    /// Whether there was room for it.
+    pub(super) fn callbacks(&self) -> &[Callback] {
+        &self.callbacks[..self.recorded]
+    }
+
+    /// A place to write one more down in, unless there are too many.
     #[inline]
-    pub(super) fn register(&mut self, callback: Callback) -> bool {
-        if self.callbacks.len() >= CALLBACKS {
-            self.more_callbacks += 1;
-            return false;
+    pub(super) fn register(&mut self, at: Instant) -> Option<&mut Callback> {
+        if self.recorded == self.callbacks.len() {
+            if self.recorded >= CALLBACKS {
+                self.more_callbacks += 1;
+                return None;
+            }
+            self.callbacks.push(Callback::empty(at));
         }
         self.unfinished += 1;
-        self.callbacks.push(callback);
-        true
+        self.recorded += 1;
+        self.callbacks.get_mut(self.recorded - 1)
     }
 
     #[inline]
     pub(super) fn callback(&mut self, id: u64) -> Option<&mut Callback> {
-        self.callbacks.iter_mut().find(|callback| callback.id == id)
+        let mut recorded = self.callbacks[..self.recorded].iter_mut();
+        recorded.find(|callback| callback.id == id)
     }
 
     /// A callback starts that has waited for so long since it could have. Where it can be told from

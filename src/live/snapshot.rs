@@ -138,7 +138,7 @@ fn unfinished(record: &Record) -> Vec<Unfinished> {
         .iter()
         .filter(|request| request.is_unfinished())
         .flat_map(|request| {
-            let callbacks = request.callbacks.iter();
+            let callbacks = request.callbacks().iter();
             let unfinished = callbacks.filter(|callback| callback.ended.is_none());
             unfinished.map(move |callback| (request, callback))
         })

@@ -25,7 +25,7 @@ pub(in crate::live) fn requests(snapshot: &Snapshot) -> Vec<Part> {
 fn request(clock: &Clock, request: &Request) -> Part {
     let key = format!("request-{}", request.number);
     let axis = Axis::of(clock, request);
-    let callbacks = &request.callbacks;
+    let callbacks = request.callbacks();
     let names = callbacks
         .iter()
         .map(|callback| filtered(callback.name.as_deref(), callback.place));

@@ -27,7 +27,7 @@ impl Axis {
         if let Some(completion) = &request.completion {
             end = end.max(completion.elapsed());
         }
-        for callback in &request.callbacks {
+        for callback in request.callbacks() {
             let ended = callback.ended.map_or(clock.now, |(at, _)| at);
             end = end.max(ended.saturating_duration_since(request.arrived));
         }
@@ -104,7 +104,7 @@ pub(super) fn lane_of_request(html: &mut String, clock: &Clock, axis: &Axis, req
 
 /// When the last callback ended that the response waited for.
 fn released(clock: &Clock, request: &Request) -> Option<Instant> {
-    let callbacks = request.callbacks.iter();
+    let callbacks = request.callbacks().iter();
     let before = callbacks.filter(|callback| callback.phase == Phase::Before);
     before
         .map(|callback| callback.ended.map_or(clock.now, |(at, _)| at))
