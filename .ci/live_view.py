@@ -285,6 +285,7 @@ def nothing_is_wider_than_a_phone(browser, app):
 
 
 def it_is_useful_without_a_script(browser, app):
+    app.send("POST /orders/9999")
     browser.open("about:blank")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(app.page)
@@ -294,7 +295,7 @@ def it_is_useful_without_a_script(browser, app):
     browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
     for section in ["#now", "#requests", "#failures", "#names"]:
         assert shown(browser, f"{section} h2"), section
-    assert "/orders/7777" in shown(browser, "#requests-list .path")
+    assert "/orders/9999" in shown(browser, "#requests-list .path")
     assert not shown(browser, "#filters")
 
 

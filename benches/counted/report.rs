@@ -256,6 +256,7 @@ pub(crate) fn table(counted: &Counted) -> String {
             instructions,
             allocations,
             locked,
+            ..
         } = cost;
         let _ = writeln!(
             table,
