@@ -67,7 +67,12 @@
 //!
 //! Nothing waits for it. An event is written down under a lock that nobody waits for: while
 //! somebody else has it, up to 4,096 events are put aside, and what finds no room there is dropped,
-//! counted, and shown. `cargo bench --bench counted --features live` says what an event costs.
+//! counted, and shown. Room for requests is made for 1,000 at a time and used again, so that
+//! writing down a callback allocates nothing: it takes about 1,000 instructions, of registration,
+//! decision, start and end together (`cargo bench --bench counted --features live`). Events that are put aside
+//! and failures do allocate.
+//!
+//! A layer without observer costs the same with this feature and without.
 //!
 //! At most 16 browsers get events at the same time.
 
@@ -262,13 +267,13 @@ impl DeferObserver for Live {
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         let times = Some((finished.waited, finished.took));
-        let Some((end, text)) = failure(&finished.outcome) else {
+        if finished.is_ok() {
             let (end, text) = (End::Ok, "");
             self.ended(callback, &Ending { end, times, text });
-            return;
-        };
-        let text = &text;
-        self.ended(callback, &Ending { end, times, text });
+        } else if let Some((end, text)) = failure(&finished.outcome) {
+            let text = &text;
+            self.ended(callback, &Ending { end, times, text });
+        }
     }
 
     fn skipped(&self, callback: &CallbackInfo<'_>, _: &Completion) {
