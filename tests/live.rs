@@ -354,6 +354,15 @@ async fn errors_are_shown_with_their_sources_and_cut() {
 }
 
 #[tokio::test]
+async fn long_paths_are_cut() {
+    let (app, layer) = app(&Live::new());
+    let path = format!("/{}", "x".repeat(400));
+    let json = defer_some(&app, &layer, &[&path]).await;
+    let kept = format!("\"path\":\"/{}\"", "x".repeat(299));
+    assert!(json.contains(&kept), "{json}");
+}
+
+#[tokio::test]
 async fn what_did_not_run_says_why() {
     let (app, layer) = app(&Live::new());
     let json = defer_some(&app, &layer, &["/skipped", "/cancelled", "/ok"]).await;

@@ -228,3 +228,44 @@ impl Request {
         self.unfinished > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::completion::{Delivery, Level};
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    /// When a callback started that had waited for 3 ms, of a request decided after 10 ms.
+    fn start(phase: Phase, registered: Duration) -> Duration {
+        let arrived = Instant::now();
+        let mut request = Request::empty(arrived);
+        request.completion = Some(Completion {
+            status: None,
+            success: true,
+            delivery: Delivery::Sent,
+            level: Level::HandedOver,
+            bytes: 0,
+            elapsed: 10 * MILLI,
+        });
+        let callback = request.register(arrived).unwrap();
+        callback.id = 7;
+        callback.phase = phase;
+        callback.registered = arrived + registered;
+        let now = arrived + 50 * MILLI;
+        request.start(7, 3 * MILLI, Some(now));
+        request.callbacks()[0].started.unwrap() - arrived
+    }
+
+    #[test]
+    fn what_waited_for_the_end_of_the_response_started_so_long_after_it() {
+        assert_eq!(start(Phase::After, MILLI), 13 * MILLI);
+        assert_eq!(start(Phase::After, 10 * MILLI), 13 * MILLI);
+    }
+
+    #[test]
+    fn for_what_waited_for_something_else_the_clock_is_looked_at() {
+        assert_eq!(start(Phase::After, 11 * MILLI), 50 * MILLI);
+        assert_eq!(start(Phase::Before, MILLI), 50 * MILLI);
+    }
+}
