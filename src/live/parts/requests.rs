@@ -20,8 +20,6 @@ pub(in crate::live) fn requests(snapshot: &Snapshot) -> Vec<Part> {
     items.map(|item| request(&snapshot.clock, item)).collect()
 }
 
-/// Where the moments of a request are in its picture.
-
 fn request(clock: &Clock, request: &Request) -> Part {
     let key = format!("request-{}", request.number);
     let axis = Axis::of(clock, request);
