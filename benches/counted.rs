@@ -17,7 +17,7 @@ mod report;
 #[path = "counted/scenarios.rs"]
 mod scenarios;
 
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline.txt");
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.txt");
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();

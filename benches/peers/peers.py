@@ -69,7 +69,7 @@ class Server:
             if self.processes[0].poll() is not None:
                 raise Missing("its server ends at once")
             try:
-                if get(self.port, "/plain").endswith(b"ok"):
+                if get(self.port, "/plain").startswith(b"HTTP/1.1 200"):
                     return
             except OSError:
                 pass

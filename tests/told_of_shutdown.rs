@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../support/gate.rs"]
+#[path = "support/gate.rs"]
 mod gate;
-#[path = "../../support/serving.rs"]
+#[path = "support/serving.rs"]
 mod serving;
-#[path = "../../support/mod.rs"]
+
 mod support;
 #[path = "support/websocket.rs"]
 mod websocket;

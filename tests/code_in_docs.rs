@@ -8,14 +8,11 @@ use std::{fs, path::Path};
 /// The documents, and where what is not compiled in them comes from.
 const SHOWN: &[(&str, &[&str])] = &[(
     "docs/serve.md",
-    &[
-        "examples/integrations/tls.rs",
-        "tests/integrations/tests/serve_tls.rs",
-    ],
+    &["examples/integrations/tls.rs", "tests/serve_tls.rs"],
 )];
 
 fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

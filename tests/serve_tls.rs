@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../examples/integrations/tls.rs"]
+#[path = "../examples/integrations/tls.rs"]
 #[allow(dead_code, reason = "it has a `main`")]
 mod example;
-#[path = "../../support/mod.rs"]
+
 mod support;
 
 use std::{

@@ -33,7 +33,7 @@ fn example(name: &str) -> Command {
     );
     let mut command = Command::new(path);
     command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .kill_on_drop(true);
     command
 }

@@ -1,7 +1,6 @@
 //! When a response is over, and which callbacks run then: each kind of response, over a plain
 //! `axum::serve`, on every protocol that it speaks.
 
-#[path = "../../support/mod.rs"]
 mod support;
 #[path = "support/websocket.rs"]
 mod websocket;

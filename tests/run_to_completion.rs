@@ -1,10 +1,9 @@
 //! `run_to_completion()`: a client that goes away does not cut its handler off.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../support/events.rs"]
+#[path = "support/events.rs"]
 mod events;
 
-#[path = "../../support/mod.rs"]
 mod support;
 #[path = "support/websocket.rs"]
 mod websocket;
