@@ -11,7 +11,11 @@ use super::{
 use crate::drain::stopping::Stopping;
 use crate::{
     drain::{draining::Draining, tracker::Tracker},
-    sync::{AtomicBool, Mutex, Ordering::SeqCst, lock},
+    sync::{
+        AtomicBool, Mutex,
+        Ordering::{Relaxed, SeqCst},
+        lock,
+    },
 };
 
 #[derive(Default)]
@@ -49,16 +53,6 @@ impl Connection {
     #[cfg(feature = "serve")]
     pub(super) fn stopping(&self) -> Option<&Stopping> {
         self.drained.as_deref().map(|drained| &drained.stopping)
-    }
-
-    /// A request has come, whose response is under way as long as the guard is there.
-    #[cfg(feature = "serve")]
-    pub(crate) fn request_came(self: &Arc<Self>, is_http1: bool) -> UnderWay {
-        if is_http1 {
-            self.dialogue.speaks_http1();
-        }
-        self.dialogue.begun();
-        UnderWay(self.clone())
     }
 
     /// Nothing has come yet that is a request over HTTP/1, or the beginning of HTTP/2, which the
@@ -103,7 +97,7 @@ impl Connection {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
-            if self.wire.has_covered(awaited) {
+            if self.wire.covered().includes(awaited) {
                 departure.flushed();
             } else {
                 departure.closed();
@@ -119,37 +113,35 @@ impl Connection {
     }
 
     fn settle(&self) {
-        let flushed_in = self.wire.flushed_in();
-        let mut over = Vec::new();
+        let covered = self.wire.covered();
+        // Over HTTP/1 there is one at a time, and no need to allocate for it.
+        let mut first = None;
+        let mut others = Vec::new();
         let mut waiting = lock(&self.waiting);
-        waiting.departures.retain(|(departure, awaited)| {
-            let is_covered = self.wire.has_covered(*awaited);
-            let is_over = is_covered || departure.was_dropped_by(flushed_in);
-            if is_over {
-                over.push((departure.clone(), is_covered));
+        let mut index = 0;
+        while let Some((departure, awaited)) = waiting.departures.get(index) {
+            let is_covered = covered.includes(*awaited);
+            if is_covered || departure.was_dropped_by(covered.round) {
+                let (departure, _) = waiting.departures.remove(index);
+                let over = (departure, is_covered);
+                match first {
+                    None => first = Some(over),
+                    Some(_) => others.push(over),
+                }
+            } else {
+                index += 1;
             }
-            !is_over
-        });
-        self.has_waiting
-            .store(!waiting.departures.is_empty(), SeqCst);
+        }
+        if waiting.departures.is_empty() {
+            self.has_waiting.store(false, Relaxed);
+        }
         drop(waiting);
-        for (departure, is_covered) in over {
+        for (departure, is_covered) in first.into_iter().chain(others) {
             if is_covered {
                 departure.flushed();
             } else {
                 departure.closed();
             }
         }
-    }
-}
-
-/// A request that has no response yet.
-#[cfg(feature = "serve")]
-pub(crate) struct UnderWay(Arc<Connection>);
-
-#[cfg(feature = "serve")]
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.dialogue.over();
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 #[cfg(feature = "serve")]
 use crate::drain::stopping::Stopping;
-use crate::drain::tracker::Tracker;
+use crate::{drain::tracker::Tracker, response::end_of_body::Exchange};
 
 /// One response and its connection; in the extensions of the request, for the layers inside.
 ///
@@ -22,7 +22,9 @@ pub(crate) struct Transmission {
 }
 
 impl Transmission {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    /// A request has come. It is under way until its response is [`taken`](Self::taken).
+    pub(super) fn new(connection: Arc<Connection>, exchange: Exchange) -> Self {
+        connection.dialogue.begun(exchange.is_multiplexed);
         Self {
             connection,
             departure: Arc::new(Departure::new()),
@@ -46,12 +48,7 @@ impl Transmission {
         self.connection.stopping()
     }
 
-    /// There is a response.
-    pub(super) fn on_its_way(&self) {
-        self.connection.dialogue.begun();
-    }
-
-    /// The server has taken the response to its end, or has dropped it.
+    /// The server has taken the response to its end, or has dropped it, or there was none.
     pub(super) fn taken(&self) {
         self.connection.dialogue.over();
     }

@@ -25,9 +25,11 @@ use crate::{callback::output::BoxError, never::Never};
 
 mod accepting;
 mod connection;
+mod in_span;
 mod incoming_stream;
 mod serve_future;
 pub(crate) mod shutdown;
+mod timer;
 mod with_graceful_shutdown;
 
 /// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
