@@ -136,6 +136,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             axum_defer::serve(listener, app(respond).layer(DeferLayer::new())).into_future()
         });
     }),
+    small(
+        "axum_defer::serve, no time-out, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                let app = app(respond).layer(DeferLayer::new());
+                without_time_out(axum_defer::serve(listener, app)).into_future()
+            });
+        },
+    ),
     small("axum::serve, spawn", |requests| {
         over_http(requests, 1, |listener| {
             axum::serve(listener, app(spawn)).into_future()
@@ -149,6 +158,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     small("axum_defer::serve, 1 callback", |requests| {
         over_http(requests, 1, |listener| {
             axum_defer::serve(listener, app(defers::<1>).layer(DeferLayer::new())).into_future()
+        });
+    }),
+    small("axum_defer::serve, no time-out, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            let app = app(defers::<1>).layer(DeferLayer::new());
+            without_time_out(axum_defer::serve(listener, app)).into_future()
         });
     }),
     Scenario {
@@ -293,6 +308,15 @@ where
         server.abort();
     });
     assert_eq!(DONE.load(Relaxed), u64::from(requests) * callbacks);
+}
+
+/// As `axum::serve` is: the head of a request, and the next request, may take for ever.
+fn without_time_out<M, S, B>(
+    server: axum_defer::serve::Serve<OneConnection, M, S, B>,
+) -> axum_defer::serve::Serve<OneConnection, M, S, B> {
+    server.configure(|builder| {
+        builder.http1().header_read_timeout(None);
+    })
 }
 
 /// Accepts one connection and no more.

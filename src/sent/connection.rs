@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    departure::Departure,
+    departure::Departing,
     dialogue::Dialogue,
     wire::{Awaited, Wire},
 };
@@ -32,7 +32,7 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Waiting {
     closed: bool,
-    departures: Vec<(Arc<Departure>, Awaited)>,
+    departures: Vec<(Arc<dyn Departing>, Awaited)>,
 }
 
 impl Connection {
@@ -88,28 +88,31 @@ impl Connection {
         waiting.closed = true;
         let departures = std::mem::take(&mut waiting.departures);
         drop(waiting);
-        for (departure, _) in departures {
-            departure.closed();
+        for (departing, _) in departures {
+            departing.departure().closed();
         }
     }
 
-    pub(super) fn await_flush(&self, departure: &Arc<Departure>, awaited: Awaited) {
+    pub(super) fn await_flush(&self, departing: Arc<dyn Departing>, awaited: Awaited) {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
             if self.wire.covered().includes(awaited) {
-                departure.flushed();
+                departing.departure().flushed();
             } else {
-                departure.closed();
+                departing.departure().closed();
             }
             return;
         }
-        waiting.departures.push((departure.clone(), awaited));
+        waiting.departures.push((departing.clone(), awaited));
         self.has_waiting.store(true, SeqCst);
         drop(waiting);
         // The flush may have come between the look at the counters and the push. One that finds
         // `has_waiting` unset has stored what it covers before, so it is seen here.
-        self.settle();
+        let covered = self.wire.covered();
+        if covered.includes(awaited) || departing.departure().was_dropped_by(covered.round) {
+            self.settle();
+        }
     }
 
     fn settle(&self) {
@@ -119,11 +122,11 @@ impl Connection {
         let mut others = Vec::new();
         let mut waiting = lock(&self.waiting);
         let mut index = 0;
-        while let Some((departure, awaited)) = waiting.departures.get(index) {
+        while let Some((departing, awaited)) = waiting.departures.get(index) {
             let is_covered = covered.includes(*awaited);
-            if is_covered || departure.was_dropped_by(covered.round) {
-                let (departure, _) = waiting.departures.remove(index);
-                let over = (departure, is_covered);
+            if is_covered || departing.departure().was_dropped_by(covered.round) {
+                let (departing, _) = waiting.departures.remove(index);
+                let over = (departing, is_covered);
                 match first {
                     None => first = Some(over),
                     Some(_) => others.push(over),
@@ -136,11 +139,11 @@ impl Connection {
             self.has_waiting.store(false, Relaxed);
         }
         drop(waiting);
-        for (departure, is_covered) in first.into_iter().chain(others) {
+        for (departing, is_covered) in first.into_iter().chain(others) {
             if is_covered {
-                departure.flushed();
+                departing.departure().flushed();
             } else {
-                departure.closed();
+                departing.departure().closed();
             }
         }
     }

@@ -9,13 +9,17 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
 use super::{
-    connection, in_span::ConnectionSpan, incoming_stream::IncomingStream, timer::ConnectionTimer,
+    connection, in_span::ConnectionSpan, incoming_stream::IncomingStream, stop::Stop,
+    timer::ConnectionTimer,
 };
-use crate::{callback::output::BoxError, drain::draining::Draining, sent::io::SentIo};
+use crate::{
+    callback::output::BoxError,
+    drain::{draining::Draining, stopping::StopsAtTheLatest},
+    sent::io::SentIo,
+};
 
 /// Whom a server serves, what with, and how.
 pub(super) struct Accepting<L, M, S, B> {
@@ -30,7 +34,7 @@ pub(super) struct Accepting<L, M, S, B> {
 pub(super) struct Connections {
     pub(super) tasks: JoinSet<()>,
     pub(super) draining: Arc<Draining>,
-    _told_at_the_latest: DropGuard,
+    _told_at_the_latest: StopsAtTheLatest,
 }
 
 impl Connections {
@@ -112,7 +116,7 @@ where
                 })
                 .await;
             let io = SentIo::served(io, draining.clone(), place);
-            let stop = draining.stopping.begun().clone();
+            let stop = Stop::of(&draining.stopping);
             let mut builder = builder.clone();
             builder.http1().timer(ConnectionTimer::default());
             let connection = connection::serve(builder, io, service, span.clone(), stop);

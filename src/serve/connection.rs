@@ -10,10 +10,12 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::{TowerToHyperService, TowerToHyperServiceFuture},
 };
-use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::in_span::{ConnectionSpan, InSpan};
+use super::{
+    in_span::{ConnectionSpan, InSpan},
+    stop::Stop,
+};
 use crate::{callback::output::BoxError, sent::io::SentIo};
 
 /// How long an HTTP/2 client on whose connection nothing is under way has to answer the ping by
@@ -25,7 +27,7 @@ pub(super) async fn serve<I, S, B>(
     io: SentIo<I>,
     service: S,
     span: ConnectionSpan,
-    stop: CancellationToken,
+    stop: Stop,
 ) where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -44,7 +46,7 @@ pub(super) async fn serve<I, S, B>(
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
-        () = stop.cancelled() => {}
+        () = stop => {}
     }
     state.listen_anew();
     connection.as_mut().graceful_shutdown();

@@ -29,6 +29,7 @@ mod in_span;
 mod incoming_stream;
 mod serve_future;
 pub(crate) mod shutdown;
+mod stop;
 mod timer;
 mod with_graceful_shutdown;
 
