@@ -84,6 +84,37 @@ impl DeferLayer {
         }
     }
 
+    /// Puts this layer around a service: a whole router, say, and what is served is one layer.
+    ///
+    /// With the feature `serve`, [`axum_defer::serve`](crate::serve()) and [`axum::serve`] take it,
+    /// around whatever they take: a `Router`, a `MethodRouter`, a handler, or a make-service with
+    /// connect info. [Where the layer goes](mod@crate::serve#where-the-layer-goes) tells what that
+    /// means beside `Router::layer`, and what it costs.
+    ///
+    /// The same as the method of [`tower::Layer`](tower_layer::Layer), which needs no import here.
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    /// use axum::{Router, extract::ConnectInfo, routing::get};
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// async fn handler(ConnectInfo(client): ConnectInfo<SocketAddr>) -> &'static str {
+    ///     defer(async move { println!("{client} has been served") });
+    ///     "hello"
+    /// }
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener) {
+    /// let app = Router::new()
+    ///     .route("/", get(handler))
+    ///     .into_make_service_with_connect_info::<SocketAddr>();
+    /// # #[cfg(feature = "serve")]
+    /// axum_defer::serve(listener, DeferLayer::new().layer(app)).await
+    /// # }
+    /// ```
+    pub fn layer<S>(&self, inner: S) -> Defer<S> {
+        Defer::new(inner, self.options.clone())
+    }
+
     /// Watches over the callbacks of this layer and its clones.
     pub fn handle(&self) -> DeferHandle {
         DeferHandle::new(self.options.tracker.clone())
@@ -141,6 +172,6 @@ impl<S> Layer<S> for DeferLayer {
     type Service = Defer<S>;
 
     fn layer(&self, inner: S) -> Defer<S> {
-        Defer::new(inner, self.options.clone())
+        self.layer(inner)
     }
 }

@@ -27,10 +27,12 @@ mod accepting;
 mod connection;
 mod in_span;
 mod incoming_stream;
+mod layered;
 mod serve_future;
 pub(crate) mod shutdown;
 mod stop;
 mod timer;
+mod under_axum;
 mod with_graceful_shutdown;
 
 /// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
