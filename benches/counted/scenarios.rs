@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 use crate::{
     floor::{self, FloorLayer},
@@ -166,6 +166,35 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             without_time_out(axum_defer::serve(listener, app)).into_future()
         });
     }),
+    small(
+        "axum::serve, around the router, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                axum::serve(listener, DeferLayer::new().layer(app(respond))).into_future()
+            });
+        },
+    ),
+    small("axum::serve, around the router, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            axum::serve(listener, DeferLayer::new().layer(app(defers::<1>))).into_future()
+        });
+    }),
+    small(
+        "axum_defer::serve, around the router, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                axum_defer::serve(listener, DeferLayer::new().layer(app(respond))).into_future()
+            });
+        },
+    ),
+    small(
+        "axum_defer::serve, around the router, 1 callback",
+        |requests| {
+            over_http(requests, 1, |listener| {
+                axum_defer::serve(listener, DeferLayer::new().layer(app(defers::<1>))).into_future()
+            });
+        },
+    ),
     Scenario {
         name: PENDING,
         warm_up: 0,

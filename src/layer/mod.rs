@@ -36,7 +36,8 @@ mod settings;
 ///
 /// # Where to put it
 ///
-/// Outside of whatever defers. Layers outside of it don't change what counts as a success: a
+/// Outside of whatever defers: in a router, with `Router::layer`, or [around](Self::layer) the whole
+/// router, which costs less. Layers outside of it don't change what counts as a success: a
 /// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
 /// `TimeoutLayer` inside is a failure.
 ///
@@ -84,14 +85,14 @@ impl DeferLayer {
         }
     }
 
-    /// Puts this layer around a service: a whole router, say, and what is served is one layer.
+    /// Puts this layer around a service, or around all that is served.
     ///
-    /// With the feature `serve`, [`axum_defer::serve`](crate::serve()) and [`axum::serve`] take it,
-    /// around whatever they take: a `Router`, a `MethodRouter`, a handler, or a make-service with
-    /// connect info. [Where the layer goes](mod@crate::serve#where-the-layer-goes) tells what that
-    /// means beside `Router::layer`, and what it costs.
+    /// With the feature `serve`, `axum_defer::serve` and `axum::serve` take the layer around
+    /// whatever they take: a `Router`, a `MethodRouter`, a handler, or a make-service with connect
+    /// info. "Where the layer goes" in the docs of the module `serve` tells what that means beside
+    /// `Router::layer`, and what it costs.
     ///
-    /// The same as the method of [`tower::Layer`](tower_layer::Layer), which needs no import here.
+    /// It is the method of [`tower::Layer`](tower_layer::Layer), without the import.
     ///
     /// ```no_run
     /// use std::net::SocketAddr;

@@ -93,7 +93,10 @@ impl Connection {
         }
     }
 
-    pub(super) fn await_flush(&self, departing: Arc<dyn Departing>, awaited: Awaited) {
+    pub(super) fn await_flush<D>(&self, departing: &Arc<D>, awaited: Awaited)
+    where
+        D: Departing + 'static,
+    {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);

@@ -124,7 +124,7 @@ impl Transmission {
 
     fn await_flush(&self, awaited: Option<Awaited>) {
         if let Some(awaited) = awaited {
-            self.0.connection.await_flush(self.0.clone(), awaited);
+            self.0.connection.await_flush(&self.0, awaited);
         }
     }
 }
