@@ -24,7 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use support::{Events, Log, Server, What, http2, in_time, listen, stream_of};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
+use tower::{ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
     timeout::TimeoutLayer, trace::TraceLayer,
