@@ -7,6 +7,7 @@ mod events;
 mod gate;
 #[path = "support/planned_panics.rs"]
 mod planned_panics;
+
 mod support;
 
 use std::{

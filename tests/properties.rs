@@ -1001,7 +1001,7 @@ fn every_response_and_program_does_what_the_reference_model_says() {
         cases: cases(),
         max_shrink_iters: 20_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
-            "tests/properties.regressions",
+            "properties.regressions",
         ))),
         source_file: Some(file!()),
         ..ProptestConfig::default()

@@ -5,6 +5,8 @@
 mod events;
 
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use std::{
     convert::Infallible,
@@ -19,7 +21,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State, ws::WebSocketUpgrade},
+    extract::{Request, State},
     http::{Response, StatusCode},
     middleware::{self, Next},
     routing::{any, get, post},
@@ -384,12 +386,12 @@ async fn web_sockets_are_upgraded_and_the_callbacks_do_not_wait_for_their_end() 
         let app: Router = Router::new()
             .route(
                 "/",
-                any(|upgrade: WebSocketUpgrade| async move {
+                any(|request: Request| async move {
                     defer(|completion: Completion| async move {
                         fired.send(completion).unwrap();
                     });
-                    upgrade.on_upgrade(|mut socket| async move {
-                        while let Some(Ok(message)) = socket.recv().await {
+                    websocket::upgrade(request, |mut socket| async move {
+                        while let Some(Ok(message)) = socket.next().await {
                             if socket.send(message).await.is_err() {
                                 return;
                             }

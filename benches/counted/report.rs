@@ -33,6 +33,8 @@ fn targets(counted: &Counted) -> Vec<Target> {
         (cost(counted.cost(name)) - cost(nothing)) / callbacks
     };
     let instructions = |cost: Cost| cost.instructions;
+    #[cfg(feature = "live")]
+    let without_allocator = |cost: Cost| cost.instructions - cost.allocating;
     let above = |cost: fn(Cost) -> f64, of: Cost, name| cost(of) - cost(counted.cost(name));
     let ratio = |of: &str, over: &str, above: &str| {
         let above = counted.cost(above).instructions;
@@ -110,6 +112,36 @@ fn targets(counted: &Counted) -> Vec<Target> {
             ),
             1_500.0,
         ),
+        #[cfg(feature = "live")]
+        target(
+            "Live, above an empty observer: allocations",
+            above(
+                |cost| cost.allocations,
+                counted.cost("Live with room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            0.0,
+        ),
+        #[cfg(feature = "live")]
+        target(
+            "Live with room, above an empty observer: instructions",
+            above(
+                without_allocator,
+                counted.cost("Live with room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
+        #[cfg(feature = "live")]
+        target(
+            "Live without room, above an empty observer: instructions",
+            above(
+                without_allocator,
+                counted.cost("Live without room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
         target(
             "axum_defer::serve without a time-out above axum::serve, nothing deferred",
             above(
@@ -152,6 +184,7 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
                 instructions: of.instructions - above.instructions,
                 allocations: of.allocations - above.allocations,
                 locked: of.locked - above.locked,
+                allocating: of.allocating - above.allocating,
             },
         )
     };
@@ -212,11 +245,6 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "an empty observer, above none, one callback",
             "an empty observer, 1 callback",
             "DeferLayer, 1 callback",
-        ),
-        difference(
-            "Live, above an empty observer, one callback",
-            "Live, 1 callback",
-            "an empty observer, 1 callback",
         ),
         difference(
             "axum_defer::serve above axum::serve, bare",
@@ -291,6 +319,7 @@ pub(crate) fn table(counted: &Counted) -> String {
             instructions,
             allocations,
             locked,
+            ..
         } = cost;
         let _ = writeln!(
             table,
