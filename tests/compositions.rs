@@ -24,7 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use support::{Events, Log, Server, What, http2, in_time, listen};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
+use tower::{ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
 
 /// Defers one callback of each kind, where there is a scope.
 fn defers(log: &Log) -> &'static str {

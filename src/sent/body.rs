@@ -68,7 +68,6 @@ impl<B: Body> SentBody<B> {
             unwatched_until: 0,
             is_over: false,
         };
-        outgoing.transmission.on_its_way();
         outgoing.unwatched_until = outgoing.transmission.written();
         if outgoing.end.is_over_already(&inner) {
             let progress = outgoing.end.end();

@@ -46,6 +46,16 @@ impl SentLayer {
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
+
+    /// For hyper, which shares one service among the requests of a connection, where Tower has it
+    /// cloned for each.
+    #[cfg(feature = "serve")]
+    pub(crate) fn shared<S>(self, inner: S) -> SharedSent<S> {
+        SharedSent {
+            inner,
+            connection: self.connection,
+        }
+    }
 }
 
 impl<S> Layer<S> for SentLayer {
@@ -104,16 +114,31 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let transmission = Transmission::new(self.connection.clone());
-        request.extensions_mut().insert(transmission.clone());
-        let exchange = Exchange::of(&request);
-        let unanswered = Unanswered(Some(transmission));
-        SentFuture {
-            inner: self.inner.call(request),
-            unanswered,
-            exchange,
-        }
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let Self { inner, connection } = self;
+        SentFuture::new(connection, request, |request| inner.call(request))
+    }
+}
+
+#[cfg(feature = "serve")]
+pub(crate) struct SharedSent<S> {
+    inner: S,
+    connection: Arc<Connection>,
+}
+
+#[cfg(feature = "serve")]
+impl<S, ReqB, ResB> hyper::service::Service<Request<ReqB>> for SharedSent<S>
+where
+    S: hyper::service::Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+{
+    type Response = Response<SentBody<ResB>>;
+    type Error = S::Error;
+    type Future = SentFuture<S::Future>;
+
+    fn call(&self, request: Request<ReqB>) -> Self::Future {
+        let Self { inner, connection } = self;
+        SentFuture::new(connection, request, |request| inner.call(request))
     }
 }
 
@@ -143,6 +168,24 @@ pin_project! {
     }
 }
 
+impl<F> SentFuture<F> {
+    fn new<B>(
+        connection: &Arc<Connection>,
+        mut request: Request<B>,
+        call: impl FnOnce(Request<B>) -> F,
+    ) -> Self {
+        let exchange = Exchange::of(&request);
+        // From here on the request is under way: the app may let it wait until it is ready for it.
+        let transmission = Transmission::new(connection.clone(), exchange);
+        request.extensions_mut().insert(transmission.clone());
+        Self {
+            unanswered: Unanswered(Some(transmission)),
+            inner: call(request),
+            exchange,
+        }
+    }
+}
+
 /// A request without a response; its transmission is aborted if it stays so.
 struct Unanswered(Option<Transmission>);
 
@@ -150,6 +193,7 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(transmission) = self.0.take() {
             transmission.abort(0);
+            transmission.taken();
         }
     }
 }

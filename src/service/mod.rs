@@ -64,6 +64,12 @@ impl<S> Defer<S> {
         }
     }
 
+    /// The same layer, around something else.
+    #[cfg(feature = "serve")]
+    pub(crate) fn around<T>(&self, inner: T) -> Defer<T> {
+        Defer::new(inner, self.options.clone())
+    }
+
     /// The wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
