@@ -42,6 +42,7 @@ pub struct DeferredCallbackCollection {
 }
 
 impl DeferredCallbackCollection {
+    #[inline]
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self { scope }
     }

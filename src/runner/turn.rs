@@ -46,20 +46,26 @@ pub(super) struct Turn {
     /// Boxed, as most callbacks have no limit.
     timeout: Option<Pin<Box<Unconstrained<Sleep>>>>,
     /// What it failed with, where a response becomes a failure because of it.
-    failure: Option<Box<str>>,
+    // Boxed twice, to take the room of one pointer: most callbacks have none.
+    failure: Option<Box<String>>,
 }
 
 /// How far a callback has come.
 #[derive(Clone, Copy)]
 enum Stage {
     /// It was taken out, or there is none.
-    Waits,
+    Waits {
+        /// One was running here, in whose place it is.
+        follows: bool,
+    },
     Runs,
     /// Nothing of it is left but what the scope and the tracker have to be told.
     Ended {
         id: u64,
         end: End,
         had_started: bool,
+        /// It was running, or had followed one that was.
+        counts_as_running: bool,
     },
 }
 
@@ -69,7 +75,7 @@ impl Turn {
         Self {
             current: Some(Current::driven(scope)),
             entry: None,
-            stage: Stage::Waits,
+            stage: Stage::Waits { follows: false },
             started: None,
             timeout: None,
             failure: None,
@@ -96,9 +102,9 @@ impl Turn {
         let scope = self.scope();
         let next = match self.stage {
             Stage::Ended { id, .. } => scope.next(Some(id)),
-            Stage::Waits | Stage::Runs => scope.next(None),
+            Stage::Waits { .. } | Stage::Runs => scope.next(None),
         };
-        self.tell_tracker();
+        self.tell_tracker(next.is_some());
         self.entry = next;
         if let Some(entry) = &self.entry {
             self.scope().announce(entry);
@@ -110,21 +116,28 @@ impl Turn {
     fn settle(&mut self) {
         if let Stage::Ended { id, .. } = self.stage {
             self.scope().ended(id);
-            self.tell_tracker();
+            self.tell_tracker(false);
         }
     }
 
-    fn tell_tracker(&mut self) {
+    fn tell_tracker(&mut self, is_followed: bool) {
         if let Stage::Ended {
-            end, had_started, ..
+            end,
+            had_started,
+            counts_as_running,
+            ..
         } = self.stage
         {
-            self.stage = Stage::Waits;
-            let tracker = &self.scope().options.tracker;
+            self.stage = Stage::Waits {
+                follows: counts_as_running && is_followed,
+            };
+            let runs_no_more = counts_as_running && !is_followed;
+            let scope = self.scope();
+            let tracker = &scope.options.tracker;
             if had_started {
-                tracker.ended(end);
+                tracker.ended(scope.place, end, runs_no_more);
             } else {
-                tracker.dropped(end);
+                tracker.dropped(scope.place, end, runs_no_more);
             }
         }
     }
@@ -133,7 +146,7 @@ impl Turn {
     pub(super) fn cut_off(&mut self) {
         self.lose(match self.stage {
             Stage::Runs => LostReason::Interrupted,
-            Stage::Waits | Stage::Ended { .. } => LostReason::NoRuntime,
+            Stage::Waits { .. } | Stage::Ended { .. } => LostReason::NoRuntime,
         });
         self.settle();
     }
@@ -155,7 +168,7 @@ impl Turn {
             Stage::Ended {
                 end: End::Failed | End::Lost,
                 ..
-            } => Some(self.failure.take().unwrap_or_default().into()),
+            } => Some(*self.failure.take().unwrap_or_default()),
             _ => None,
         }
     }
@@ -169,7 +182,9 @@ impl Turn {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, completion: &Completion) -> Poll<()> {
         let runs = match self.stage {
             Stage::Runs => true,
-            Stage::Waits => self.is_allowed(completion) && self.start(completion),
+            Stage::Waits { follows } => {
+                self.is_allowed(completion) && self.start(completion, follows)
+            }
             Stage::Ended { .. } => false,
         };
         if !runs {
@@ -242,19 +257,19 @@ impl Turn {
     }
 
     fn limit(&self) -> Option<Duration> {
-        let own = self.entry.as_ref().and_then(|entry| entry.header.timeout);
+        let own = self.entry.as_ref().and_then(|entry| entry.header.timeout());
         own.or(self.scope().options.timeout)
     }
 
     /// Whether it has; if not, it has failed.
-    fn start(&mut self, completion: &Completion) -> bool {
+    fn start(&mut self, completion: &Completion, follows: bool) -> bool {
         let Some(entry) = &self.entry else {
             return false;
         };
         let scope = self.scope();
         let observers = &scope.options.observers;
         let started = observers.hear_ends().then(Instant::now);
-        scope.options.tracker.started();
+        scope.options.tracker.started(scope.place, follows);
         if let Some(started) = started.filter(|_| observers.hear_times()) {
             let info = scope.info(&entry.header);
             observers.started(&info, scope.waited(&entry.header, completion, started));
@@ -281,29 +296,37 @@ impl Turn {
 
     fn finish(&mut self, outcome: Outcome<'_>, completion: &Completion) {
         let Some(entry) = &self.entry else { return };
-        let scope = self.scope();
         let is_ok = matches!(outcome, Outcome::Ok);
-        let observers = &scope.options.observers;
-        let info = scope.info(&entry.header);
-        if !is_ok || observers.hear_success(&info) {
-            let times = self.started.map(|started| {
-                let waited = scope.waited(&entry.header, completion, started);
-                (waited, started.elapsed())
-            });
-            let (waited, took) = times.unwrap_or_default();
-            observers.finished(
-                &info,
-                &Finished {
-                    outcome,
-                    waited,
-                    took,
-                },
-            );
+        // Of a good end, nobody is told where nobody was of the registration.
+        if !is_ok || entry.header.observed.is_some() {
+            self.tell_of_end(entry, outcome, completion);
         }
         if !is_ok {
             self.note_failure(&outcome);
         }
         self.leave(if is_ok { End::Ran } else { End::Failed });
+    }
+
+    fn tell_of_end(&self, entry: &BoxEntry, outcome: Outcome<'_>, completion: &Completion) {
+        let scope = self.scope();
+        let observers = &scope.options.observers;
+        let info = scope.info(&entry.header);
+        if matches!(outcome, Outcome::Ok) && !observers.hear_success(&info) {
+            return;
+        }
+        let times = self.started.map(|started| {
+            let waited = scope.waited(&entry.header, completion, started);
+            (waited, started.elapsed())
+        });
+        let (waited, took) = times.unwrap_or_default();
+        observers.finished(
+            &info,
+            &Finished {
+                outcome,
+                waited,
+                took,
+            },
+        );
     }
 
     fn note_failure(&mut self, why: &impl fmt::Display) {
@@ -314,7 +337,7 @@ impl Turn {
         {
             // The text of an error is user code.
             let text = isolate(|| why.to_string());
-            self.failure = Some(text.unwrap_or_else(|panic| panic).into());
+            self.failure = Some(Box::new(text.unwrap_or_else(|panic| panic)));
         }
     }
 
@@ -337,10 +360,15 @@ impl Turn {
             return;
         };
         self.timeout = None;
+        let (had_started, counts_as_running) = match self.stage {
+            Stage::Waits { follows } => (false, follows),
+            Stage::Runs | Stage::Ended { .. } => (true, true),
+        };
         self.stage = Stage::Ended {
             id: entry.header.id,
             end,
-            had_started: matches!(self.stage, Stage::Runs),
+            had_started,
+            counts_as_running,
         };
         // What the callback captured may defer something when it is dropped, as its code may.
         let _entered = current::enter(&mut self.current);

@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) in_progress: InProgress,
     /// Wakes a concurrent runner, which waits for its callbacks and for new ones.
     pub(super) runner: Option<Waker>,
-    /// Where callbacks run if the scope fires on a thread that has no runtime.
+    /// Where callbacks run. A runner takes it over when it starts.
     pub(super) runtime: Option<Handle>,
     /// What the request has under `max_pending` until it defers something.
     pub(super) reservation: Option<Reservation>,
@@ -65,10 +65,14 @@ pub(super) struct Before {
 }
 
 /// Whether the caller has to start a runner.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[must_use]
 pub(crate) enum Start {
-    Runner(Completion),
+    Runner {
+        completion: Completion,
+        /// The one that `defer` was called on, if it was called on any.
+        runtime: Option<Handle>,
+    },
     Nothing,
 }
 
@@ -148,7 +152,10 @@ impl State {
         match self.completion {
             Some(completion) if !self.has_runner && self.queue.has_ready() => {
                 self.has_runner = true;
-                Start::Runner(completion)
+                Start::Runner {
+                    completion,
+                    runtime: self.runtime.take(),
+                }
             }
             _ => Start::Nothing,
         }

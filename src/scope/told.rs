@@ -7,7 +7,7 @@ use crate::{
     callback::entry::{BoxEntry, Header, Observed},
     clock::Instant,
     completion::Completion,
-    drain::{listed::Unfinished, report::UnfinishedCallback},
+    drain::{report::UnfinishedCallback, shard::Unfinished},
     observe::callback_info::{self, CallbackInfo},
     sync::lock,
 };
@@ -15,7 +15,15 @@ use crate::{
 impl Scope {
     /// The callback was taken out: its name is final. Tells of the registration if the handle
     /// has not done so yet.
+    #[inline]
     pub(crate) fn announce(&self, entry: &BoxEntry) {
+        // Nobody was told when it was registered, or is now.
+        if entry.header.observed.is_some() {
+            self.announce_observed(entry);
+        }
+    }
+
+    fn announce_observed(&self, entry: &BoxEntry) {
         let info = self.info(&entry.header);
         #[cfg(feature = "tracing")]
         crate::observe::trace::record_name(&info);
