@@ -4,10 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "serve")]
 use super::stopping::Stopping;
-use super::{
-    report::DrainReport,
-    tracker::{Tally, Tracker},
-};
+use super::{report::DrainReport, tally::Tally, tracker::Tracker};
 
 /// What is drained together.
 #[derive(Default)]
@@ -86,7 +83,7 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::tracker::{End, Place};
+    use crate::drain::{tally::End, tracker::Place};
 
     #[test]
     fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {

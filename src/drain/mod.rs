@@ -8,4 +8,5 @@ pub(crate) mod reservation;
 pub(crate) mod shard;
 #[cfg(feature = "serve")]
 pub(crate) mod stopping;
+pub(crate) mod tally;
 pub(crate) mod tracker;

@@ -7,11 +7,11 @@ use std::sync::{
 
 use slab::Slab;
 
-use super::tracker::{End, Tally};
-use crate::{
-    drain::report::UnfinishedCallback,
-    sync::{self, Ordering::SeqCst},
+use super::{
+    report::UnfinishedCallback,
+    tally::{End, Tally},
 };
+use crate::sync::{self, Ordering::SeqCst};
 
 /// A scope as the tracker sees it.
 pub(crate) trait Unfinished: Send + Sync {
@@ -59,20 +59,24 @@ impl Over {
 }
 
 impl Shard {
+    #[inline]
     pub(super) fn register(&self) {
         self.registered.fetch_add(1, SeqCst);
     }
 
     /// A callback runs that follows no other one.
+    #[inline]
     pub(super) fn run(&self) {
         self.over.fetch_add(1, SeqCst);
     }
 
     /// One is over, and where it was running, either another one runs in its place or fewer do.
+    #[inline]
     pub(super) fn end(&self, runs_no_more: bool) {
         self.over.fetch_add(OVER - u64::from(runs_no_more), SeqCst);
     }
 
+    #[inline]
     pub(super) fn count(&self, end: End) {
         let tally = match end {
             End::Ran => &self.ran,
@@ -103,7 +107,8 @@ impl Shard {
     /// Callbacks that are left, if this was over.
     pub(super) fn callbacks_beyond(&self, over: &Over) -> usize {
         let registered = self.registered.load(SeqCst).wrapping_mul(OVER);
-        (registered.wrapping_sub(over.callbacks) >> RUNNING_BITS) as usize
+        let over = over.callbacks - over.callbacks % OVER;
+        (registered.wrapping_sub(over) >> RUNNING_BITS) as usize
     }
 
     /// Requests that are left, if this was over.
@@ -137,5 +142,35 @@ impl Shard {
 
     fn scopes(&self) -> MutexGuard<'_, Slab<Weak<dyn Unfinished>>> {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_may_wrap_around_while_callbacks_run() {
+        let nearly = (1 << (u64::BITS - RUNNING_BITS)) - 1;
+        let shard = Shard::default();
+        shard.registered.store(nearly, SeqCst);
+        shard.over.store(nearly * OVER, SeqCst);
+        let counts = || {
+            let over = shard.over();
+            (shard.callbacks_beyond(&over), over.running())
+        };
+        assert_eq!(counts(), (0, 0));
+        for _ in 0..3 {
+            shard.register();
+        }
+        shard.run();
+        assert_eq!(counts(), (3, 1));
+        shard.end(false);
+        assert_eq!(counts(), (2, 1));
+        shard.run();
+        assert_eq!(counts(), (2, 2));
+        shard.end(true);
+        shard.end(true);
+        assert_eq!(counts(), (0, 0));
     }
 }

@@ -13,9 +13,12 @@ use tokio::sync::Notify;
 use super::{
     report::UnfinishedCallback,
     shard::{Over, Shard, Unfinished},
+    tally::{End, Tally},
 };
+use crate::sync;
 
-const SHARDS: usize = 8;
+/// The models have time for two.
+const SHARDS: usize = if cfg!(axum_defer_loom) { 2 } else { 8 };
 
 /// What is known of all scopes of a layer and its clones.
 ///
@@ -29,7 +32,7 @@ pub(crate) struct Tracker {
     is_watched: AtomicBool,
     idle: Notify,
     /// Those who wait for `idle`, so that the last callback need not call into the void.
-    waiting_for_idle: AtomicUsize,
+    waiting_for_idle: sync::AtomicU64,
     /// Wakes requests that wait because of `max_pending`.
     room: Arc<Notify>,
     /// Some request has come upon `max_pending`.
@@ -58,10 +61,12 @@ impl Place {
 }
 
 impl Tracker {
+    #[inline]
     fn shard(&self, place: Place) -> &Shard {
         &self.shards[place.0]
     }
 
+    #[inline]
     pub(crate) fn registered(&self, place: Place) {
         self.shard(place).register();
         #[cfg(feature = "metrics")]
@@ -69,6 +74,7 @@ impl Tracker {
     }
 
     /// A callback starts; it may follow one that ran in the same place before.
+    #[inline]
     pub(crate) fn started(&self, place: Place, follows: bool) {
         if !follows {
             self.shard(place).run();
@@ -81,6 +87,7 @@ impl Tracker {
     }
 
     /// A callback that had started is over; where `runs_no_more`, none follows it in its place.
+    #[inline]
     pub(crate) fn ended(&self, place: Place, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::running(-1.0);
@@ -88,12 +95,14 @@ impl Tracker {
     }
 
     /// A callback that had not started never will; it may have been in the place of one that had.
+    #[inline]
     pub(crate) fn dropped(&self, place: Place, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(-1.0);
         self.over(place, end, runs_no_more);
     }
 
+    #[inline]
     fn over(&self, place: Place, end: End, runs_no_more: bool) {
         let shard = self.shard(place);
         shard.count(end);
@@ -154,16 +163,16 @@ impl Tracker {
     }
 
     /// Callbacks that are registered and not running.
-    pub(super) fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.left(|shard, over| shard.callbacks_beyond(over).saturating_sub(over.running()))
     }
 
-    pub(super) fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.left(|_, over| over.running())
     }
 
     /// Handlers that are run to completion.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.left(Shard::requests_beyond)
     }
 
@@ -224,7 +233,7 @@ impl Tracker {
             .collect()
     }
 
-    pub(super) async fn wait_idle(&self) {
+    pub(crate) async fn wait_idle(&self) {
         let _waiting = Waiting::new(&self.waiting_for_idle);
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
@@ -256,10 +265,10 @@ impl Tracker {
 }
 
 /// Counts somebody who waits.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a sync::AtomicU64);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+    fn new(count: &'a sync::AtomicU64) -> Self {
         count.fetch_add(1, SeqCst);
         Self(count)
     }
@@ -269,23 +278,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
     }
-}
-
-/// How a callback's time with the tracker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Ran,
-    Failed,
-    Skipped,
-    Lost,
-    /// Cancelled, forgotten or replaced: somebody wanted it so.
-    Withdrawn,
-}
-
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
-    pub(super) ran: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
-    pub(super) lost: u64,
 }

@@ -25,6 +25,7 @@ use crate::sync::modelled_runtime;
 
 pub(crate) mod ledger;
 mod scope;
+mod tracker;
 
 /// Runs `model` in all of its interleavings, and says how many that were.
 pub(crate) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {

@@ -22,7 +22,7 @@ use crate::{
     },
     clock::{self, Instant},
     completion::Completion,
-    drain::tracker::End,
+    drain::tally::End,
     isolate::{drop_isolated, isolate},
     observe::{
         outcome::{Finished, LostReason, Outcome},
@@ -90,6 +90,7 @@ impl Turn {
         turn
     }
 
+    #[inline]
     pub(super) fn scope(&self) -> &Arc<Scope> {
         match &self.current {
             Some(current) => &current.scope,
@@ -98,6 +99,7 @@ impl Turn {
     }
 
     /// Tells of the end of a callback, and has the next one in its place if there is one.
+    #[inline]
     pub(super) fn pass_on(&mut self) -> bool {
         let scope = self.scope();
         let next = match self.stage {
@@ -120,6 +122,7 @@ impl Turn {
         }
     }
 
+    #[inline]
     fn tell_tracker(&mut self, is_followed: bool) {
         if let Stage::Ended {
             end,
@@ -225,6 +228,7 @@ impl Turn {
         Poll::Ready(())
     }
 
+    #[inline]
     fn is_allowed(&mut self, completion: &Completion) -> bool {
         let Some(entry) = &self.entry else {
             return false;
@@ -256,12 +260,14 @@ impl Turn {
         }
     }
 
+    #[inline]
     fn limit(&self) -> Option<Duration> {
         let own = self.entry.as_ref().and_then(|entry| entry.header.timeout());
         own.or(self.scope().options.timeout)
     }
 
     /// Whether it has; if not, it has failed.
+    #[inline]
     fn start(&mut self, completion: &Completion, follows: bool) -> bool {
         let Some(entry) = &self.entry else {
             return false;
@@ -294,6 +300,7 @@ impl Turn {
         }
     }
 
+    #[inline]
     fn finish(&mut self, outcome: Outcome<'_>, completion: &Completion) {
         let Some(entry) = &self.entry else { return };
         let is_ok = matches!(outcome, Outcome::Ok);
@@ -355,6 +362,7 @@ impl Turn {
 
     /// Nothing of the callback is left when the tracker is told: whoever waits until idle may
     /// rely on what it captured being gone.
+    #[inline]
     fn leave(&mut self, end: End) {
         let Some(entry) = self.entry.take() else {
             return;

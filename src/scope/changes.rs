@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     callback::{entry::BoxEntry, rule::Rule},
-    drain::tracker::End,
+    drain::tally::End,
     isolate::drop_isolated,
     observe::{callback_info::CallbackInfo, observers::Observers, phase::Phase},
     sync::lock,

@@ -24,10 +24,7 @@ use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::{
-        reservation::Reservation,
-        tracker::{End, Place},
-    },
+    drain::{reservation::Reservation, tally::End, tracker::Place},
     isolate::drop_isolated,
     observe::{
         callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
@@ -164,6 +161,7 @@ impl Scope {
         })
     }
 
+    #[inline]
     fn pushed(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Start {
         state.remember_runtime();
         let reservation = state.reservation.take();

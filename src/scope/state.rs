@@ -91,6 +91,7 @@ impl State {
     }
 
     /// Where callbacks run, if this thread knows a place and none is known yet.
+    #[inline]
     pub(super) fn remember_runtime(&mut self) {
         if self.runtime.is_none() {
             self.runtime = Handle::try_current().ok();
@@ -127,6 +128,7 @@ impl State {
 
     /// Something may be ready now: for a runner that is to be started, or for the one that waits
     /// for it, to be woken without the lock.
+    #[inline]
     pub(super) fn go_on(&mut self) -> (Start, Option<Waker>) {
         (self.start_runner(), self.runner.take())
     }
@@ -148,6 +150,7 @@ impl State {
         Some(entry)
     }
 
+    #[inline]
     fn start_runner(&mut self) -> Start {
         match self.completion {
             Some(completion) if !self.has_runner && self.queue.has_ready() => {
@@ -162,6 +165,7 @@ impl State {
     }
 
     /// The next callback for the runner, which stays.
+    #[inline]
     pub(super) fn take(&mut self) -> Option<BoxEntry> {
         let entry = self.queue.pop()?;
         self.in_progress.insert(&entry.header);
@@ -169,6 +173,7 @@ impl State {
     }
 
     /// The next callback for the runner; with `None` it has been let go.
+    #[inline]
     pub(super) fn take_or_let_go(&mut self) -> Option<BoxEntry> {
         let entry = self.take();
         self.has_runner = entry.is_some();

@@ -46,11 +46,15 @@ impl Scope {
     }
 
     /// Fills in what is only kept of a callback where somebody is told of it.
+    #[inline]
     pub(crate) fn observe(&self, header: &mut Header) {
-        let observers = &self.options.observers;
-        if self.info.is_none() && !observers.hear_times() {
-            return;
+        if self.info.is_some() || self.options.observers.hear_times() {
+            self.observe_it(header);
         }
+    }
+
+    fn observe_it(&self, header: &mut Header) {
+        let observers = &self.options.observers;
         let observed = header.observed.insert(Box::new(Observed {
             id: callback_info::next_id(),
             registered: Instant::now(),
