@@ -40,6 +40,27 @@ mod settings;
 /// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
 /// `TimeoutLayer` inside is a failure.
 ///
+/// With `Router::layer`, axum boxes a service, a future and a body for it, as for each layer. Around
+/// the whole router it costs about a third less:
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use axum_defer::DeferLayer;
+/// use tower::Layer;
+///
+/// # async fn example(listener: tokio::net::TcpListener) {
+/// let app = Router::new().route("/", get(|| async { "hello" }));
+/// axum_defer::serve(listener, DeferLayer::new().layer(app)).await
+/// # }
+/// ```
+///
+/// There, a request has not been routed yet: [`RequestInfo::route`](crate::RequestInfo::route) is
+/// `None`, and observers, spans and reports have the path in its place. Handlers have their
+/// `MatchedPath` either way. Extractors like `ConnectInfo` need
+/// `axum::ServiceExt::into_make_service_with_connect_info`, and other servers
+/// `axum::ServiceExt::into_make_service`, in the place of the methods of the router. Fallbacks and
+/// nested routers are inside of either.
+///
 /// # One type
 ///
 /// Whatever is set, a layer is of this one type, and so is its service: a function that makes an

@@ -13,6 +13,8 @@ use axum::{
 };
 use tower_service::Service;
 
+use crate::service::Defer;
+
 /// A connection that was just accepted, for make-services and [`Connected`].
 #[derive(Debug)]
 pub struct IncomingStream<'a, L: Listener> {
@@ -63,4 +65,6 @@ serves_every_connection! {
     [] Router<()>, |app: Router<()>| app.with_state(());
     [] MethodRouter<()>, |app: MethodRouter<()>| app.with_state(());
     [H: Clone, T, S: Clone,] HandlerService<H, T, S>, std::convert::identity;
+    // A layer around the whole router.
+    [] Defer<Router<()>>, |app: Defer<Router<()>>| app.map(|router| router.with_state(()));
 }
