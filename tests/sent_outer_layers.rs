@@ -22,9 +22,9 @@ use axum::{
 };
 use axum_defer::{Completion, DeferHandle, DeferLayer, Delivery, Level, defer};
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::iter};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, iter};
 use tower::ServiceExt;
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use window::{Window, serve_window};

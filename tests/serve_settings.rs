@@ -10,7 +10,11 @@ use std::{fs::File, future::ready, process::Command, time::Duration};
 
 use axum::{
     Router,
-    extract::ws::{WebSocket, WebSocketUpgrade},
+    extract::Request,
+    http::{
+        StatusCode,
+        header::{CONNECTION, UPGRADE},
+    },
     routing::get,
 };
 use axum_defer::{DeferLayer, defer, serve};
@@ -74,18 +78,21 @@ async fn no_more_than_max_connections_are_open_and_the_next_one_has_the_place_of
 
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_place() {
-    let (sender, mut sockets) = mpsc::unbounded_channel::<WebSocket>();
+    let (sender, mut sockets) = mpsc::unbounded_channel();
     let app = app().route(
         "/socket",
-        get(|upgrade: WebSocketUpgrade| async {
-            upgrade.on_upgrade(|socket| async move { sender.send(socket).unwrap() })
+        get(|request: Request| async move {
+            let upgraded = hyper::upgrade::on(request);
+            tokio::spawn(async move { sender.send(upgraded.await.unwrap()).unwrap() });
+            let headers = [(CONNECTION, "upgrade"), (UPGRADE, "echo")];
+            (StatusCode::SWITCHING_PROTOCOLS, headers)
         }),
     );
     let (connect, listener) = in_memory();
     tokio::spawn(serve(listener, app).max_connections(1).into_future());
     let mut upgraded = connect.connect();
-    let handshake = "GET /socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let handshake =
+        "GET /socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     upgraded.write_all(handshake.as_bytes()).await.unwrap();
     let socket = in_time(sockets.recv()).await.unwrap();
     let mut next = ask(&connect).await;

@@ -23,6 +23,7 @@ use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, Level, defer, serve,
 };
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use gate::Gate;
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -38,7 +39,6 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tokio_stream::StreamExt;
 use tower::{ServiceBuilder, make::Shared};
 
 /// Short, and nothing depends on how long it takes: it is for what never ends.
@@ -262,8 +262,8 @@ fn events(sender: mpsc::UnboundedSender<Completion>) -> Router {
     let stream = get(move || async move {
         defer(move |completion: Completion| async move { sender.send(completion) })
             .name("after the events");
-        let first = tokio_stream::once(Ok::<_, Infallible>(Event::default().data("first")));
-        Sse::new(first.chain(tokio_stream::pending()))
+        let first = stream::iter([Ok::<_, Infallible>(Event::default().data("first"))]);
+        Sse::new(first.chain(stream::pending()))
     });
     Router::new().route("/", stream).layer(DeferLayer::new())
 }

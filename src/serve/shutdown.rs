@@ -48,9 +48,9 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 /// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(events));
 /// ```
 ///
-/// A WebSocket that says goodbye:
+/// A WebSocket that says goodbye, as in `examples/websocket`:
 ///
-/// ```
+/// ```ignore
 /// use axum::{extract::ws::{Message, WebSocket, WebSocketUpgrade}, response::Response};
 /// use axum_defer::Shutdown;
 ///
@@ -72,7 +72,6 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 ///         }
 ///     }
 /// }
-/// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(chat));
 /// ```
 ///
 /// # Who is waited for

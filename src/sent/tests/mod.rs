@@ -9,7 +9,6 @@ use std::{collections::VecDeque, pin::Pin, task::Poll};
 use bytes::{Buf, Bytes};
 use http::Version;
 use http_body::{Body, Frame};
-use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use self::{
@@ -29,25 +28,14 @@ mod script;
 mod transport;
 mod world;
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+#[test]
+fn over_http1_each_waiter_is_told_once_and_the_truth() {
+    choices::any(200, http1);
+}
 
-    #[test]
-    fn over_http1_each_waiter_is_told_once_and_the_truth(
-        choices in prop::collection::vec(any::<u8>(), 0..200),
-    ) {
-        http1(choices);
-    }
-
-    #[test]
-    fn over_http2_each_waiter_is_told_once_and_the_truth(
-        choices in prop::collection::vec(any::<u8>(), 0..300),
-    ) {
-        http2(choices);
-    }
+#[test]
+fn over_http2_each_waiter_is_told_once_and_the_truth() {
+    choices::any(300, http2);
 }
 
 /// A response with data frames of these lengths, which add up to the length that it declares.

@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/shapes.rs"]
+#[path = "../../support/shapes.rs"]
 mod shapes;
 
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{

@@ -1,5 +1,6 @@
 //! The layer in every place that a Tower stack has for it, and beside other middleware.
 
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, time::Duration};

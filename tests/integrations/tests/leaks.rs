@@ -3,7 +3,7 @@
 //! Each callback carries a [`Token`]. Allocations are counted, too: what a request leaves behind
 //! adds up to a number that can't be zero.
 
-#[path = "support/planned_panics.rs"]
+#[path = "../../support/planned_panics.rs"]
 mod planned_panics;
 
 use std::{

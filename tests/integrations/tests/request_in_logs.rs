@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "tracing")]
 
-#[path = "support/subscriber.rs"]
+#[path = "../../support/subscriber.rs"]
 mod subscriber;
 
 use std::{

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "tracing")]
 
-#[path = "support/events.rs"]
+#[path = "../../support/events.rs"]
 mod events;
-#[path = "support/subscriber.rs"]
+#[path = "../../support/subscriber.rs"]
 mod subscriber;
 
 use std::{

@@ -3,20 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/gate.rs"]
+#[path = "../../support/gate.rs"]
 mod gate;
-#[path = "support/serving.rs"]
+#[path = "../../support/serving.rs"]
 mod serving;
+#[path = "../../support/mod.rs"]
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    extract::{
-        Request,
-        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
-    },
+    extract::Request,
     http::StatusCode,
     middleware::{self, Next},
     response::{
@@ -38,7 +38,14 @@ use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+use websocket::{WebSocket, upgrade};
 
 /// Short, and nothing depends on how long it takes: it is for what never ends.
 const SHORT: Duration = Duration::from_millis(20);
@@ -118,7 +125,7 @@ async fn an_sse_client_gets_the_end_of_its_stream_and_a_clean_close() {
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn websocket(address: SocketAddr, path: &str) -> Client {
+async fn connect(address: SocketAddr, path: &str) -> Client {
     let (client, _) = connect_async(format!("ws://{address}{path}"))
         .await
         .unwrap();
@@ -130,12 +137,12 @@ async fn talk(mut socket: WebSocket, mut shutdown: Shutdown, gate: Gate) {
     socket.send(Message::text("hello")).await.unwrap();
     loop {
         tokio::select! {
-            message = socket.recv() => match message {
+            message = socket.next() => match message {
                 Some(Ok(message)) => socket.send(message).await.unwrap(),
                 _ => return,
             },
             () = &mut shutdown => {
-                let goodbye = CloseFrame { code: 1001, reason: "going away".into() };
+                let goodbye = CloseFrame { code: CloseCode::Away, reason: "going away".into() };
                 socket.send(Message::Close(Some(goodbye))).await.unwrap();
                 break;
             }
@@ -151,19 +158,18 @@ async fn a_websocket_client_gets_a_close_frame_and_its_task_is_waited_for() {
     let in_task = gate.clone();
     let app = Router::new().route(
         "/",
-        get(|upgrade: WebSocketUpgrade, shutdown: Shutdown| async move {
-            upgrade.on_upgrade(|socket| talk(socket, shutdown, in_task))
+        get(|shutdown: Shutdown, request: Request| async move {
+            upgrade(request, |socket| talk(socket, shutdown, in_task))
         }),
     );
     let (server, address) = Serving::start(app, LONG).await;
-    let mut client = websocket(address, "/").await;
+    let mut client = connect(address, "/").await;
     assert_eq!(client.next().await.unwrap().unwrap(), "hello".into());
     client.send("echo".into()).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), "echo".into());
 
     let report = server.stop();
-    let tungstenite::Message::Close(Some(frame)) = in_time(client.next()).await.unwrap().unwrap()
-    else {
+    let Message::Close(Some(frame)) = in_time(client.next()).await.unwrap().unwrap() else {
         panic!("no close frame");
     };
     assert_eq!(frame.reason, "going away");
@@ -178,7 +184,7 @@ async fn a_websocket_client_gets_a_close_frame_and_its_task_is_waited_for() {
 /// A socket that is open as long as its client is, and what it has of the request.
 async fn idle<T>(mut socket: WebSocket, held: T) {
     socket.send(Message::text("hello")).await.unwrap();
-    while let Some(Ok(_)) = socket.recv().await {}
+    while let Some(Ok(_)) = socket.next().await {}
     drop(held);
 }
 
@@ -187,26 +193,27 @@ async fn what_is_held_at_the_deadline_is_counted_and_what_holds_nothing_is_not_w
     let app = Router::new()
         .route(
             "/two",
-            get(|upgrade: WebSocketUpgrade, shutdown: Shutdown| async move {
-                upgrade.on_upgrade(|socket| idle(socket, [shutdown.clone(), shutdown]))
+            get(|shutdown: Shutdown, request: Request| async move {
+                upgrade(request, |socket| idle(socket, [shutdown.clone(), shutdown]))
             }),
         )
         .route(
             "/none",
-            get(|upgrade: WebSocketUpgrade, request: Request| async move {
+            get(|request: Request| async move {
                 // It is in the request, but nobody has taken it out.
-                upgrade.on_upgrade(|socket| idle(socket, request))
+                let extensions = request.extensions().clone();
+                upgrade(request, |socket| idle(socket, extensions))
             }),
         );
     let (server, address) = Serving::start(app.clone(), SHORT).await;
-    let mut client = websocket(address, "/two").await;
+    let mut client = connect(address, "/two").await;
     client.next().await.unwrap().unwrap();
     let report = server.stopped().await;
     assert_eq!((report.unfinished_holders, report.cut_connections), (2, 0));
     assert!(!report.is_complete());
 
     let (server, address) = Serving::start(app, LONG).await;
-    let mut client = websocket(address, "/none").await;
+    let mut client = connect(address, "/none").await;
     client.next().await.unwrap().unwrap();
     let report = server.stopped().await;
     assert!(report.is_complete(), "{report}");

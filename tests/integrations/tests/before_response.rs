@@ -1,12 +1,13 @@
 //! `before_response`: what a response waits for, and what becomes of it when that fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/events.rs"]
+#[path = "../../support/events.rs"]
 mod events;
-#[path = "support/gate.rs"]
+#[path = "../../support/gate.rs"]
 mod gate;
-#[path = "support/planned_panics.rs"]
+#[path = "../../support/planned_panics.rs"]
 mod planned_panics;
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{

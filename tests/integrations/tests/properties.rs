@@ -3,7 +3,7 @@
 //!
 //! `PROPTEST_CASES` says how many; a case that fails is shrunk, printed, and kept beside this file.
 
-#[path = "support/planned_panics.rs"]
+#[path = "../../support/planned_panics.rs"]
 mod planned_panics;
 
 use std::{

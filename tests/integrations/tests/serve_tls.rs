@@ -1,10 +1,11 @@
-//! TLS under `axum_defer::serve`, as `examples/tls.rs` has it, and `SentIo` under axum-server.
+//! TLS under `axum_defer::serve`, as `examples/integrations/tls.rs` has it, and `SentIo` under axum-server.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../examples/tls.rs"]
+#[path = "../../../examples/integrations/tls.rs"]
 #[allow(dead_code, reason = "it has a `main`")]
 mod example;
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{
@@ -119,7 +120,6 @@ async fn a_client_that_never_shakes_hands_is_let_go() {
     assert_eq!(read.unwrap_or(0), 0);
 }
 
-/// As in the docs of `axum_defer::serve`.
 #[derive(Clone)]
 struct SentAcceptor;
 

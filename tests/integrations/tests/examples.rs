@@ -221,7 +221,10 @@ async fn opentelemetry_links_deferred_spans_to_the_request() {
         assert_eq!(field(span, "name").as_deref(), Some(name));
         assert_eq!(field(span, "outcome").as_deref(), Some(outcome));
         let place = field(span, "place").unwrap();
-        assert!(place.starts_with("examples/opentelemetry.rs:"), "{place}");
+        assert!(
+            place.starts_with("examples/integrations/opentelemetry.rs:"),
+            "{place}"
+        );
     }
     assert_tells(&stdout, &["the request had ended before the mail was sent"]);
 }

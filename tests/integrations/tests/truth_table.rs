@@ -1,16 +1,19 @@
 //! When a response is over, and which callbacks run then: each kind of response, over a plain
 //! `axum::serve`, on every protocol that it speaks.
 
+#[path = "../../support/mod.rs"]
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use std::{any::Any, collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Request, WebSocketUpgrade},
+    extract::Request,
     http::{Method, StatusCode, Version, header},
-    response::{IntoResponse, Redirect, Response, Sse, sse::Event},
+    response::{Redirect, Response, Sse, sse::Event},
     routing::{any, get},
 };
 use axum_defer::{
@@ -655,12 +658,10 @@ async fn panics() {
     panic!("on purpose, in the handler");
 }
 
-async fn web_socket(version: Version, upgrade: WebSocketUpgrade) -> Response {
-    assert_eq!(version, Version::HTTP_11);
-    upgrade
-        .on_upgrade(|mut socket| async move {
-            // Stays open for as long as the client does.
-            while let Some(Ok(_)) = socket.recv().await {}
-        })
-        .into_response()
+async fn web_socket(request: Request) -> Response {
+    assert_eq!(request.version(), Version::HTTP_11);
+    websocket::upgrade(request, |mut socket| async move {
+        // Stays open for as long as the client does.
+        while let Some(Ok(_)) = socket.next().await {}
+    })
 }

@@ -1,5 +1,6 @@
 //! gRPC through `axum_defer::serve`: the status is in trailers, which end the response.
 
+#[path = "../../support/mod.rs"]
 mod support;
 
 use axum_defer::{Completion, DeferLayer, DeferredCallbackCollection, Delivery, Level, serve};

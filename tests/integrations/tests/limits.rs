@@ -1,6 +1,7 @@
 //! `max_concurrency` and `max_pending`: how much runs at once, how much may wait, who is let in.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::{

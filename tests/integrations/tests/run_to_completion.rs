@@ -1,10 +1,13 @@
 //! `run_to_completion()`: a client that goes away does not cut its handler off.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/events.rs"]
+#[path = "../../support/events.rs"]
 mod events;
 
+#[path = "../../support/mod.rs"]
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use std::{
     convert::Infallible,
@@ -19,7 +22,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State, ws::WebSocketUpgrade},
+    extract::{Request, State},
     http::{Response, StatusCode},
     middleware::{self, Next},
     routing::{any, get, post},
@@ -384,12 +387,12 @@ async fn web_sockets_are_upgraded_and_the_callbacks_do_not_wait_for_their_end() 
         let app: Router = Router::new()
             .route(
                 "/",
-                any(|upgrade: WebSocketUpgrade| async move {
+                any(|request: Request| async move {
                     defer(|completion: Completion| async move {
                         fired.send(completion).unwrap();
                     });
-                    upgrade.on_upgrade(|mut socket| async move {
-                        while let Some(Ok(message)) = socket.recv().await {
+                    websocket::upgrade(request, |mut socket| async move {
+                        while let Some(Ok(message)) = socket.next().await {
                             if socket.send(message).await.is_err() {
                                 return;
                             }
