@@ -41,7 +41,8 @@ mod settings;
 /// `TimeoutLayer` inside is a failure.
 ///
 /// With `Router::layer`, axum boxes a service, a future and a body for it, as for each layer. Around
-/// the whole router it costs about a third less:
+/// the whole router, a request costs little more than half of that, if it defers nothing, and two
+/// thirds with one callback:
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
