@@ -41,17 +41,17 @@ pub(crate) struct Tracker {
 
 /// Where in the trackers a scope is counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place(usize);
+pub(crate) struct ShardNumber(usize);
 
-impl Place {
+impl ShardNumber {
     /// The one of the calling thread; what is counted there may be counted out on another one.
     #[inline]
     pub(crate) fn of_this_thread() -> Self {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static PLACE: Place = Place(THREADS.fetch_add(1, Relaxed) % SHARDS);
+            static NUMBER: ShardNumber = ShardNumber(THREADS.fetch_add(1, Relaxed) % SHARDS);
         }
-        PLACE.with(|place| *place)
+        NUMBER.with(|number| *number)
     }
 
     #[cfg(test)]
@@ -62,22 +62,22 @@ impl Place {
 
 impl Tracker {
     #[inline]
-    fn shard(&self, place: Place) -> &Shard {
-        &self.shards[place.0]
+    fn shard(&self, shard: ShardNumber) -> &Shard {
+        &self.shards[shard.0]
     }
 
     #[inline]
-    pub(crate) fn registered(&self, place: Place) {
-        self.shard(place).register();
+    pub(crate) fn registered(&self, shard: ShardNumber) {
+        self.shard(shard).register();
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(1.0);
     }
 
     /// A callback starts; it may follow one that ran in the same place before.
     #[inline]
-    pub(crate) fn started(&self, place: Place, follows: bool) {
+    pub(crate) fn started(&self, shard: ShardNumber, follows: bool) {
         if !follows {
-            self.shard(place).run();
+            self.shard(shard).run();
         }
         #[cfg(feature = "metrics")]
         {
@@ -88,35 +88,35 @@ impl Tracker {
 
     /// A callback that had started is over; where `runs_no_more`, none follows it in its place.
     #[inline]
-    pub(crate) fn ended(&self, place: Place, end: End, runs_no_more: bool) {
+    pub(crate) fn ended(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::running(-1.0);
-        self.over(place, end, runs_no_more);
+        self.over(shard, end, runs_no_more);
     }
 
     /// A callback that had not started never will; it may have been in the place of one that had.
     #[inline]
-    pub(crate) fn dropped(&self, place: Place, end: End, runs_no_more: bool) {
+    pub(crate) fn dropped(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(-1.0);
-        self.over(place, end, runs_no_more);
+        self.over(shard, end, runs_no_more);
     }
 
     #[inline]
-    fn over(&self, place: Place, end: End, runs_no_more: bool) {
-        let shard = self.shard(place);
+    fn over(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
+        let shard = self.shard(shard);
         shard.count(end);
         shard.end(runs_no_more);
         self.released();
     }
 
     /// Keeps the tracker from being idle until [`Tracker::let_go`].
-    pub(crate) fn hold(&self, place: Place) {
-        self.shard(place).hold();
+    pub(crate) fn hold(&self, shard: ShardNumber) {
+        self.shard(shard).hold();
     }
 
-    pub(crate) fn let_go(&self, place: Place) {
-        self.shard(place).let_go();
+    pub(crate) fn let_go(&self, shard: ShardNumber) {
+        self.shard(shard).let_go();
         self.released();
     }
 
@@ -216,12 +216,12 @@ impl Tracker {
     }
 
     /// Lists a scope until [`Tracker::delist`] with the key that this returns.
-    pub(crate) fn list(&self, place: Place, scope: Weak<dyn Unfinished>) -> usize {
-        self.shard(place).list(scope)
+    pub(crate) fn list(&self, shard: ShardNumber, scope: Weak<dyn Unfinished>) -> usize {
+        self.shard(shard).list(scope)
     }
 
-    pub(crate) fn delist(&self, place: Place, key: usize) {
-        self.shard(place).delist(key);
+    pub(crate) fn delist(&self, shard: ShardNumber, key: usize) {
+        self.shard(shard).delist(key);
     }
 
     pub(super) fn unfinished(&self) -> Vec<UnfinishedCallback> {

@@ -6,15 +6,15 @@ use super::explore_within;
 use crate::{
     drain::{
         tally::End,
-        tracker::{Place, Tracker},
+        tracker::{ShardNumber, Tracker},
     },
     sync::{AtomicBool, Ordering::SeqCst},
 };
 
 /// One callback, from its registration to its end.
-fn run(tracker: &Tracker, place: Place) {
-    tracker.started(place, false);
-    tracker.ended(place, End::Ran, true);
+fn run(tracker: &Tracker, shard: ShardNumber) {
+    tracker.started(shard, false);
+    tracker.ended(shard, End::Ran, true);
 }
 
 #[test]
@@ -22,10 +22,10 @@ fn the_last_two_end_in_two_shards_while_somebody_waits() {
     explore_within(4, "the last two end in two shards", || {
         let tracker = Arc::new(Tracker::default());
         let threads = [0, 1].map(|number| {
-            let place = Place::number(number);
-            tracker.registered(place);
+            let shard = ShardNumber::number(number);
+            tracker.registered(shard);
             let tracker = tracker.clone();
-            loom::thread::spawn(move || run(&tracker, place))
+            loom::thread::spawn(move || run(&tracker, shard))
         });
         // If nobody told of the end, this would wait for ever.
         loom::future::block_on(tracker.wait_idle());
@@ -42,17 +42,17 @@ fn work_that_goes_from_shard_to_shard_is_never_idle() {
     explore_within(4, "work that goes from shard to shard", || {
         let tracker = Arc::new(Tracker::default());
         let is_last = Arc::new(AtomicBool::new(false));
-        let place = Place::number;
-        tracker.registered(place(1));
+        let shard = ShardNumber::number;
+        tracker.registered(shard(1));
         let worker = {
             let (tracker, is_last) = (tracker.clone(), is_last.clone());
             loom::thread::spawn(move || {
                 for (next, last) in [(0, 1), (1, 0)] {
-                    tracker.registered(place(next));
-                    tracker.dropped(place(last), End::Skipped, false);
+                    tracker.registered(shard(next));
+                    tracker.dropped(shard(last), End::Skipped, false);
                 }
                 is_last.store(true, SeqCst);
-                tracker.dropped(place(1), End::Skipped, false);
+                tracker.dropped(shard(1), End::Skipped, false);
             })
         };
         if tracker.is_idle() {
@@ -67,12 +67,12 @@ fn work_that_goes_from_shard_to_shard_is_never_idle() {
 fn one_that_ends_is_counted_out_as_running_and_as_left_at_once() {
     explore_within(4, "one that ends is counted out at once", || {
         let tracker = Arc::new(Tracker::default());
-        let place = Place::number(0);
-        tracker.registered(place);
-        tracker.started(place, false);
+        let shard = ShardNumber::number(0);
+        tracker.registered(shard);
+        tracker.started(shard, false);
         let worker = {
             let tracker = tracker.clone();
-            loom::thread::spawn(move || tracker.ended(place, End::Ran, true))
+            loom::thread::spawn(move || tracker.ended(shard, End::Ran, true))
         };
         // It was never pending again.
         assert_eq!(tracker.pending(), 0);
@@ -88,7 +88,7 @@ fn a_request_lets_go_when_its_callbacks_are_counted() {
         "a request lets go when its callbacks are counted",
         || {
             let tracker = Arc::new(Tracker::default());
-            let (one, other) = (Place::number(0), Place::number(1));
+            let (one, other) = (ShardNumber::number(0), ShardNumber::number(1));
             tracker.hold(other);
             let worker = {
                 let tracker = tracker.clone();

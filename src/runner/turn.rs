@@ -138,9 +138,9 @@ impl Turn {
             let scope = self.scope();
             let tracker = &scope.options.tracker;
             if had_started {
-                tracker.ended(scope.place, end, runs_no_more);
+                tracker.ended(scope.shard, end, runs_no_more);
             } else {
-                tracker.dropped(scope.place, end, runs_no_more);
+                tracker.dropped(scope.shard, end, runs_no_more);
             }
         }
     }
@@ -275,7 +275,7 @@ impl Turn {
         let scope = self.scope();
         let observers = &scope.options.observers;
         let started = observers.hear_ends().then(Instant::now);
-        scope.options.tracker.started(scope.place, follows);
+        scope.options.tracker.started(scope.shard, follows);
         if let Some(started) = started.filter(|_| observers.hear_times()) {
             let info = scope.info(&entry.header);
             observers.started(&info, scope.waited(&entry.header, completion, started));

@@ -49,7 +49,7 @@ pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
     /// Where in the tracker it is counted.
-    pub(crate) place: Place,
+    pub(crate) shard: ShardNumber,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
     /// Of a request whose handler is run to completion.
@@ -81,7 +81,7 @@ impl Scope {
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened,
-            place: Place::of_this_thread(),
+            shard: ShardNumber::of_this_thread(),
             transmission,
             info,
             head: Head::default(),
@@ -129,7 +129,7 @@ impl Scope {
 
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
     pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
-        self.options.tracker.registered(self.place);
+        self.options.tracker.registered(self.shard);
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
         if held {
@@ -151,7 +151,7 @@ impl Scope {
             drop_isolated(entry);
             return None;
         }
-        self.options.tracker.registered(self.place);
+        self.options.tracker.registered(self.shard);
         let id = state.queue_of(Phase::Before).push(entry);
         // It starts no runner: who holds the head back runs it.
         let _ = self.pushed(state);
@@ -169,7 +169,7 @@ impl Scope {
         if newly_listed {
             self.is_used.store(true, Ordering::Relaxed);
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
-            state.listed = Some(self.options.tracker.list(self.place, scope));
+            state.listed = Some(self.options.tracker.list(self.shard, scope));
         }
         let (start, runner) = state.go_on();
         drop(state);
@@ -266,7 +266,7 @@ impl Scope {
         self.ended(entry.header.id);
         self.announce(&entry);
         tell(&self.options.observers, &self.info(&entry.header));
-        self.options.tracker.dropped(self.place, end, false);
+        self.options.tracker.dropped(self.shard, end, false);
         drop_isolated(entry);
     }
 
@@ -299,7 +299,7 @@ impl Scope {
                 let listed = is_empty.then(|| state.listed.take()).flatten();
                 drop(state);
                 if let Some(key) = listed {
-                    self.options.tracker.delist(self.place, key);
+                    self.options.tracker.delist(self.shard, key);
                 }
                 None
             }
@@ -356,7 +356,7 @@ impl Drop for Scope {
             .ok()
             .and_then(|state| state.listed.take());
         if let Some(key) = listed {
-            self.options.tracker.delist(self.place, key);
+            self.options.tracker.delist(self.shard, key);
         }
     }
 }

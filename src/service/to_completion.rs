@@ -10,7 +10,7 @@ use std::{
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    drain::tracker::{Place, Tracker},
+    drain::tracker::{ShardNumber, Tracker},
     scope::client::Client,
     sent::transmission::Transmission,
 };
@@ -18,21 +18,21 @@ use crate::{
 /// Keeps the tracker from being idle.
 pub(super) struct Hold {
     tracker: Arc<Tracker>,
-    place: Place,
+    shard: ShardNumber,
     client: Option<Arc<Client>>,
 }
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
     pub(super) fn new(tracker: Arc<Tracker>, transmission: Option<&Transmission>) -> Self {
-        let place = Place::of_this_thread();
-        tracker.hold(place);
+        let shard = ShardNumber::of_this_thread();
+        tracker.hold(shard);
         if let Some(transmission) = transmission {
             transmission.drains(&tracker);
         }
         Self {
             tracker,
-            place,
+            shard,
             client: None,
         }
     }
@@ -46,7 +46,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.tracker.let_go(self.place);
+        self.tracker.let_go(self.shard);
     }
 }
 
