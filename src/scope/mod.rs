@@ -24,7 +24,7 @@ use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::{reservation::Reservation, tally::End, tracker::Place},
+    drain::{reservation::Reservation, tally::End, tracker::ShardNumber},
     isolate::drop_isolated,
     observe::{
         callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
