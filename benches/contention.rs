@@ -87,11 +87,11 @@ fn compare(callbacks: usize, threads: usize) {
         }
     };
     // What a request costs in processor time does not change where threads don't meet.
-    let costs: [(&str, fn(&Cost) -> f64); 2] = [
-        ("throughput", |cost| cost.time),
-        ("requests per processor time", |cost| cost.processor_time),
-    ];
-    for (name, cost) in costs {
+    for name in ["throughput", "requests per processor time"] {
+        let cost: fn(&Cost) -> f64 = match name {
+            "throughput" => |cost| cost.time,
+            _ => |cost| cost.processor_time,
+        };
         let spawns = scaling(How::Spawns, cost);
         let defers = scaling(How::Defers, cost);
         show(&format!("{name}, spawn"), rounds.iter().map(spawns));

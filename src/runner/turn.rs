@@ -46,7 +46,10 @@ pub(super) struct Turn {
     /// Boxed, as most callbacks have no limit.
     timeout: Option<Pin<Box<Unconstrained<Sleep>>>>,
     /// What it failed with, where a response becomes a failure because of it.
-    // Boxed twice, to take the room of one pointer: most callbacks have none.
+    #[expect(
+        clippy::box_collection,
+        reason = "every turn has room for it, few need it"
+    )]
     failure: Option<Box<String>>,
 }
 

@@ -270,8 +270,6 @@ impl Scope {
         drop_isolated(entry);
     }
 
-    // The models have no runtime.
-    #[cfg_attr(all(test, axum_defer_loom), expect(dead_code))]
     pub(crate) fn runtime(&self) -> Option<Handle> {
         lock(&self.state).runtime.clone()
     }

@@ -54,7 +54,6 @@ impl Scope {
     }
 
     fn observe_it(&self, header: &mut Header) {
-        let observers = &self.options.observers;
         let observed = header.observed.insert(Box::new(Observed {
             id: callback_info::next_id(),
             registered: Instant::now(),
@@ -63,7 +62,7 @@ impl Scope {
         }));
         #[cfg(feature = "tracing")]
         {
-            observed.span = observers.span(&CallbackInfo {
+            observed.span = self.options.observers.span(&CallbackInfo {
                 id: observed.id,
                 name: None,
                 location: header.location,
