@@ -54,7 +54,9 @@ fn note(what: &str) {
 }
 
 async fn counts() -> &'static str {
-    later(async { drop(COUNT.fetch_add(1, Relaxed)) });
+    later(async {
+        COUNT.fetch_add(1, Relaxed);
+    });
     "ok"
 }
 
@@ -127,7 +129,9 @@ async fn main() -> io::Result<()> {
         .route("/fails-first", get(fails_first));
     let listener = TcpListener::bind(address).await?;
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let stop = async move { drop(terminate.recv().await) };
+    let stop = async move {
+        terminate.recv().await;
+    };
     if way == Way::Defer {
         let app = app.layer(DeferLayer::new());
         axum_defer::serve(listener, app)
