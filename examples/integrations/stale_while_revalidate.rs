@@ -1,0 +1,130 @@
+//! Laravel's `Cache::flexible`, on moka: `cargo run --example stale_while_revalidate`.
+//!
+//! A value is fresh for a while, then stale for a while, then gone. Who asks for a stale one gets it
+//! at once, and it is refreshed after the response: once, however many ask meanwhile. Only who asks
+//! for one that is gone waits.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    routing::get,
+};
+use axum_defer::{DeferLayer, defer};
+use http_body_util::BodyExt;
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+/// So that this example need not wait; a minute, in earnest.
+const FRESH: Duration = Duration::ZERO;
+const KEPT: Duration = Duration::from_secs(600);
+
+#[derive(Clone)]
+struct Rate {
+    text: String,
+    fetched: Instant,
+}
+
+#[derive(Clone)]
+struct Rates {
+    cache: Cache<&'static str, Rate>,
+    bank: Bank,
+}
+
+impl Rates {
+    fn new(bank: Bank) -> Self {
+        let cache = Cache::builder().max_capacity(1_000).time_to_live(KEPT);
+        Self {
+            cache: cache.build(),
+            bank,
+        }
+    }
+
+    async fn get(&self, currency: &'static str) -> String {
+        // Of those who find nothing, one asks the bank, and the others wait for it.
+        let fetch = self.bank.fetch(currency);
+        let rate = self.cache.get_with(currency, fetch).await;
+        if rate.fetched.elapsed() >= FRESH {
+            let rates = self.clone();
+            // The closure is called when the response is out: what is skipped asks nobody.
+            defer(|| async move {
+                let rate = rates.bank.fetch(currency).await;
+                rates.cache.insert(currency, rate).await;
+            })
+            // Each currency has a refresh of its own.
+            .name(format!("refresh {currency}"))
+            .unique();
+        }
+        rate.text
+    }
+}
+
+/// Is slow, and lets through as many as it has permits.
+#[derive(Clone)]
+struct Bank {
+    asked: Arc<AtomicU32>,
+    answers: Arc<Semaphore>,
+}
+
+impl Bank {
+    async fn fetch(&self, currency: &str) -> Rate {
+        let number = self.asked.fetch_add(1, SeqCst) + 1;
+        let answer = self.answers.acquire().await;
+        answer.expect("it never closes").forget();
+        Rate {
+            text: format!("1 EUR = 1.{number:02} {currency}"),
+            fetched: Instant::now(),
+        }
+    }
+}
+
+async fn dollars(State(rates): State<Rates>) -> String {
+    rates.get("USD").await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let bank = Bank {
+        asked: Arc::default(),
+        answers: Arc::new(Semaphore::new(1)),
+    };
+    let layer = DeferLayer::new();
+    let deferred = layer.handle();
+    let app = Router::new()
+        .route("/usd", get(dollars))
+        .with_state(Rates::new(bank.clone()))
+        .layer(layer);
+
+    // The bank answers once, so this is all that anybody can get until it answers again.
+    for _ in 0..100 {
+        assert_eq!(ask(&app).await?, "1 EUR = 1.01 USD");
+    }
+    println!("100 asked, and had the old value at once");
+    bank.answers.add_permits(1);
+    deferred.wait_idle().await;
+    println!("the bank was asked {} times", bank.asked.load(SeqCst));
+    assert_eq!(bank.asked.load(SeqCst), 2);
+
+    bank.answers.add_permits(1);
+    assert_eq!(ask(&app).await?, "1 EUR = 1.02 USD");
+    println!("the next one has the new value");
+    deferred.wait_idle().await;
+    Ok(())
+}
+
+async fn ask(app: &Router) -> Result<String, Box<dyn Error>> {
+    let request = Request::get("/usd").body(Body::empty())?;
+    let response = app.clone().oneshot(request).await?;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(body.to_vec())?)
+}
