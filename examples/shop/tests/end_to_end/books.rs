@@ -1,0 +1,171 @@
+//! 200 users at once, some of whom hang up in the middle: afterwards, each order has one receipt, one
+//! row in the audit log, one document and its checksum, and there is none of these without an order.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use reqwest::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use crate::{client::Client, mail_server::Letter, running_shop::RunningShop};
+
+const USERS: usize = 200;
+/// Of each user, if it is not time that ends it.
+const UPLOADS: usize = 12;
+const TIME: Duration = Duration::from_secs(10);
+
+/// What a user does with one upload.
+#[derive(Clone, Copy)]
+enum Upload {
+    Whole,
+    /// Hangs up when half of the request is sent: nothing was ordered.
+    HalfSent,
+    /// Hangs up when all of it is sent: the shop has an order, or has not.
+    AllSent,
+    /// Hangs up on the first bytes of the answer: the shop has an order.
+    Answered,
+}
+
+impl Upload {
+    fn nth(number: usize) -> Self {
+        match number % 8 {
+            1 => Self::HalfSent,
+            3 | 6 => Self::AllSent,
+            5 => Self::Answered,
+            _ => Self::Whole,
+        }
+    }
+}
+
+/// What the users know: the number of each order that they were told, and how many uploads of which kind
+/// were reset.
+#[derive(Default)]
+struct Told {
+    orders: Vec<i64>,
+    half_sent: usize,
+    all_sent: usize,
+    answered: usize,
+}
+
+async fn be_a_user(mut client: Client, user: usize) -> Told {
+    let email = format!("user-{user}@example.org");
+    client.sign_up(&email).await;
+    client.log_in(&email).await;
+    let mut told = Told::default();
+    let start = Instant::now();
+    for number in 0..UPLOADS {
+        if start.elapsed() > TIME {
+            break;
+        }
+        let document = vec![b'x'; 1 + (user * 31 + number * 977) % 40_000];
+        match Upload::nth(user + number) {
+            Upload::Whole => told.orders.push(client.order(&document).await),
+            Upload::HalfSent => {
+                hang_up(&client, &document, document.len() / 2, 0).await;
+                told.half_sent += 1;
+            }
+            Upload::AllSent => {
+                hang_up(&client, &document, document.len(), 0).await;
+                told.all_sent += 1;
+            }
+            Upload::Answered => {
+                hang_up(&client, &document, document.len(), 12).await;
+                told.answered += 1;
+            }
+        }
+    }
+    let listed = client.get_json("/orders").await;
+    let listed: HashSet<_> = listed.as_array().unwrap().iter().map(|order| order["id"].as_i64()).collect();
+    assert!(told.orders.iter().all(|order| listed.contains(&Some(*order))));
+    if let Some(order) = told.orders.last() {
+        let response = client.get(&format!("/orders/{order}")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    told
+}
+
+/// Sends so many bytes of a document, reads so many of the answer, and resets the connection.
+async fn hang_up(client: &Client, document: &[u8], sent: usize, read: usize) {
+    let mut stream = TcpStream::connect(client.address).await.unwrap();
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: shop\r\nauthorization: Bearer {}\r\n\
+         content-length: {}\r\n\r\n",
+        client.token,
+        document.len(),
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&document[..sent]).await.unwrap();
+    let mut answer = vec![0; read];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert!(read == 0 || answer == b"HTTP/1.1 201");
+    stream.set_zero_linger().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_balance_after_200_users_at_once() {
+    let mut shop = RunningShop::start("books").await;
+    let mut users = JoinSet::new();
+    for user in 0..USERS {
+        users.spawn(be_a_user(shop.client(), user));
+    }
+    let mut told = Told::default();
+    for user in users.join_all().await {
+        told.orders.extend(user.orders);
+        told.half_sent += user.half_sent;
+        told.all_sent += user.all_sent;
+        told.answered += user.answered;
+    }
+    // Requests of those who have hung up may be at work: a shutdown waits for them.
+    let report = shop.stop().await;
+    assert!(report.is_complete(), "{report}");
+
+    let orders: BTreeMap<i64, String> = sqlx::query_as::<_, (i64, String)>(
+        "SELECT orders.id, email FROM orders JOIN users ON users.id = orders.user",
+    )
+    .fetch_all(&shop.database)
+    .await
+    .unwrap()
+    .into_iter()
+    .collect();
+    let of_all_sent = orders.len() - told.orders.len() - told.answered;
+    println!(
+        "orders: {} told, {} reset in the answer, {of_all_sent} of {} reset after the request",
+        told.orders.len(),
+        told.answered,
+        told.all_sent,
+    );
+    println!("no orders: {} reset in the request", told.half_sent);
+    println!("{report}");
+
+    assert!(told.orders.iter().all(|order| orders.contains_key(order)));
+    assert!(told.half_sent > 0 && told.answered > 0 && told.all_sent >= of_all_sent);
+    let receipts = orders.iter().map(|(order, email)| Letter {
+        to: email.clone(),
+        subject: format!("Order {order}"),
+    });
+    let welcomes = (0..USERS).map(|user| Letter {
+        to: format!("user-{user}@example.org"),
+        subject: "Welcome".to_owned(),
+    });
+    let mut expected: Vec<_> = receipts.chain(welcomes).collect();
+    expected.sort();
+    assert!(shop.mail.letters() == expected, "a mail too many, or too few");
+
+    let mut audited: Vec<i64> =
+        sqlx::query_scalar("SELECT order_id FROM audit WHERE action = 'order' AND status = 201")
+            .fetch_all(&shop.database)
+            .await
+            .unwrap();
+    audited.sort_unstable();
+    assert!(audited.iter().eq(orders.keys()), "a row too many, or too few");
+
+    assert_eq!(shop.documents(), orders.len());
+    let unsummed = "SELECT count(*) FROM orders WHERE checksum IS NULL";
+    assert_eq!(shop.count(unsummed).await, 0);
+}
