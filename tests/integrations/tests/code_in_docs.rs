@@ -14,10 +14,7 @@ const SHOWN: &[(&str, &[&str])] = &[
             "tests/integrations/tests/serve_tls.rs",
         ],
     ),
-    (
-        "src/serve/shutdown.rs",
-        &["examples/websocket/src/main.rs"],
-    ),
+    ("src/serve/shutdown.rs", &["examples/websocket/src/main.rs"]),
 ];
 
 fn read(path: &str) -> String {

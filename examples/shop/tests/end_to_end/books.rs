@@ -81,8 +81,17 @@ async fn be_a_user(mut client: Client, user: usize) -> Told {
         }
     }
     let listed = client.get_json("/orders").await;
-    let listed: HashSet<_> = listed.as_array().unwrap().iter().map(|order| order["id"].as_i64()).collect();
-    assert!(told.orders.iter().all(|order| listed.contains(&Some(*order))));
+    let listed: HashSet<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|order| order["id"].as_i64())
+        .collect();
+    assert!(
+        told.orders
+            .iter()
+            .all(|order| listed.contains(&Some(*order)))
+    );
     if let Some(order) = told.orders.last() {
         let response = client.get(&format!("/orders/{order}")).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -155,7 +164,10 @@ async fn they_balance_after_200_users_at_once() {
     });
     let mut expected: Vec<_> = receipts.chain(welcomes).collect();
     expected.sort();
-    assert!(shop.mail.letters() == expected, "a mail too many, or too few");
+    assert!(
+        shop.mail.letters() == expected,
+        "a mail too many, or too few"
+    );
 
     let mut audited: Vec<i64> =
         sqlx::query_scalar("SELECT order_id FROM audit WHERE action = 'order' AND status = 201")
@@ -163,7 +175,10 @@ async fn they_balance_after_200_users_at_once() {
             .await
             .unwrap();
     audited.sort_unstable();
-    assert!(audited.iter().eq(orders.keys()), "a row too many, or too few");
+    assert!(
+        audited.iter().eq(orders.keys()),
+        "a row too many, or too few"
+    );
 
     assert_eq!(shop.documents(), orders.len());
     let unsummed = "SELECT count(*) FROM orders WHERE checksum IS NULL";

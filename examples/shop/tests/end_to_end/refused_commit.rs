@@ -14,7 +14,10 @@ const UNLUCKY: &str = "
 async fn the_client_is_told_and_there_is_no_order_no_mail_and_no_document() {
     let shop = RunningShop::start("commit").await;
     let ada = shop.user("ada@example.org").await;
-    sqlx::raw_sql(UNLUCKY).execute(&shop.database).await.unwrap();
+    sqlx::raw_sql(UNLUCKY)
+        .execute(&shop.database)
+        .await
+        .unwrap();
 
     let response = ada.upload(vec![b'x'; 666]).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

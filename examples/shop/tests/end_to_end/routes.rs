@@ -4,11 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use shop::MAX_DOCUMENT;
 
-use crate::{
-    client::PASSWORD,
-    mail_server::Letter,
-    running_shop::RunningShop,
-};
+use crate::{client::PASSWORD, mail_server::Letter, running_shop::RunningShop};
 
 /// SHA-256 of "abc", as in the standard.
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -28,7 +24,11 @@ async fn who_signs_up_has_a_mail_and_who_is_refused_has_none() {
         ("ada@example.org", PASSWORD, StatusCode::CONFLICT),
         ("ADA@example.org", PASSWORD, StatusCode::CONFLICT),
         ("nobody", PASSWORD, StatusCode::UNPROCESSABLE_ENTITY),
-        ("alan@example.org", "short", StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            "alan@example.org",
+            "short",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
     ] {
         let user = json!({ "email": email, "password": password });
         assert_eq!(client.post("/users", &user).await.status(), refused);
@@ -133,7 +133,10 @@ async fn an_order_is_listed_with_its_checksum_and_downloaded_by_its_owner_alone(
     assert_eq!(response.bytes().await.unwrap(), "abc");
     shop.rest().await;
     assert_eq!(alan.get(&path).await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(ada.get("/orders/4711").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        ada.get("/orders/4711").await.status(),
+        StatusCode::NOT_FOUND
+    );
     shop.rest().await;
 
     let letters = shop.mail.letters();

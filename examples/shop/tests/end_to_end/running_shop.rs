@@ -41,7 +41,9 @@ impl RunningShop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let app = shop.router.into_make_service_with_connect_info::<SocketAddr>();
+        let app = shop
+            .router
+            .into_make_service_with_connect_info::<SocketAddr>();
         let server = axum_defer::serve(listener, app)
             .with_graceful_shutdown(async { stopped.await.unwrap_or(()) })
             // Who waits for so long hangs.
