@@ -9,6 +9,7 @@ import base64
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -255,6 +256,24 @@ def every_control_has_a_name(browser, app):
     assert not nameless, nameless
 
 
+def it_is_light_or_dark_as_is_preferred(browser, app):
+    grounds = {}
+    for scheme in ["light", "dark"]:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.devtools("Emulation.setEmulatedMedia", features=[feature])
+        colour = browser.run("return getComputedStyle(document.body).backgroundColor")
+        grounds[scheme] = sum(int(part) for part in re.findall(r"\d+", colour)[:3])
+    browser.devtools("Emulation.setEmulatedMedia", features=[])
+    assert grounds["light"] > 600 and grounds["dark"] < 150, grounds
+
+
+def nothing_comes_from_elsewhere_and_no_cookie_is_kept(browser, app):
+    loaded = "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin)"
+    origins = set(browser.run(loaded))
+    assert origins == {app.origin}, origins
+    assert browser.devtools("Storage.getCookies")["cookies"] == []
+
+
 def nothing_is_wider_than_a_phone(browser, app):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.devtools("Emulation.setDeviceMetricsOverride", **size)
@@ -266,12 +285,17 @@ def nothing_is_wider_than_a_phone(browser, app):
 
 
 def it_is_useful_without_a_script(browser, app):
+    app.send("POST /orders/9999")
+    browser.open("about:blank")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(app.page)
+    # The driver looks with a script whether a page is there, so it may not have waited for it.
+    tree = lambda: json.dumps(browser.devtools("DOM.getDocument", depth=-1))
+    until(lambda: '"bounds"' in tree(), "for the whole page")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
     for section in ["#now", "#requests", "#failures", "#names"]:
         assert shown(browser, f"{section} h2"), section
-    assert "/orders/7777" in shown(browser, "#requests-list .path")
+    assert "/orders/9999" in shown(browser, "#requests-list .path")
     assert not shown(browser, "#filters")
 
 
@@ -308,6 +332,8 @@ def test():
         a_hostile_name_stays_text,
         pause_holds_it_still,
         every_control_has_a_name,
+        it_is_light_or_dark_as_is_preferred,
+        nothing_comes_from_elsewhere_and_no_cookie_is_kept,
         nothing_is_wider_than_a_phone,
         nothing_is_complained_of,
         it_is_useful_without_a_script,

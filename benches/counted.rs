@@ -17,7 +17,7 @@ mod report;
 #[path = "counted/scenarios.rs"]
 mod scenarios;
 
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline.txt");
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.txt");
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -67,6 +67,9 @@ struct Cost {
     allocations: f64,
     /// Instructions that keep other threads off: atomics that are written, and locks.
     locked: f64,
+    /// Of the instructions, those of the allocator: they depend on which free blocks it finds, so
+    /// what is compared here and allocates nothing is compared without them.
+    allocating: f64,
 }
 
 /// All figures of one run, on one compiler.
@@ -123,6 +126,8 @@ fn cost(scenario: &Scenario) -> Cost {
         instructions: per_request(&executed, "Collected", 0),
         allocations: per_request(&allocated, "Total", 1),
         locked: per_request(&executed, "Collected", 1),
+        allocating: (executed[1].allocating() - executed[0].allocating()) as f64
+            / f64::from(requests),
     }
 }
 
@@ -153,14 +158,54 @@ enum Tool {
 }
 
 /// What valgrind said of a run.
-struct Summary(String);
+struct Summary {
+    said: String,
+    /// By function, where it counted instructions.
+    profile: String,
+}
+
+/// The functions of glibc's allocator, by the beginnings of their names.
+const ALLOCATOR: [&str; 12] = [
+    "malloc",
+    "free",
+    "calloc",
+    "realloc",
+    "aligned_alloc",
+    "posix_memalign",
+    "_int_",
+    "_mid_memalign",
+    "unlink_chunk",
+    "alloc_perturb",
+    "tcache",
+    "sysmalloc",
+];
 
 impl Summary {
+    /// [The format](https://valgrind.org/docs/manual/cl-format.html): a line for the function, then
+    /// one for each of its lines; what it calls has a line with the costs of that after it.
+    fn allocating(&self) -> i64 {
+        let (mut instructions, mut is_allocator, mut is_called) = (0, false, false);
+        for line in self.profile.lines() {
+            if let Some(function) = line.strip_prefix("fn=") {
+                is_allocator = ALLOCATOR.iter().any(|name| function.starts_with(name));
+            } else if line.starts_with("calls=") {
+                is_called = true;
+            } else if line.starts_with(|first: char| first.is_ascii_digit()) {
+                let cost = line.split_whitespace().nth(1);
+                if is_allocator && !is_called {
+                    instructions += cost.map_or(0, |cost| cost.parse().expect("a cost"));
+                }
+                is_called = false;
+            }
+        }
+        instructions
+    }
+
     /// A number of the line that begins with this label, by its place. Of what is collected, those
     /// are instructions and locked ones; elsewhere, bytes and blocks.
     fn figure(&self, label: &str, place: usize) -> i64 {
         let line = self
-            .0
+            .said
             .lines()
             .find(|line| line.contains(label))
             .unwrap_or_else(|| panic!("no `{label}` in {self}"));
@@ -175,17 +220,20 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.said)
     }
 }
 
 fn valgrind(tool: Tool, scenario: &str, count: u32) -> Summary {
     let nowhere = Path::new("/dev/null").display();
+    let profile = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{scenario} {count}"));
     let tool = match tool {
         Tool::Callgrind => vec![
             "--tool=callgrind".to_owned(),
             "--collect-bus=yes".to_owned(),
-            format!("--callgrind-out-file={nowhere}"),
+            "--compress-strings=no".to_owned(),
+            "--compress-pos=no".to_owned(),
+            format!("--callgrind-out-file={}", profile.display()),
         ],
         Tool::Dhat => vec![
             "--tool=dhat".to_owned(),
@@ -201,7 +249,11 @@ fn valgrind(tool: Tool, scenario: &str, count: u32) -> Summary {
         io::ErrorKind::NotFound => panic!("valgrind is not installed"),
         _ => panic!("valgrind: {error}"),
     });
-    let summary = Summary(String::from_utf8_lossy(&output.stderr).into_owned());
+    let summary = Summary {
+        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        profile: fs::read_to_string(&profile).unwrap_or_default(),
+    };
+    let _ = fs::remove_file(&profile);
     assert!(output.status.success(), "{scenario} failed: {summary}");
     summary
 }

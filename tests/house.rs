@@ -15,7 +15,7 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
 fn no_file_imports_in_a_circle() {
-    let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
     let graph = imports(&files);
     assert!(graph.len() > 40, "the files were found: {graph:?}");
     order(&graph).unwrap_or_else(|circle| panic!("a circle: {}", circle.join(" -> ")));
@@ -23,7 +23,7 @@ fn no_file_imports_in_a_circle() {
 
 #[test]
 fn no_room_imports_in_a_circle() {
-    let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
     let mut rooms = Graph::new();
     for (file, imported) in imports(&files) {
         let room = |file: &str| file.split("::").next().unwrap_or(file).to_owned();
@@ -39,6 +39,25 @@ fn no_room_imports_in_a_circle() {
         let imported: Vec<_> = rooms[room].iter().map(String::as_str).collect();
         println!("{room}: {}", imported.join(", "));
     }
+}
+
+#[test]
+fn no_test_is_forgotten() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(here.join("Cargo.toml")).unwrap();
+    let mut found = 0;
+    for file in fs::read_dir(here).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".rs") && name != "lib.rs" {
+            found += 1;
+            let path = format!("path = \"{name}\"");
+            assert!(
+                manifest.contains(&path),
+                "tests/Cargo.toml has no test with {path}"
+            );
+        }
+    }
+    assert!(found > 40, "the tests were found: {found}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! looks at it in a browser.
 #![cfg(all(feature = "live", feature = "serve"))]
 
-use std::{error::Error, fmt, net::SocketAddr, sync::Arc};
+use std::{error::Error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,6 +15,7 @@ use axum::{
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, ScopeInfo, defer, live::Live,
 };
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -353,6 +354,15 @@ async fn errors_are_shown_with_their_sources_and_cut() {
 }
 
 #[tokio::test]
+async fn long_paths_are_cut() {
+    let (app, layer) = app(&Live::new());
+    let path = format!("/{}", "x".repeat(400));
+    let json = defer_some(&app, &layer, &[&path]).await;
+    let kept = format!("\"path\":\"/{}\"", "x".repeat(299));
+    assert!(json.contains(&kept), "{json}");
+}
+
+#[tokio::test]
 async fn what_did_not_run_says_why() {
     let (app, layer) = app(&Live::new());
     let json = defer_some(&app, &layer, &["/skipped", "/cancelled", "/ok"]).await;
@@ -367,7 +377,136 @@ async fn what_did_not_run_says_why() {
     assert!(json.contains(r#""status":200,"success":true,"delivery":"Sent","bytes":5"#));
 }
 
+#[tokio::test]
+async fn the_page_has_all_views_in_it_without_a_script() {
+    let live = Live::new();
+    let (app, layer) = app(&live);
+    let go = Arc::new(Notify::new());
+    let held = go.clone();
+    let unit = layer.scope(async move {
+        defer(async move { held.notified().await }).name("export");
+        defer(async {}).name("export mail");
+    });
+    let unit = tokio::spawn(unit);
+    while layer.handle().running() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for path in ["/ok", "/error"] {
+        text(send(&app, request(Method::GET, path, None)).await).await;
+    }
+    while layer.handle().pending() + layer.handle().running() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let page = see(&app, "/live/view").await;
+
+    // Now: what, for how long, deferred where, of which request.
+    let now = section(&page, "now");
+    assert!(now.contains("<b class=\"name\">export</b>"), "{now}");
+    assert!(
+        now.contains(">running for</span> ") && now.contains(">waits for its turn for</span> ")
+    );
+    assert!(now.contains("<code>tests/live.rs:"));
+    assert!(now.contains("<a href=\"#request-") && now.contains(">a unit of work <"));
+
+    // Requests: a picture of each, with its status and delivery.
+    let requests = section(&page, "requests");
+    for part in [
+        "<b class=\"path\">/ok</b>",
+        "<span class=\"quiet route\">/{what}</span>",
+        "<span class=\"badge ok\">200</span> <span class=\"badge ok\">sent</span>",
+        "<rect class=\"handler\"",
+        "<rect class=\"sending\"",
+        "<rect class=\"waiting\"",
+        "<rect class=\"ok\"",
+        "<rect class=\"error\"",
+        "<rect class=\"running\"",
+    ] {
+        assert!(requests.contains(part), "{part}: {requests}");
+    }
+
+    let failures = section(&page, "failures");
+    assert!(failures.contains("<pre>no mail\ncaused by: no network</pre>"));
+    assert!(failures.contains("GET /error"), "{failures}");
+
+    // By name: of two that ran, one has failed; three percentiles each, and a sparkline.
+    let names = section(&page, "names");
+    let ran = "<td data-label=\"ran\">2</td><td data-label=\"failed\" class=\"failing\">1</td>";
+    assert!(names.contains(ran), "{names}");
+    for label in ["waited", "took"] {
+        let cell = names.split_once(&format!("data-label=\"{label}\">"));
+        let (cell, _) = cell.unwrap().1.split_once("</td>").unwrap();
+        assert_eq!(cell.matches("<span>").count(), 3, "{cell}");
+    }
+    assert!(names.contains("aria-label=\"in the last 5 minutes 2, of which 1 failed\""));
+
+    go.notify_one();
+    in_time(unit).await.unwrap();
+}
+
+fn section<'a>(page: &'a str, id: &str) -> &'a str {
+    let start = page.find(&format!("<section id=\"{id}\"")).unwrap();
+    let section = &page[start..];
+    &section[..section.find("</section>").unwrap()]
+}
+
+#[tokio::test]
+async fn what_was_too_slow_and_what_was_lost_are_failures_too() {
+    let live = Live::new();
+    let (app, layer) = app(&live);
+    let slow = async {
+        let never = std::future::pending::<()>();
+        defer(never).name("slow").timeout(Duration::from_millis(1));
+    };
+    in_time(layer.scope(slow)).await;
+    let cut_off = layer.scope(async {
+        defer(std::future::pending::<()>()).name("cut off");
+    });
+    assert!(cut_off.now_or_never().is_none());
+    in_time(layer.handle().wait_idle()).await;
+    let json = see(&app, "/live/snapshot.json").await;
+    assert!(json.contains(r#""failed":1,"lost":1"#), "{json}");
+    assert!(json.contains(r#""outcome":"timed_out","text":"took longer than 1ms""#));
+    let lost = r#""outcome":"lost","text":"it was cut off while it was running""#;
+    assert!(json.contains(lost), "{json}");
+    let page = see(&app, "/live/view").await;
+    let failures = section(&page, "failures");
+    assert!(failures.contains(">timed out</span>") && failures.contains(">lost</span>"));
+}
+
+#[tokio::test]
+async fn a_request_of_which_everything_was_withdrawn_is_over_too() {
+    let (app, layer) = app(&Live::new());
+    let json = defer_some(&app, &layer, &["/cancelled"]).await;
+    assert!(json.contains(r#""unfinished":[]"#), "{json}");
+    let end = r#""status":200,"success":true,"delivery":"Sent","bytes":5"#;
+    assert!(json.contains(end), "{json}");
+    let page = see(&app, "/live/view").await;
+    assert!(!page.contains("no end yet") && !page.contains("handler at work"));
+}
+
 // ── How much of it ──────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test]
+async fn it_keeps_a_thousand_requests_two_hundred_failures_and_a_hundred_names() {
+    let (app, layer) = app(&Live::new());
+    for number in 0..1_003 {
+        let unit = async {
+            let work = async move { if number < 203 { Err("no") } else { Ok(()) } };
+            defer(work).name(format!("name {number}"));
+        };
+        in_time(layer.scope(unit)).await;
+    }
+    let json = see(&app, "/live/snapshot.json").await;
+    assert_eq!(json.matches("\"method\":").count(), 1_000);
+    assert_eq!(json.matches("\"text\":").count(), 200);
+    // And the others.
+    assert_eq!(json.matches("\"ran\":").count(), 101);
+    let fallen = r#""requests_fallen_out":3,"failures_fallen_out":3,"#;
+    assert!(json.contains(fallen), "{json}");
+    let page = see(&app, "/live/view").await;
+    let kept = "Keeps the last 1000 requests that deferred something, and 200 failures.";
+    assert!(page.contains(kept));
+}
 
 #[tokio::test]
 async fn it_keeps_so_much_and_counts_what_fell_out() {

@@ -33,6 +33,8 @@ fn targets(counted: &Counted) -> Vec<Target> {
         (cost(counted.cost(name)) - cost(nothing)) / callbacks
     };
     let instructions = |cost: Cost| cost.instructions;
+    #[cfg(feature = "live")]
+    let without_allocator = |cost: Cost| cost.instructions - cost.allocating;
     let above = |cost: fn(Cost) -> f64, of: Cost, name| cost(of) - cost(counted.cost(name));
     let ratio = |of: &str, over: &str, above: &str| {
         let above = counted.cost(above).instructions;
@@ -110,6 +112,36 @@ fn targets(counted: &Counted) -> Vec<Target> {
             ),
             1_500.0,
         ),
+        #[cfg(feature = "live")]
+        target(
+            "Live, above an empty observer: allocations",
+            above(
+                |cost| cost.allocations,
+                counted.cost("Live with room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            0.0,
+        ),
+        #[cfg(feature = "live")]
+        target(
+            "Live with room, above an empty observer: instructions",
+            above(
+                without_allocator,
+                counted.cost("Live with room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
+        #[cfg(feature = "live")]
+        target(
+            "Live without room, above an empty observer: instructions",
+            above(
+                without_allocator,
+                counted.cost("Live without room, 1 callback"),
+                "an empty observer, 1 callback",
+            ),
+            600.0,
+        ),
         target(
             "cost per callback, at 10,000 over at 10",
             per_callback(instructions, "DeferLayer, 10000 callbacks", 10_000.0)
@@ -134,6 +166,7 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
                 instructions: of.instructions - above.instructions,
                 allocations: of.allocations - above.allocations,
                 locked: of.locked - above.locked,
+                allocating: of.allocating - above.allocating,
             },
         )
     };
@@ -196,11 +229,6 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "DeferLayer, 1 callback",
         ),
         difference(
-            "Live, above an empty observer, one callback",
-            "Live, 1 callback",
-            "an empty observer, 1 callback",
-        ),
-        difference(
             "axum_defer::serve above axum::serve, bare",
             "axum_defer::serve, bare",
             "axum::serve, bare",
@@ -228,6 +256,7 @@ pub(crate) fn table(counted: &Counted) -> String {
             instructions,
             allocations,
             locked,
+            ..
         } = cost;
         let _ = writeln!(
             table,

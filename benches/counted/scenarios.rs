@@ -70,17 +70,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         let layer = DeferLayer::new().observer(Empty);
         serve(app(defers::<1>).layer(layer), requests, 1);
     }),
-    Scenario {
-        name: "Live, 1 callback",
-        // Until its room is full.
-        warm_up: 1_100,
-        requests: 400,
-        run: |requests| {
-            let live = axum_defer::live::Live::new();
-            let layer = DeferLayer::new().observer(live);
-            serve(app(defers::<1>).layer(layer), requests, 1);
-        },
-    },
+    #[cfg(feature = "live")]
+    small("Live with room, 1 callback", |requests| {
+        observed_by_live(axum_defer::live::Live::new(), requests);
+    }),
+    // Full after the first ones of its warm-up.
+    #[cfg(feature = "live")]
+    small("Live without room, 1 callback", |requests| {
+        observed_by_live(axum_defer::live::Live::new().requests(50), requests);
+    }),
     small("DeferLayer, 10 callbacks", |requests| {
         serve(app(defers::<10>).layer(DeferLayer::new()), requests, 10);
     }),
@@ -180,6 +178,12 @@ where
 struct Empty;
 
 impl axum_defer::DeferObserver for Empty {}
+
+#[cfg(feature = "live")]
+fn observed_by_live(live: axum_defer::live::Live, requests: u32) {
+    let layer = DeferLayer::new().observer(live);
+    serve(app(defers::<1>).layer(layer), requests, 1);
+}
 
 async fn respond() -> &'static str {
     "hello"

@@ -43,7 +43,10 @@ struct Rates {
 impl Rates {
     async fn get(&self, currency: &'static str) -> String {
         // Of those who find nothing, one asks the bank, and the others wait for it.
-        let rate = self.cache.get_with(currency, self.bank.fetch(currency)).await;
+        let rate = self
+            .cache
+            .get_with(currency, self.bank.fetch(currency))
+            .await;
         if rate.fetched.elapsed() >= FRESH {
             let rates = self.clone();
             defer(async move {

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     inbox::Inbox,
     json::Json,
-    parts::{self, Part},
+    parts::{element::Part, failures, names, now, requests, summary},
     snapshot::{Snapshot, Wanted, instance},
 };
 
@@ -142,13 +142,13 @@ fn changes(snapshot: &Snapshot, is_other: bool) -> String {
     let mut json = Json::default();
     json.object(|json| {
         json.key("reset").boolean(is_other);
-        json.key("totals").text(&parts::totals(snapshot));
-        json.key("bounds").text(&parts::bounds(snapshot));
+        json.key("totals").text(&summary::totals(snapshot));
+        json.key("bounds").text(&summary::bounds(snapshot));
         for (key, parts) in [
-            ("now", parts::now(snapshot)),
-            ("requests", parts::requests(snapshot)),
-            ("failures", parts::failures(snapshot)),
-            ("names", parts::names(snapshot)),
+            ("now", now::now(snapshot)),
+            ("requests", requests::requests(snapshot)),
+            ("failures", failures::failures(snapshot)),
+            ("names", names::names(snapshot)),
         ] {
             json.key(key).array(&parts, part);
         }

@@ -10,7 +10,7 @@ use super::{record::Record, told::Message};
 
 /// So many events may wait while the record is locked: a snapshot of it takes less than a
 /// millisecond.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
 
 /// The record, and beside it the events that came while somebody else had it. Whoever gets it next
 /// applies them first, so that those of one callback stay in their order.
@@ -35,6 +35,7 @@ impl Inbox {
     }
 
     /// The record, unless somebody else has it.
+    #[inline]
     pub(super) fn try_open(&self) -> Option<Opened<'_>> {
         let mut opened = match self.record.try_lock() {
             Ok(opened) => opened,
@@ -54,10 +55,15 @@ impl Inbox {
         self.has_waiting.store(true, SeqCst);
     }
 
+    #[inline]
     fn apply_waiting(&self, opened: &mut Opened<'_>) {
-        if !self.has_waiting.load(Relaxed) {
-            return;
+        if self.has_waiting.load(Relaxed) {
+            self.apply(opened);
         }
+    }
+
+    #[cold]
+    fn apply(&self, opened: &mut Opened<'_>) {
         self.has_waiting.store(false, SeqCst);
         let (record, receiver) = &mut **opened;
         record.dropped = self.dropped.load(Relaxed);
@@ -82,7 +88,7 @@ mod tests {
     use crate::{
         live::{
             record::Limits,
-            told::{Message, Owned, What},
+            told::{Message, What},
         },
         observe::{callback_info::CallbackInfo, phase::Phase},
     };
@@ -105,8 +111,7 @@ mod tests {
             #[cfg(feature = "tracing")]
             span: None,
         };
-        let at = tokio::time::Instant::now();
-        Message::Callback(Owned::of(&callback), at, What::Registered)
+        Message::of(&callback, What::Registered)
     }
 
     #[test]

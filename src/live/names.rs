@@ -1,55 +1,11 @@
 //! What is counted by name, of a bounded number of names.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    panic::Location,
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
-use super::{end::End, histogram::Histogram, text::cut};
+use super::{end::End, fast_map::FastMap, histogram::Histogram, recent::Recent, text::cut};
 
 /// Of a name, what is longer is cut.
 pub(super) const NAME_BYTES: usize = 120;
-/// A sparkline is so many bars of so many seconds.
-pub(super) const BARS: usize = 60;
-pub(super) const BAR_SECONDS: u64 = 5;
-
-pub(super) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<Fast>>;
-
-/// Quick, and no defence against chosen keys: all maps here are small.
-#[derive(Default)]
-pub(super) struct Fast(u64);
-
-impl Fast {
-    fn mix(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-impl Hasher for Fast {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.mix(word);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.mix(word as u64);
-    }
-}
-
 /// One name, or of callbacks without one, the place where they were deferred.
 #[derive(Clone)]
 pub(super) struct ByName {
@@ -83,51 +39,22 @@ impl ByName {
     }
 }
 
-/// How many ended lately, a bar for each few seconds.
-#[derive(Clone, Default)]
-pub(super) struct Recent {
-    ended: Vec<[u32; 2]>,
-    /// The number of the last bar, counted from the beginning.
-    last: u64,
-}
-
-impl Recent {
-    fn add(&mut self, bar: u64, failed: bool) {
-        if self.ended.is_empty() {
-            self.ended = vec![[0; 2]; BARS];
-            self.last = bar;
-        }
-        self.advance(bar);
-        let bar = &mut self.ended[(self.last % BARS as u64) as usize];
-        bar[usize::from(failed)] += 1;
-    }
-
-    fn advance(&mut self, bar: u64) {
-        let passed = bar.saturating_sub(self.last).min(BARS as u64);
-        self.last = self.last.max(bar);
-        for emptied in 0..passed {
-            self.ended[((self.last - emptied) % BARS as u64) as usize] = [0; 2];
-        }
-    }
-
-    /// Those that ended well and those that failed, the oldest first.
-    pub(super) fn bars(&self, now: u64) -> Vec<[u32; 2]> {
-        if self.ended.is_empty() {
-            return vec![[0; 2]; BARS];
-        }
-        let mut recent = self.clone();
-        recent.advance(now);
-        let first = recent.last + 1;
-        let bar = |number: u64| recent.ended[(number % BARS as u64) as usize];
-        (first..first + BARS as u64).map(bar).collect()
-    }
-}
-
 pub(super) struct Names {
     pub(super) limit: usize,
+    /// What callbacks of a place were called last: mostly, they are always called the same.
+    last_at: [LastAt; PLACES],
     places: FastMap<usize, u32>,
     names: FastMap<Arc<str>, u32>,
     pub(super) all: Vec<ByName>,
+}
+
+const PLACES: usize = 64;
+
+#[derive(Clone, Copy, Default)]
+struct LastAt {
+    /// The address of the place.
+    key: usize,
+    index: u32,
 }
 
 /// Where names are counted that there is no room for.
@@ -137,14 +64,40 @@ impl Names {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
+            last_at: [LastAt::default(); PLACES],
             places: FastMap::default(),
             names: FastMap::default(),
             all: vec![ByName::new("(other names)", false, None)],
         }
     }
 
+    #[inline]
     pub(super) fn index(&mut self, name: Option<&str>, place: &'static Location<'static>) -> u32 {
-        match name {
+        let key = std::ptr::from_ref(place) as usize;
+        let last = self.last_at[key / align_of::<Location<'_>>() % PLACES];
+        if last.key == key && self.is_called(last.index, name) {
+            return last.index;
+        }
+        self.look_up(key, name, place)
+    }
+
+    #[inline]
+    fn is_called(&self, index: u32, name: Option<&str>) -> bool {
+        match (self.all.get(index as usize), name) {
+            (Some(known), Some(name)) => known.is_named && *known.label == *name,
+            (Some(known), None) => !known.is_named,
+            (None, _) => false,
+        }
+    }
+
+    #[cold]
+    fn look_up(
+        &mut self,
+        key: usize,
+        name: Option<&str>,
+        place: &'static Location<'static>,
+    ) -> u32 {
+        let index = match name {
             Some(name) => {
                 let name = cut(name, NAME_BYTES);
                 match self.names.get(name) {
@@ -152,14 +105,15 @@ impl Names {
                     None => self.add(name, true, place),
                 }
             }
-            None => {
-                let key = std::ptr::from_ref(place) as usize;
-                match self.places.get(&key) {
-                    Some(&index) => index,
-                    None => self.add_place(key, place),
-                }
-            }
+            None => match self.places.get(&key) {
+                Some(&index) => index,
+                None => self.add_place(key, place),
+            },
+        };
+        if index != OTHERS {
+            self.last_at[key / align_of::<Location<'_>>() % PLACES] = LastAt { key, index };
         }
+        index
     }
 
     /// The compiler may have put one place into several addresses.
@@ -240,16 +194,5 @@ mod tests {
         assert_eq!(names.index(Some("a"), here), 1);
         assert_eq!(&*names.text(OTHERS, "b"), "b");
         assert_eq!(&*names.text(1, "a"), "a");
-    }
-
-    #[test]
-    fn bars_move_on_with_time() {
-        let mut recent = Recent::default();
-        recent.add(7, false);
-        recent.add(9, true);
-        let bars = recent.bars(10);
-        assert_eq!(bars.len(), BARS);
-        assert_eq!(bars[BARS - 4..], [[1, 0], [0, 0], [0, 1], [0, 0]]);
-        assert!(recent.bars(500).iter().all(|bar| *bar == [0, 0]));
     }
 }

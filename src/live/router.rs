@@ -12,10 +12,11 @@ use tower_service::Service;
 
 use super::{
     access::Access,
+    document,
     events::{self, Viewers},
     html::{Text, fill},
     inbox::Inbox,
-    json, parts,
+    parts::{element::Part, failures, names, now, requests, summary},
     snapshot::{Snapshot, Wanted},
 };
 
@@ -110,7 +111,7 @@ impl Page {
             SCRIPT_PATH => with_type("text/javascript; charset=utf-8", SCRIPT),
             SNAPSHOT => {
                 let snapshot = self.snapshot(usize::MAX);
-                with_type("application/json", json::snapshot(&snapshot))
+                with_type("application/json", document::snapshot(&snapshot))
             }
             EVENTS => events::respond(&self.inbox, &self.viewers, request),
             _ => (StatusCode::NOT_FOUND, "There is no such page.\n").into_response(),
@@ -124,9 +125,8 @@ impl Page {
 
     fn page(&self) -> Response {
         let snapshot = self.snapshot(REQUESTS_IN_PAGE);
-        let html = |parts: Vec<parts::Part>| -> String {
-            parts.into_iter().map(|(_, html)| html).collect()
-        };
+        let html =
+            |parts: Vec<Part>| -> String { parts.into_iter().map(|(_, html)| html).collect() };
         let page = fill(
             PAGE,
             &[
@@ -137,12 +137,12 @@ impl Page {
                     "time",
                     &super::html::Time(snapshot.clock.time_of(snapshot.clock.now)).to_string(),
                 ),
-                ("totals", &parts::totals(&snapshot)),
-                ("bounds", &parts::bounds(&snapshot)),
-                ("now", &html(parts::now(&snapshot))),
-                ("requests", &html(parts::requests(&snapshot))),
-                ("failures", &html(parts::failures(&snapshot))),
-                ("names", &html(parts::names(&snapshot))),
+                ("totals", &summary::totals(&snapshot)),
+                ("bounds", &summary::bounds(&snapshot)),
+                ("now", &html(now::now(&snapshot))),
+                ("requests", &html(requests::requests(&snapshot))),
+                ("failures", &html(failures::failures(&snapshot))),
+                ("names", &html(names::names(&snapshot))),
             ],
         );
         with_type("text/html; charset=utf-8", page)

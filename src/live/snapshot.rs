@@ -9,8 +9,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    names::BAR_SECONDS,
-    record::{Counts, Failure, Limits, Record, Request},
+    recent::BAR_SECONDS,
+    record::{Counts, Failure, Limits, Record},
+    request::Request,
 };
 
 /// Of the callbacks that are pending or running, so many are shown: the oldest.
@@ -32,6 +33,7 @@ pub(super) struct Snapshot {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) counts: Counts,
+    pub(super) requests_fallen_out: u64,
     pub(super) dropped: u64,
     pub(super) unfinished: Vec<Unfinished>,
     /// The newest first.
@@ -103,8 +105,12 @@ impl Snapshot {
                 began: record.began,
                 began_at: record.began_at,
             },
-            limits: record.limits,
+            limits: Limits {
+                requests: record.requests.limit,
+                failures: record.failures_limit,
+            },
             counts: record.counts,
+            requests_fallen_out: record.requests.fallen_out,
             dropped: record.dropped,
             unfinished: unfinished(record),
             requests: requests(record, wanted),
@@ -128,10 +134,11 @@ pub(super) fn instance(record: &Record) -> u128 {
 fn unfinished(record: &Record) -> Vec<Unfinished> {
     let mut all: Vec<_> = record
         .requests
+        .all()
         .iter()
         .filter(|request| request.is_unfinished())
         .flat_map(|request| {
-            let callbacks = request.callbacks.iter();
+            let callbacks = request.callbacks().iter();
             let unfinished = callbacks.filter(|callback| callback.ended.is_none());
             unfinished.map(move |callback| (request, callback))
         })
@@ -157,6 +164,7 @@ fn unfinished(record: &Record) -> Vec<Unfinished> {
 fn requests(record: &Record, wanted: Wanted) -> Vec<Request> {
     let mut all: Vec<_> = record
         .requests
+        .all()
         .iter()
         .filter(|request| request.has_changed_since(wanted.since))
         .collect();
@@ -166,7 +174,7 @@ fn requests(record: &Record, wanted: Wanted) -> Vec<Request> {
 }
 
 /// The bars of those that did not change move on by themselves, so those are told now and then.
-fn names(record: &Record, since: u64, now: Instant) -> Vec<Name> {
+fn names(record: &mut Record, since: u64, now: Instant) -> Vec<Name> {
     const PERCENTILES: [u64; 3] = [50, 95, 99];
     let bar = record.bar_of(now);
     let has_moved = now.saturating_duration_since(record.began).as_millis()

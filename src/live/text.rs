@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 /// As much of the text as fits into so many bytes.
+#[inline]
 pub(super) fn cut(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;

@@ -11,33 +11,43 @@ use crate::{
 };
 
 /// How a callback ended.
-pub(super) struct Ending {
+#[derive(Clone, Copy)]
+pub(super) struct Ending<'a> {
     pub(super) end: End,
     /// How long it waited and ran, if it did.
     pub(super) times: Option<(Duration, Duration)>,
     /// What it failed with.
-    pub(super) text: String,
+    pub(super) text: &'a str,
 }
 
-impl Ending {
+impl Ending<'_> {
     pub(super) fn without_run(end: End) -> Self {
         Self {
             end,
             times: None,
-            text: String::new(),
+            text: "",
         }
     }
 }
 
+/// What happened to a callback.
 pub(super) enum What {
     Registered,
-    Started,
-    Ended(Ending),
+    Started(Duration),
+    Ended(End, Option<(Duration, Duration)>, Box<str>),
 }
 
 pub(super) enum Message {
     Callback(Box<Owned>, Instant, What),
     Decided(u64, Option<Duration>, Completion),
+}
+
+impl Message {
+    /// What happens now.
+    #[cold]
+    pub(super) fn of(callback: &CallbackInfo<'_>, what: What) -> Self {
+        Self::Callback(Owned::of(callback), Instant::now(), what)
+    }
 }
 
 /// A [`CallbackInfo`] that can wait.
@@ -50,7 +60,7 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    pub(super) fn of(callback: &CallbackInfo<'_>) -> Box<Self> {
+    fn of(callback: &CallbackInfo<'_>) -> Box<Self> {
         Box::new(Self {
             id: callback.id,
             name: callback.name.map(|name| cut(name, NAME_BYTES).into()),

@@ -1,0 +1,75 @@
+"""Two pictures of the results, as SVG with a background of its own."""
+import statistics
+from html import escape
+from pathlib import Path
+
+INTO = Path(__file__).resolve().parent.parent.parent / "docs" / "peers"
+WIDTH, LEFT, RIGHT, BAR, STEP, TOP = 760, 250, 140, 22, 40, 64
+STYLE = (
+    "text{font:14px system-ui,sans-serif;fill:#1f2328}"
+    ".title{font-weight:600;font-size:16px}.note{fill:#59636e;font-size:12px}"
+)
+
+
+def bars(title, note, rows):
+    """Rows are (name, share of the whole width, text beside it, colour)."""
+    height = TOP + STEP * len(rows) + 8
+    room = WIDTH - LEFT - RIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff" stroke="#d1d9e0"/>',
+        f'<text class="title" x="16" y="28">{escape(title)}</text>',
+        f'<text class="note" x="16" y="48">{escape(note)}</text>',
+    ]
+    for index, (name, share, text, colour) in enumerate(rows):
+        y = TOP + STEP * index
+        width = max(2, round(room * share))
+        middle = y + BAR - 6
+        parts += [
+            f'<text x="{LEFT - 12}" y="{middle}" text-anchor="end">{escape(name)}</text>',
+            f'<rect x="{LEFT}" y="{y}" width="{room}" height="{BAR}" fill="#eff2f5"/>',
+            f'<rect x="{LEFT}" y="{y}" width="{width}" height="{BAR}" fill="{colour}"/>',
+            f'<text x="{LEFT + room + 10}" y="{middle}">{escape(text)}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def colour(name):
+    return "#1a7f37" if name == "defer" else "#6e7781"
+
+
+def throughput(results):
+    medians = {name: statistics.median(found["rates"]["/defer"]) for name, found in results.items()}
+    most = max(medians.values())
+    rows = [
+        (results[name]["title"], rate / most, f"{rate / most:.2f}", colour(name))
+        for name, rate in sorted(medians.items(), key=lambda pair: pair[1])
+    ]
+    return bars(
+        "Requests a second, each with a callback",
+        "relative to the fastest; 64 connections, medians of interleaved rounds",
+        rows,
+    )
+
+
+def where_the_bytes_are(results):
+    rows = []
+    for name, found in results.items():
+        told = found["slow_reader"]
+        if told:
+            share = told["mib_read"] / told["mib_in_all"]
+            text = f"{told['mib_read']} MiB"
+            rows.append((found["title"], share, text, colour(name)))
+    return bars(
+        "Of a download of 20 MiB: what a slow client had read when the callback began",
+        "grey: still in the server, or in the buffers of the operating system",
+        rows,
+    )
+
+
+def draw(results):
+    INTO.mkdir(parents=True, exist_ok=True)
+    (INTO / "where_the_bytes_are.svg").write_text(where_the_bytes_are(results))
+    if all("rates" in found for found in results.values()):
+        (INTO / "throughput.svg").write_text(throughput(results))
