@@ -1,4 +1,4 @@
-//! 200 users at once, some of whom hang up in the middle: afterwards, each order has one receipt, one
+//! 200 users at once, some of whom hang up in the middle, and some of whose commits fail: afterwards, each order has one receipt, one
 //! row in the audit log, one document and its checksum, and there is none of these without an order.
 
 use std::{
@@ -13,7 +13,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{client::Client, mail_server::Letter, running_shop::RunningShop};
+use crate::{
+    client::Client,
+    mail_server::Letter,
+    refused_commit::{UNLUCKY_BYTES, make_some_commits_fail},
+    running_shop::RunningShop,
+};
 
 const USERS: usize = 200;
 /// Of each user, if it is not time that ends it.
@@ -24,6 +29,8 @@ const TIME: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 enum Upload {
     Whole,
+    /// Its commit fails, and the user is told so.
+    Unlucky,
     /// Hangs up when half of the request is sent: nothing was ordered.
     HalfSent,
     /// Hangs up when all of it is sent: the server may not have read it, and nothing was ordered; or the
@@ -41,6 +48,7 @@ impl Upload {
     fn nth(number: usize) -> Self {
         match number % 8 {
             1 => Self::HalfSent,
+            2 => Self::Unlucky,
             3 => Self::AllSent,
             5 => Self::Answered,
             6 => Self::AtWork,
@@ -50,12 +58,13 @@ impl Upload {
     }
 }
 
-/// What the users know: the number of each order that they were told, and how many requests they have
-/// reset.
+/// What the users know: the number of each order that they were told, and how many other uploads there
+/// were.
 #[derive(Default)]
 struct Told {
     orders: Vec<i64>,
     /// Of which there is no order.
+    unlucky: usize,
     half_sent: usize,
     /// Of which there may be an order.
     sent: usize,
@@ -73,9 +82,15 @@ async fn be_a_user(mut client: Client, user: usize) -> Told {
         if start.elapsed() > TIME {
             break;
         }
-        let document = vec![b'x'; 1 + (user * 31 + number * 977) % 40_000];
+        // Larger than one that is unlucky.
+        let document = vec![b'x'; 1_000 + (user * 31 + number * 977) % 40_000];
         match Upload::nth(user + number) {
             Upload::Whole => told.orders.push(client.order(&document).await),
+            Upload::Unlucky => {
+                let response = client.upload(vec![b'x'; UNLUCKY_BYTES]).await;
+                assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+                told.unlucky += 1;
+            }
             Upload::HalfSent => {
                 begin_upload(&client, &document, document.len() / 2).await;
                 told.half_sent += 1;
@@ -140,6 +155,7 @@ async fn begin_upload(client: &Client, document: &[u8], bytes: usize) -> TcpStre
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_balance_after_200_users_at_once() {
     let mut shop = RunningShop::start("books").await;
+    make_some_commits_fail(&shop.database).await;
     let mut users = JoinSet::new();
     for user in 0..USERS {
         users.spawn(be_a_user(shop.client(), user));
@@ -147,6 +163,7 @@ async fn they_balance_after_200_users_at_once() {
     let mut told = Told::default();
     for user in users.join_all().await {
         told.orders.extend(user.orders);
+        told.unlucky += user.unlucky;
         told.half_sent += user.half_sent;
         told.sent += user.sent;
         told.answered += user.answered;
@@ -171,12 +188,15 @@ async fn they_balance_after_200_users_at_once() {
         told.answered,
         told.sent,
     );
-    println!("no orders: {} reset in the request", told.half_sent);
+    println!(
+        "no orders: {} reset in the request, {} commits that failed",
+        told.half_sent, told.unlucky,
+    );
     println!("handlers cut off: {}", shop.count(cut).await);
     println!("{report}");
 
     assert!(told.orders.iter().all(|order| orders.contains_key(order)));
-    assert!(told.half_sent > 0 && told.answered > 0 && told.sent >= of_sent);
+    assert!(told.half_sent > 0 && told.unlucky > 0 && told.answered > 0 && told.sent >= of_sent);
     let receipts = orders.iter().map(|(order, email)| Letter {
         to: email.clone(),
         subject: format!("Order {order}"),

@@ -1,14 +1,24 @@
 //! A commit that fails.
 
 use reqwest::StatusCode;
+use sqlx::{AssertSqlSafe, SqlitePool};
 
 use crate::running_shop::RunningShop;
 
-/// From now on, an order of 666 bytes makes a promise that is looked at in the commit, and not kept.
-const UNLUCKY: &str = "
-    CREATE TABLE promises (kept INTEGER REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED);
-    CREATE TRIGGER unlucky AFTER INSERT ON orders WHEN NEW.bytes = 666
-        BEGIN INSERT INTO promises VALUES (-1); END;";
+pub const UNLUCKY_BYTES: usize = 666;
+
+/// From now on, an order of so many bytes makes a promise that is looked at in the commit, and not kept.
+pub async fn make_some_commits_fail(database: &SqlitePool) {
+    let trigger = format!(
+        "CREATE TABLE promises (kept INTEGER REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER unlucky AFTER INSERT ON orders WHEN NEW.bytes = {UNLUCKY_BYTES}
+             BEGIN INSERT INTO promises VALUES (-1); END;"
+    );
+    sqlx::raw_sql(AssertSqlSafe(trigger))
+        .execute(database)
+        .await
+        .unwrap();
+}
 
 #[tokio::test]
 async fn the_client_is_told_and_there_is_no_order_no_mail_and_no_document() {
@@ -19,7 +29,7 @@ async fn the_client_is_told_and_there_is_no_order_no_mail_and_no_document() {
         .await
         .unwrap();
 
-    let response = ada.upload(vec![b'x'; 666]).await;
+    let response = ada.upload(vec![b'x'; UNLUCKY_BYTES]).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.bytes().await.unwrap(), "");
     shop.rest().await;
