@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use axum_defer::{Completion, defer};
+use axum_defer::defer;
 use tokio::io::AsyncWriteExt;
 
 use crate::token;
@@ -32,7 +32,7 @@ impl Files {
         let file = fs::File::create_new(&path)?;
         defer(async move { tokio::fs::remove_file(path).await })
             .name("remove the document")
-            .when(|completion: &Completion| !completion.is_success());
+            .when(|completion| !completion.is_success());
 
         let mut file = tokio::fs::File::from_std(file);
         file.write_all(content).await?;

@@ -24,10 +24,7 @@ pub async fn make_some_commits_fail(database: &SqlitePool) {
 async fn the_client_is_told_and_there_is_no_order_no_mail_and_no_document() {
     let shop = RunningShop::start("commit").await;
     let ada = shop.user("ada@example.org").await;
-    sqlx::raw_sql(UNLUCKY)
-        .execute(&shop.database)
-        .await
-        .unwrap();
+    make_some_commits_fail(&shop.database).await;
 
     let response = ada.upload(vec![b'x'; UNLUCKY_BYTES]).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
