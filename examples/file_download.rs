@@ -1,9 +1,9 @@
 //! A temporary file that is deleted when it was sent, and not before: `cargo run --example
 //! file_download`.
 //!
-//! One client reads an export slowly, and to its end; another hangs up in the middle of it. Both
-//! files are deleted after that. It needs `axum_defer::serve`, which knows when the last byte has
-//! left.
+//! One client reads an export slowly, and to its end; another hangs up in the middle of it; a third
+//! gets an error. Each file is deleted after that. It needs `axum_defer::serve`, which knows when
+//! the last byte has left.
 
 use std::{
     env, fs, io,
@@ -71,7 +71,7 @@ async fn main() -> io::Result<()> {
     let address = listener.local_addr()?;
     tokio::spawn(axum_defer::serve(listener, app).into_future());
 
-    let mut reader = request(address).await?;
+    let mut reader = request(address, "bytes=0-", b"206").await?;
     println!("a slow reader has the beginning: {} file", count(&folder)?);
     assert_eq!(count(&folder)?, 1);
     let mut rest = Vec::new();
@@ -81,27 +81,36 @@ async fn main() -> io::Result<()> {
     println!("it has everything: {} files", count(&folder)?);
     assert_eq!(count(&folder)?, 0);
 
-    let reader = request(address).await?;
+    let reader = request(address, "bytes=0-", b"206").await?;
     println!("another has the beginning: {} file", count(&folder)?);
     assert_eq!(count(&folder)?, 1);
     drop(reader);
     deferred.wait_idle().await;
     println!("it has hung up: {} files", count(&folder)?);
     assert_eq!(count(&folder)?, 0);
+
+    request(address, "bytes=99999999-", b"416").await?;
+    deferred.wait_idle().await;
+    println!(
+        "a third asked for what is not there: {} files",
+        count(&folder)?
+    );
+    assert_eq!(count(&folder)?, 0);
     fs::remove_dir(folder)
 }
 
 /// Asks for an export, and reads no more than its first bytes.
-async fn request(address: SocketAddr) -> io::Result<TcpStream> {
+async fn request(address: SocketAddr, range: &str, status: &[u8]) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     // So that most of it is still to be sent.
     socket.set_recv_buffer_size(64 << 10)?;
     let mut stream = socket.connect(address).await?;
-    let request = "GET /export HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let request =
+        format!("GET /export HTTP/1.1\r\nhost: a\r\nconnection: close\r\nrange: {range}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await?;
-    assert_eq!(&status, b"HTTP/1.1 200");
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).await?;
+    assert_eq!(&line[9..], status);
     Ok(stream)
 }
 

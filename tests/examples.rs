@@ -226,7 +226,7 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
 }
 
 #[tokio::test]
-async fn file_download_deletes_after_the_last_byte_or_the_client_has_gone() {
+async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_has_gone() {
     assert_tells(
         &run("file_download").await,
         &[
@@ -236,6 +236,8 @@ async fn file_download_deletes_after_the_last_byte_or_the_client_has_gone() {
             "another has the beginning: 1 file\n",
             "deleted: the response was Aborted\n",
             "it has hung up: 0 files\n",
+            "deleted: the response was Sent\n",
+            "a third asked for what is not there: 0 files\n",
         ],
     );
 }
