@@ -22,6 +22,35 @@ use http::StatusCode;
 /// .await;
 /// # }
 /// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{Completion, DeferLayer, Delivery, Level, defer};
+/// use axum::{Router, body::Body, extract::Request, routing::get};
+/// use http_body_util::BodyExt;
+/// use tower::ServiceExt;
+///
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+/// let handler = || async {
+///     defer(|completion: Completion| async move {
+///         assert_eq!(completion.status().unwrap(), 200);
+///         assert!(completion.is_success() && completion.is_delivered());
+///         assert_eq!(completion.delivery(), Delivery::Sent);
+///         assert_eq!(completion.level(), Level::HandedOver);
+///         assert_eq!(completion.bytes_sent(), 5);
+///         println!("in {:?}", completion.elapsed());
+///     });
+///     "hello"
+/// };
+/// let app: Router = Router::new().route("/", get(handler)).layer(layer);
+///
+/// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+/// response.into_body().collect().await.unwrap();
+/// assert!(deferred.drain(std::time::Duration::MAX).await.failed == 0);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     pub(crate) status: Option<StatusCode>,
@@ -93,6 +122,15 @@ impl Completion {
 }
 
 /// What became of a response.
+///
+/// ```
+/// use axum_defer::{Delivery, defer};
+///
+/// # fn handler() {
+/// defer(async { println!("the client broke it off") })
+///     .when(|completion| completion.delivery() == Delivery::Aborted);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -112,6 +150,19 @@ pub enum Delivery {
 }
 
 /// The signal that decided a [`Completion`].
+///
+/// ```
+/// use axum_defer::{Completion, Level, defer};
+///
+/// # fn handler() {
+/// defer(|completion: Completion| async move {
+///     match completion.level() {
+///         Level::Sent => println!("the operating system has it"),
+///         _ => println!("some of it may still be in this process"),
+///     }
+/// });
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Level {

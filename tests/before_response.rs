@@ -38,7 +38,7 @@ use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
 use proptest::prelude::*;
 use support::{Server, in_time};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt, service_fn};
 
 /// What happened, in order.
 #[derive(Clone, Default)]

@@ -1,8 +1,8 @@
-//! The layer in every place that a Tower stack has for it, and beside other middleware.
+//! The layer in every place that a Tower stack has for it.
 
 mod support;
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin};
 
 use axum::{
     Router,
@@ -10,7 +10,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, StatusCode},
     response::Response,
-    routing::{get, post},
+    routing::get,
 };
 use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection,
@@ -23,12 +23,8 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use support::{Events, Log, Server, What, http2, in_time, listen, stream_of};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
-use tower_http::{
-    catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
-    timeout::TimeoutLayer, trace::TraceLayer,
-};
+use support::{Events, Log, Server, What, http2, in_time, listen};
+use tower::{ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
 
 /// Defers one callback of each kind, where there is a scope.
 fn defers(log: &Log) -> &'static str {
@@ -191,185 +187,6 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
     let (ran, completion) = verdict(&mut events).await;
     assert!(!ran);
     assert_eq!(completion.delivery(), NoResponse);
-}
-
-/// An app of routes and of one other layer, inside or outside of ours.
-fn beside(
-    inside: bool,
-    log: &Log,
-    add_other: impl FnOnce(Router) -> Router,
-) -> (Router, DeferLayer) {
-    let in_requests = log.clone();
-    // Between the two layers, where it is in the scope whatever the other layer does.
-    let register = MapRequestLayer::new(move |request: Request| {
-        defers(&in_requests);
-        request
-    });
-    let layer = DeferLayer::new().observer(log.clone());
-    let routes = Router::new()
-        .route(
-            "/text",
-            get(async || "a reply that is long enough to be compressed. ".repeat(9)),
-        )
-        .route("/stream", get(async || stream_of(["hello", "world"])))
-        .route("/panic", get(panics))
-        .route("/never", get(std::future::pending::<()>))
-        .route("/upload", post(async |body: Bytes| body.len().to_string()));
-    let app = match inside {
-        true => add_other(routes).layer(register).layer(layer.clone()),
-        false => add_other(routes.layer(register).layer(layer.clone())),
-    };
-    (app, layer)
-}
-
-async fn panics() {
-    panic!("on purpose, in the handler");
-}
-
-/// The status and the body that the client gets, what the callbacks see, and whether the default
-/// one ran.
-async fn exchange(
-    inside: bool,
-    add_other: impl FnOnce(Router) -> Router,
-    request: &str,
-) -> (Option<(u16, Vec<u8>)>, Option<(bool, Completion)>) {
-    let (log, mut events) = Log::new();
-    let (app, layer) = beside(inside, &log, add_other);
-    let server = Server::start(app).await;
-    let mut client = server.raw().await;
-    let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
-    let length = match body.len() {
-        0 => String::new(),
-        length => format!("\r\ncontent-length: {length}"),
-    };
-    let head = head.replace('\n', "\r\n");
-    let (line, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
-    let headers = match headers {
-        "" => String::new(),
-        headers => format!("\r\n{headers}"),
-    };
-    client
-        .send(&format!(
-            "{line} HTTP/1.1\r\nhost: localhost{headers}{length}\r\n\r\n{body}"
-        ))
-        .await;
-    let seen = in_time(client.response(false)).await;
-    in_time(layer.handle().wait_idle()).await;
-    let verdict = match events.is_empty() {
-        true => None,
-        false => Some(verdict(&mut events).await),
-    };
-    assert!(events.so_far().is_empty());
-    (
-        seen.map(|response| (response.status, response.body)),
-        verdict,
-    )
-}
-
-const INSIDE: bool = true;
-const OUTSIDE: bool = false;
-
-#[tokio::test]
-async fn beside_compression() {
-    let length = "a reply that is long enough to be compressed. ".len() as u64 * 9;
-    for path in ["/text", "/stream"] {
-        for place in [INSIDE, OUTSIDE] {
-            let request = format!("GET {path}\naccept-encoding: gzip");
-            let other =
-                CompressionLayer::new().compress_when(|_: StatusCode, _: _, _: &_, _: &_| true);
-            let (response, verdict) = exchange(place, |app| app.layer(other), &request).await;
-            let (status, body) = response.unwrap();
-            assert_eq!(status, 200);
-            assert!(body.windows(2).any(|window| window == [0x1f, 0x8b]), "gzip");
-            let (ran, completion) = verdict.unwrap();
-            assert!(ran);
-            assert_eq!(completion.delivery(), Sent, "{path}");
-            match (place, path) {
-                (OUTSIDE, "/text") => assert_eq!(completion.bytes_sent(), length),
-                (OUTSIDE, _) => assert_eq!(completion.bytes_sent(), 10),
-                (_, "/text") => assert!(completion.bytes_sent() < length),
-                _ => assert!(completion.bytes_sent() > 0),
-            }
-        }
-    }
-}
-
-/// Without a socket, on a clock that stands still until the handler waits: or else the time-out
-/// outside may be up before anybody has asked the layer inside.
-#[tokio::test(start_paused = true)]
-async fn beside_a_time_out() {
-    for place in [INSIDE, OUTSIDE] {
-        let (log, mut events) = Log::new();
-        let limit = Duration::from_secs(1);
-        let other = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
-        let (app, layer) = beside(place, &log, |app| app.layer(other));
-        let response = app.oneshot(support::get::<Body>("/never")).await.unwrap();
-        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
-        response.into_body().collect().await.unwrap();
-        in_time(layer.handle().wait_idle()).await;
-
-        let (ran, completion) = verdict(&mut events).await;
-        assert!(!ran);
-        let seen = (completion.status(), completion.delivery());
-        match place {
-            INSIDE => assert_eq!(seen, (Some(StatusCode::REQUEST_TIMEOUT), Sent)),
-            // It drops the handler, and answers in its place: here, there was no response.
-            OUTSIDE => assert_eq!(seen, (None, NoResponse)),
-        }
-        assert!(events.so_far().is_empty());
-    }
-}
-
-#[tokio::test]
-async fn beside_catch_panic() {
-    let catch = |app: Router| app.layer(CatchPanicLayer::new());
-    let (response, verdict) = exchange(INSIDE, catch, "GET /panic").await;
-    assert_eq!(response.unwrap().0, 500);
-    let (ran, completion) = verdict.unwrap();
-    assert!(!ran);
-    assert_eq!(completion.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
-    assert_eq!(completion.delivery(), Sent);
-
-    let (response, verdict) = exchange(OUTSIDE, catch, "GET /panic").await;
-    assert_eq!(response.unwrap().0, 500);
-    let (ran, completion) = verdict.unwrap();
-    assert!(!ran);
-    assert_eq!(
-        (completion.status(), completion.delivery()),
-        (None, NoResponse)
-    );
-}
-
-#[tokio::test]
-async fn beside_trace() {
-    let trace = |app: Router| app.layer(TraceLayer::new_for_http());
-    for place in [INSIDE, OUTSIDE] {
-        let (response, verdict) = exchange(place, trace, "GET /stream").await;
-        assert_eq!(response.unwrap().0, 200);
-        let (ran, completion) = verdict.unwrap();
-        assert!(ran);
-        assert_eq!((completion.delivery(), completion.bytes_sent()), (Sent, 10));
-    }
-}
-
-#[tokio::test]
-async fn beside_a_limit_of_the_request_body() {
-    let limit = |app: Router| app.layer(RequestBodyLimitLayer::new(8));
-    for place in [INSIDE, OUTSIDE] {
-        let (response, verdict) = exchange(place, limit, "POST /upload\n\n12345678").await;
-        assert_eq!(response.unwrap(), (200, b"8".to_vec()));
-        assert!(verdict.unwrap().0);
-    }
-    let (response, verdict) = exchange(INSIDE, limit, "POST /upload\n\n123456789").await;
-    assert_eq!(response.unwrap().0, 413);
-    let (ran, completion) = verdict.unwrap();
-    assert!(!ran);
-    assert_eq!(completion.status(), Some(StatusCode::PAYLOAD_TOO_LARGE));
-
-    // It answers by itself, so nothing has been deferred.
-    let (response, verdict) = exchange(OUTSIDE, limit, "POST /upload\n\n123456789").await;
-    assert_eq!(response.unwrap().0, 413);
-    assert!(verdict.is_none());
 }
 
 mod grpc {

@@ -21,7 +21,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::StreamBody;
 use support::{Server, in_time};
 use tokio::sync::mpsc;
-use tower::{Layer, Service, service_fn};
+use tower::{Service, service_fn};
 
 type Told = mpsc::UnboundedReceiver<(&'static str, Delivery)>;
 

@@ -27,7 +27,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Handle, Runtime},
 };
-use tower::{Layer, Service, service_fn};
+use tower::{Service, service_fn};
 
 /// Something that a callback holds, of which one can see that it is gone.
 struct Tokens(Vec<Weak<()>>);

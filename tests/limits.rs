@@ -27,7 +27,7 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc},
     task::JoinHandle,
 };
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn request() -> Request<Body> {
     Request::new(Body::empty())

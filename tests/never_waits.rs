@@ -25,7 +25,7 @@ use tokio::{
     sync::{Notify, mpsc},
     task,
 };
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt, service_fn};
 
 /// Runs the test on a runtime of each flavour.
 fn on_both_runtimes<F: Future>(test: impl Fn() -> F) {

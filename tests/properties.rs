@@ -30,7 +30,7 @@ use proptest::{
     sample::select,
     test_runner::{FileFailurePersistence, TestRunner},
 };
-use tower::{Layer, Service, service_fn};
+use tower::{Service, service_fn};
 
 // What is generated.
 

@@ -16,7 +16,7 @@ use axum_defer::{
 use futures_util::{FutureExt, StreamExt, stream};
 use support::{Log, Server, What, in_time};
 use tokio::runtime::{Builder, Runtime};
-use tower::{Layer, Service, service_fn};
+use tower::{Service, service_fn};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread()

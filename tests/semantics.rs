@@ -38,7 +38,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::{Log, Server, What, frames, in_time};
 use tokio::sync::{mpsc, oneshot};
-use tower::{Layer, Service, ServiceExt, service_fn, util::MapRequestLayer};
+use tower::{Service, ServiceExt, service_fn, util::MapRequestLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     classify::{SharedClassifier, StatusInRangeAsFailures},

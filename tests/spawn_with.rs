@@ -26,7 +26,7 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
 use support::in_time;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn};
 
 /// Runs a future on this thread, and on nothing else.
 fn block_on<F: Future>(future: F) -> F::Output {

@@ -32,7 +32,7 @@ use gate::Gate;
 use http_body_util::BodyExt;
 use planned_panics::{PLANNED, silence_planned_panics};
 use support::{Server, in_time};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt, service_fn};
 
 type Idle = Pin<Box<dyn Future<Output = ()> + Send>>;
 

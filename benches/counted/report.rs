@@ -143,6 +143,24 @@ fn targets(counted: &Counted) -> Vec<Target> {
             600.0,
         ),
         target(
+            "axum_defer::serve without a time-out above axum::serve, nothing deferred",
+            above(
+                instructions,
+                counted.cost("axum_defer::serve, no time-out, nothing deferred"),
+                "axum::serve, nothing deferred",
+            ),
+            700.0,
+        ),
+        target(
+            "axum_defer::serve without a time-out above axum::serve, 1 callback",
+            above(
+                instructions,
+                counted.cost("axum_defer::serve, no time-out, 1 callback"),
+                "axum::serve, 1 callback",
+            ),
+            1_500.0,
+        ),
+        target(
             "cost per callback, at 10,000 over at 10",
             per_callback(instructions, "DeferLayer, 10000 callbacks", 10_000.0)
                 / per_callback(instructions, "DeferLayer, 10 callbacks", 10.0),
@@ -242,6 +260,51 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "axum_defer::serve above axum::serve, 1 callback",
             "axum_defer::serve, 1 callback",
             "axum::serve, 1 callback",
+        ),
+        difference(
+            "axum_defer::serve without a time-out above axum::serve, nothing deferred",
+            "axum_defer::serve, no time-out, nothing deferred",
+            "axum::serve, nothing deferred",
+        ),
+        difference(
+            "axum_defer::serve without a time-out above axum::serve, 1 callback",
+            "axum_defer::serve, no time-out, 1 callback",
+            "axum::serve, 1 callback",
+        ),
+        difference(
+            "axum::serve, Router::layer, nothing deferred, above bare",
+            "axum::serve, nothing deferred",
+            "axum::serve, bare",
+        ),
+        difference(
+            "axum::serve, around the router, nothing deferred, above bare",
+            "axum::serve, around the router, nothing deferred",
+            "axum::serve, bare",
+        ),
+        difference(
+            "axum::serve, Router::layer, 1 callback, above spawn",
+            "axum::serve, 1 callback",
+            "axum::serve, spawn",
+        ),
+        difference(
+            "axum::serve, around the router, 1 callback, above spawn",
+            "axum::serve, around the router, 1 callback",
+            "axum::serve, spawn",
+        ),
+        difference(
+            "axum_defer::serve, Router::layer, nothing deferred, above bare",
+            "axum_defer::serve, nothing deferred",
+            "axum_defer::serve, bare",
+        ),
+        difference(
+            "axum_defer::serve, around the router, nothing deferred, above bare",
+            "axum_defer::serve, around the router, nothing deferred",
+            "axum_defer::serve, bare",
+        ),
+        difference(
+            "axum_defer::serve, around the router, 1 callback, below Router::layer",
+            "axum_defer::serve, 1 callback",
+            "axum_defer::serve, around the router, 1 callback",
         ),
     ]
 }

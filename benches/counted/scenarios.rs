@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 use crate::{
     floor::{self, FloorLayer},
@@ -134,6 +134,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             axum_defer::serve(listener, app(respond).layer(DeferLayer::new())).into_future()
         });
     }),
+    small(
+        "axum_defer::serve, no time-out, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                let app = app(respond).layer(DeferLayer::new());
+                without_time_out(axum_defer::serve(listener, app)).into_future()
+            });
+        },
+    ),
     small("axum::serve, spawn", |requests| {
         over_http(requests, 1, |listener| {
             axum::serve(listener, app(spawn)).into_future()
@@ -149,6 +158,41 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             axum_defer::serve(listener, app(defers::<1>).layer(DeferLayer::new())).into_future()
         });
     }),
+    small("axum_defer::serve, no time-out, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            let app = app(defers::<1>).layer(DeferLayer::new());
+            without_time_out(axum_defer::serve(listener, app)).into_future()
+        });
+    }),
+    small(
+        "axum::serve, around the router, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                axum::serve(listener, DeferLayer::new().layer(app(respond))).into_future()
+            });
+        },
+    ),
+    small("axum::serve, around the router, 1 callback", |requests| {
+        over_http(requests, 1, |listener| {
+            axum::serve(listener, DeferLayer::new().layer(app(defers::<1>))).into_future()
+        });
+    }),
+    small(
+        "axum_defer::serve, around the router, nothing deferred",
+        |requests| {
+            over_http(requests, 0, |listener| {
+                axum_defer::serve(listener, DeferLayer::new().layer(app(respond))).into_future()
+            });
+        },
+    ),
+    small(
+        "axum_defer::serve, around the router, 1 callback",
+        |requests| {
+            over_http(requests, 1, |listener| {
+                axum_defer::serve(listener, DeferLayer::new().layer(app(defers::<1>))).into_future()
+            });
+        },
+    ),
     Scenario {
         name: PENDING,
         warm_up: 0,
@@ -297,6 +341,15 @@ where
         server.abort();
     });
     assert_eq!(DONE.load(Relaxed), u64::from(requests) * callbacks);
+}
+
+/// As `axum::serve` is: the head of a request, and the next request, may take for ever.
+fn without_time_out<M, S, B>(
+    server: axum_defer::serve::Serve<OneConnection, M, S, B>,
+) -> axum_defer::serve::Serve<OneConnection, M, S, B> {
+    server.configure(|builder| {
+        builder.http1().header_read_timeout(None);
+    })
 }
 
 /// Accepts one connection and no more.

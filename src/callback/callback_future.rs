@@ -13,6 +13,20 @@ pub(crate) type Wrap = dyn Fn(CallbackFuture) -> CallbackFuture + Send + Sync;
 
 /// One callback as [`DeferLayer::wrap`](crate::DeferLayer::wrap) sees it: a future to poll
 /// inside of another one.
+///
+/// ```
+/// use axum_defer::{CallbackEnd, CallbackFuture, DeferLayer};
+///
+/// async fn between_two_lines(callback: CallbackFuture) -> CallbackEnd {
+///     println!("here it comes");
+///     let end = callback.await;
+///     println!("there it was");
+///     end
+/// }
+///
+/// let layer = DeferLayer::new().wrap(between_two_lines);
+/// # let _ = layer;
+/// ```
 pub struct CallbackFuture(Pin<Box<dyn Future<Output = CallbackEnd> + Send>>);
 
 impl CallbackFuture {

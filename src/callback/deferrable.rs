@@ -21,6 +21,20 @@ use crate::completion::Completion;
 /// its argument has to be written: `|c: Completion|`, and not `|c|`.
 ///
 /// The parameter `M` only tells the forms apart and is always inferred.
+///
+/// ```
+/// use axum_defer::{CallbackOutput, Deferrable, DeferredCallback, defer};
+///
+/// /// A `defer` of the app's own, with a rule that all its mails have.
+/// #[track_caller]
+/// fn defer_mail<M, C>(mail: C) -> DeferredCallback
+/// where
+///     C: Deferrable<M, Output: CallbackOutput>,
+/// {
+///     defer(mail).name("mail").when(|completion| completion.is_delivered())
+/// }
+/// # fn handler() { defer_mail(async {}); }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred",
     label = "not a future, or a closure that returns one",

@@ -5,6 +5,19 @@ use std::error::Error;
 use crate::never::Never;
 
 /// The error that a callback may return; it is reported and goes no further.
+///
+/// ```
+/// use axum_defer::BoxError;
+///
+/// async fn remind(days: &str) -> Result<(), BoxError> {
+///     let days: u32 = days.parse()?;
+///     if days == 0 {
+///         return Err("there is no time left".into());
+///     }
+///     Ok(())
+/// }
+/// # fn callback() { axum_defer::defer(remind("3")); }
+/// ```
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// How one callback ended when it did not succeed.
@@ -74,6 +87,19 @@ where
 
 /// How a callback inside of [`DeferLayer::wrap`](crate::DeferLayer::wrap) ended; the wrapping
 /// future returns it as it is.
+///
+/// ```
+/// use axum_defer::{CallbackEnd, CallbackFuture, DeferLayer};
+/// use tokio::sync::Semaphore;
+///
+/// static PRINTER: Semaphore = Semaphore::const_new(1);
+///
+/// let layer = DeferLayer::new().wrap(async |callback: CallbackFuture| -> CallbackEnd {
+///     let _turn = PRINTER.acquire().await;
+///     callback.await
+/// });
+/// # let _ = layer;
+/// ```
 #[derive(Debug)]
 #[must_use = "the wrapping future returns it"]
 pub struct CallbackEnd(pub(crate) Result<(), Failure>);

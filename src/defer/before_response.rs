@@ -153,6 +153,22 @@ const TOO_LATE: &str = "too late for `before_response`: the head of the response
     callback that `before_response` runs; use `defer` for what runs after the response";
 
 /// There is no head of a response to hold back. Returned by [`try_before_response`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{NoHead, defer, scope, try_before_response};
+///
+/// assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::NoScope);
+/// scope(async {
+///     defer(async {
+///         // The response is over, so there is no head any more.
+///         assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::Released);
+///     });
+/// })
+/// .await;
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoHead {

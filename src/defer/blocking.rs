@@ -20,6 +20,20 @@ use crate::{
 
 /// What [`defer_blocking`](crate::defer_blocking) takes: a closure without arguments, or one that
 /// takes the [`Completion`]. It returns `()` or `Result<(), E>`.
+///
+/// ```
+/// use axum_defer::{CallbackOutput, DeferrableBlocking, DeferredCallback, defer_blocking};
+///
+/// /// A `defer_blocking` of the app's own.
+/// #[track_caller]
+/// fn clean_up<M, C>(work: C) -> DeferredCallback
+/// where
+///     C: DeferrableBlocking<M, Output: CallbackOutput>,
+/// {
+///     defer_blocking(work).name("clean up").always()
+/// }
+/// # fn handler() { clean_up(|| std::fs::remove_file("/tmp/upload")); }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be deferred as blocking work",
     label = "not a closure without arguments, or one that takes the `Completion`",

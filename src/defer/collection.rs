@@ -36,6 +36,30 @@ use crate::{
 /// # #[cfg(feature = "axum")]
 /// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(handler));
 /// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{DeferredCallbackCollection, scope};
+///
+/// scope(async {
+///     let deferred = DeferredCallbackCollection::current().unwrap();
+///     deferred.defer(async {}).name("mail");
+///     deferred.defer_blocking(|| {}).name("clean up");
+///     assert_eq!((deferred.len(), deferred.is_empty()), (2, false));
+///     assert_eq!(deferred.names(), ["mail", "clean up"]);
+///
+///     assert_eq!(deferred.forget("mail"), 1);
+///     assert!(!deferred.contains("mail"));
+///
+///     deferred.before_response(async { /* a commit */ });
+///     deferred.before_response_blocking(|| { /* one that blocks */ });
+///     assert!(deferred.try_before_response(async {}).is_ok());
+///     assert!(!deferred.is_client_gone());
+/// })
+/// .await;
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct DeferredCallbackCollection {
     scope: Arc<Scope>,

@@ -36,6 +36,20 @@ use crate::{
 /// # .await;
 /// # }
 /// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{defer, scope};
+///
+/// scope(async {
+///     let mail = defer(async { unreachable!("it was cancelled") });
+///     assert!(mail.cancel());
+///     assert!(!mail.cancel(), "only once");
+/// })
+/// .await;
+/// # }
+/// ```
 pub struct DeferredCallback {
     scope: Arc<Scope>,
     registration: Registration,

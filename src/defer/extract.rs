@@ -32,6 +32,21 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for DeferredCallbackCollection 
 
 /// The request did not go through a [`DeferLayer`](crate::DeferLayer); answers 500 and says where
 /// to add the layer.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::{Router, body::Body, extract::Request, routing::get};
+/// use axum_defer::DeferredCallbackCollection;
+/// use tower::ServiceExt;
+///
+/// let app: Router = Router::new().route("/", get(|_: DeferredCallbackCollection| async {}));
+/// // Without a layer:
+/// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+/// assert_eq!(response.status(), 500);
+/// assert!(axum_defer::MissingDeferLayer.to_string().contains("DeferLayer::new()"));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingDeferLayer;
 

@@ -139,6 +139,16 @@ pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
 /// There is no scope to defer to; gives the callback back.
 ///
 /// Returned by [`try_defer`]. Its message says where to add the layer.
+///
+/// ```
+/// use axum_defer::try_defer;
+///
+/// // In a function that is called from requests and from elsewhere:
+/// let outside = try_defer(async { println!("later, if there is a request") }).unwrap_err();
+/// println!("{outside}");
+/// let now = outside.into_callback();
+/// # drop(now);
+/// ```
 pub struct NoScope<C> {
     callback: C,
 }

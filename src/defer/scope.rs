@@ -9,7 +9,6 @@ use std::{
 
 use crate::{
     completion::Delivery,
-    never::Never,
     observe::scope_info::ScopeInfo,
     runner::{Unfinished, completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
@@ -73,6 +72,31 @@ where
 ///
 /// `()` is a success, a `Result` is one when it is `Ok`, and an [`ExitCode`] when it is
 /// [`ExitCode::SUCCESS`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{UnitOutput, defer, scope};
+///
+/// struct Imported {
+///     rows: u32,
+///     refused: u32,
+/// }
+///
+/// impl UnitOutput for Imported {
+///     fn is_success(&self) -> bool {
+///         self.refused == 0
+///     }
+/// }
+///
+/// let imported = scope(async {
+///     defer(async { unreachable!("a row was refused") });
+///     Imported { rows: 9, refused: 1 }
+/// })
+/// .await;
+/// assert_eq!(imported.rows, 9);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whether a unit of work succeeded",
     label = "this unit of work returns `{Self}`",
@@ -83,15 +107,11 @@ pub trait UnitOutput {
     fn is_success(&self) -> bool;
 }
 
+// Not for `!`: stable Rust names it by a projection only, which the compiler takes for any type of
+// another crate, so that none could implement this trait.
 impl UnitOutput for () {
     fn is_success(&self) -> bool {
         true
-    }
-}
-
-impl UnitOutput for Never {
-    fn is_success(&self) -> bool {
-        match *self {}
     }
 }
 

@@ -29,6 +29,26 @@ use super::{
 /// println!("{report}");
 /// # Ok(()) }
 /// ```
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::{Router, body::Body, extract::Request, routing::get};
+/// use axum_defer::{DeferLayer, defer};
+/// use tower::ServiceExt;
+///
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { defer(async {}); }))
+///     .layer(layer);
+///
+/// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+/// drop(response);
+/// deferred.wait_idle().await;
+/// assert_eq!((deferred.pending(), deferred.running()), (0, 0));
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct DeferHandle {
     tracker: Arc<Tracker>,

@@ -5,6 +5,31 @@ use std::{borrow::Cow, fmt, panic::Location, sync::Arc, time::Duration};
 use crate::observe::scope_info::{RequestInfo, ScopeInfo};
 
 /// What a drain saw, from its start to its end.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+/// use axum_defer::{DeferLayer, defer};
+///
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+///
+/// layer
+///     .scope(async {
+///         defer(async {}).name("mail");
+///         // Nothing has run yet, and nobody waits for long.
+///         let report = deferred.drain(Duration::ZERO).await;
+///         assert!(!report.is_complete());
+///         assert_eq!(report.unfinished.len(), 1);
+///         println!("{report}");
+///     })
+///     .await;
+///
+/// let report = deferred.drain(Duration::from_secs(20)).await;
+/// assert!(report.is_complete());
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -21,7 +46,7 @@ pub struct DrainReport {
     /// Handlers that were being
     /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
     pub unfinished_handlers: u64,
-    /// Connections of [`serve`](crate#shutdown) that were cut because they were not over in time:
+    /// Connections of [`serve`](crate::guide::shutdown) that were cut because they were not over in time:
     /// a response, or the body of a request, was still under way, or its HTTP/2 client did not let
     /// go. What is closed because nothing is under way on it does not count.
     pub cut_connections: u64,
@@ -74,6 +99,26 @@ impl fmt::Display for DrainReport {
 
 /// A callback that was not finished, when a drain ended or a
 /// [snapshot](crate::DeferHandle::snapshot) was taken.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{DeferLayer, defer};
+///
+/// let layer = DeferLayer::new();
+/// let deferred = layer.handle();
+/// layer
+///     .scope(async {
+///         defer(async {}).name("mail");
+///         let callbacks = deferred.snapshot();
+///         let mail = &callbacks[0];
+///         assert_eq!(mail.name(), Some("mail"));
+///         assert!(!mail.is_running() && mail.request().is_none());
+///         println!("{} has waited for {:?}", mail.location(), mail.age());
+///     })
+///     .await;
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedCallback {
     pub(crate) name: Option<Cow<'static, str>>,

@@ -36,7 +36,8 @@ mod settings;
 ///
 /// # Where to put it
 ///
-/// Outside of whatever defers. Layers outside of it don't change what counts as a success: a
+/// Outside of whatever defers: in a router, with `Router::layer`, or [around](Self::layer) the whole
+/// router, which costs less. Layers outside of it don't change what counts as a success: a
 /// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
 /// `TimeoutLayer` inside is a failure.
 ///
@@ -84,7 +85,55 @@ impl DeferLayer {
         }
     }
 
+    /// Puts this layer around a service, or around all that is served.
+    ///
+    /// With the feature `serve`, `axum_defer::serve` and `axum::serve` take the layer around
+    /// whatever they take: a `Router`, a `MethodRouter`, a handler, or a make-service with connect
+    /// info. "Where the layer goes" in the docs of the module `serve` tells what that means beside
+    /// `Router::layer`, and what it costs.
+    ///
+    /// It is the method of [`tower::Layer`](tower_layer::Layer), without the import.
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    /// use axum::{Router, extract::ConnectInfo, routing::get};
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// async fn handler(ConnectInfo(client): ConnectInfo<SocketAddr>) -> &'static str {
+    ///     defer(async move { println!("{client} has been served") });
+    ///     "hello"
+    /// }
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener) {
+    /// let app = Router::new()
+    ///     .route("/", get(handler))
+    ///     .into_make_service_with_connect_info::<SocketAddr>();
+    /// # #[cfg(feature = "serve")]
+    /// axum_defer::serve(listener, DeferLayer::new().layer(app)).await
+    /// # }
+    /// ```
+    pub fn layer<S>(&self, inner: S) -> Defer<S> {
+        Defer::new(inner, self.options.clone())
+    }
+
     /// Watches over the callbacks of this layer and its clones.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// let layer = DeferLayer::new();
+    /// let deferred = layer.handle();
+    /// layer
+    ///     .scope(async {
+    ///         defer(async {});
+    ///         assert_eq!(deferred.pending(), 1);
+    ///     })
+    ///     .await;
+    /// assert_eq!(deferred.pending(), 0);
+    /// # }
+    /// ```
     pub fn handle(&self) -> DeferHandle {
         DeferHandle::new(self.options.tracker.clone())
     }
@@ -141,6 +190,6 @@ impl<S> Layer<S> for DeferLayer {
     type Service = Defer<S>;
 
     fn layer(&self, inner: S) -> Defer<S> {
-        Defer::new(inner, self.options.clone())
+        self.layer(inner)
     }
 }

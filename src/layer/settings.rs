@@ -58,6 +58,23 @@ impl DeferLayer {
     }
 
     /// Runs the callbacks of a scope side by side, on one task, instead of one after the other.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// let (sender, receiver) = tokio::sync::oneshot::channel();
+    /// DeferLayer::new()
+    ///     .concurrent()
+    ///     .scope(async {
+    ///         // One after the other, the first would wait for ever.
+    ///         defer(async { receiver.await.map(drop) });
+    ///         defer(async { sender.send(()).unwrap() });
+    ///     })
+    ///     .await;
+    /// # }
+    /// ```
     #[must_use]
     pub fn concurrent(self) -> Self {
         self.set(|options| options.concurrent = true)
@@ -67,6 +84,26 @@ impl DeferLayer {
     /// [`DeferredCallback::timeout`](crate::DeferredCallback::timeout).
     ///
     /// There is no limit by default.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use std::time::Duration;
+    /// use axum_defer::{DeferLayer, defer, testing::Recorder};
+    ///
+    /// let recorder = Recorder::new();
+    /// DeferLayer::new()
+    ///     .timeout(Duration::from_millis(5))
+    ///     .observer(recorder.clone())
+    ///     .scope(async {
+    ///         defer(std::future::pending::<()>()).name("hangs");
+    ///         defer(async {}).name("mail");
+    ///     })
+    ///     .await;
+    /// recorder.assert_failed(["hangs"]);
+    /// recorder.assert_ran(["mail"]);
+    /// # }
+    /// ```
     #[must_use]
     pub fn timeout(self, limit: Duration) -> Self {
         self.set(|options| options.timeout = Some(limit))
@@ -81,6 +118,14 @@ impl DeferLayer {
     /// # Panics
     ///
     /// If `scopes` is 0 or above [`Semaphore::MAX_PERMITS`].
+    ///
+    /// ```
+    /// use axum_defer::DeferLayer;
+    ///
+    /// // Callbacks use a pool of 20 connections, of which handlers have the other half.
+    /// let layer = DeferLayer::new().max_concurrency(10);
+    /// # let _ = layer;
+    /// ```
     #[must_use]
     pub fn max_concurrency(self, scopes: usize) -> Self {
         assert!(
@@ -134,6 +179,21 @@ impl DeferLayer {
     ///
     /// See [`before_response`](crate::before_response). With [`new_for_grpc`](Self::new_for_grpc)
     /// it is a 200 with the grpc-status 14 by default, and this status without one if it is set.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request, http::StatusCode, routing::get};
+    /// use axum_defer::{DeferLayer, before_response};
+    /// use tower::ServiceExt;
+    ///
+    /// let app: Router = Router::new()
+    ///     .route("/", get(|| async { before_response(async { Err("no queue") }); }))
+    ///     .layer(DeferLayer::new().before_response_failure_status(StatusCode::BAD_GATEWAY));
+    /// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+    /// assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    /// # }
+    /// ```
     #[must_use]
     pub fn before_response_failure_status(self, status: StatusCode) -> Self {
         self.set(|options| options.failure = Some(status))
@@ -141,6 +201,21 @@ impl DeferLayer {
 
     /// Tells `observer` what happens to each callback. May be called several times; they are
     /// told in that order.
+    ///
+    /// ```
+    /// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, LostReason};
+    ///
+    /// struct Alarm;
+    ///
+    /// impl DeferObserver for Alarm {
+    ///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+    ///         eprintln!("{callback} was lost: {reason}");
+    ///     }
+    /// }
+    ///
+    /// let layer = DeferLayer::new().observer(Alarm);
+    /// # let _ = layer;
+    /// ```
     #[must_use]
     pub fn observer(self, observer: impl DeferObserver) -> Self {
         self.set(|options| options.observers.push(observer))
@@ -184,6 +259,16 @@ impl DeferLayer {
     /// The counter and both histograms get the label `name`; callbacks without one are `unnamed`.
     /// Each name is a time series of its own, which metrics systems keep for long: only for
     /// layers whose names are few and fixed. A name that has an order's number in it does harm.
+    ///
+    /// ```
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// let layer = DeferLayer::new().metrics_by_name();
+    /// # let _ = layer;
+    /// # async fn handler() {
+    /// defer(async {}).name("welcome mail");  // and not: format!("mail to {user}")
+    /// # }
+    /// ```
     #[cfg(feature = "metrics")]
     #[must_use]
     pub fn metrics_by_name(self) -> Self {
@@ -268,7 +353,7 @@ impl DeferLayer {
     /// Tells a platform for how long each request needs the process, beyond its response.
     ///
     /// For platforms that freeze or end a process when it has answered: AWS Lambda, Vercel,
-    /// Cloudflare Workers. [Platforms](crate::platforms) has what to type for each.
+    /// Cloudflare Workers. [Platforms](crate::guide::platforms) has what to type for each.
     ///
     /// `hook` is called once for each request, with the extensions that the request came with, and
     /// with a future. That is ready when everything that the request has deferred is over, and
@@ -348,6 +433,23 @@ impl DeferLayer {
 
     /// Runs the callbacks before the response is returned, for tests: see
     /// [`testing`](crate::testing).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request, routing::get};
+    /// use axum_defer::{DeferLayer, defer, testing::Recorder};
+    /// use tower::ServiceExt;
+    ///
+    /// let recorder = Recorder::new();
+    /// let app: Router = Router::new()
+    ///     .route("/", get(|| async { defer(async {}).name("mail"); "hello" }))
+    ///     .layer(DeferLayer::new().inline().observer(recorder.clone()));
+    ///
+    /// app.oneshot(Request::new(Body::empty())).await.unwrap();
+    /// recorder.assert_ran(["mail"]);
+    /// # }
+    /// ```
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn inline(self) -> Self {

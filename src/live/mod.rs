@@ -127,6 +127,18 @@ const NAMES: usize = 100;
 /// [module](crate::live).
 ///
 /// Clones are the same record. It may observe several layers.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use axum_defer::{DeferLayer, live::Live};
+///
+/// let live = Live::new().requests(5_000).failures(1_000).names(50);
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "hello" }))
+///     .layer(DeferLayer::new().observer(live.clone()))
+///     .nest("/admin/deferred", live.only_loopback());
+/// # let _ = app;
+/// ```
 #[derive(Clone)]
 pub struct Live {
     inbox: Arc<Inbox>,

@@ -19,6 +19,34 @@ pub(crate) fn next_id() -> u64 {
 }
 
 /// Which callback an event is about, and of which request.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished};
+///
+/// /// One line of JSON for each callback that ran.
+/// struct Lines;
+///
+/// impl DeferObserver for Lines {
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         println!(
+///             r#"{{"id":{},"of":{},"name":{:?},"place":"{}","phase":"{}","path":{:?},"took":{}}}"#,
+///             callback.id(),
+///             callback.scope(),
+///             callback.name().unwrap_or_default(),
+///             callback.location(),
+///             callback.phase(),
+///             callback.request().map(|request| request.path()),
+///             finished.took.as_micros(),
+///         );
+///         if let (Some(arrived), Some(answered)) = (callback.arrived(), callback.answered()) {
+///             println!("{:?} ago, answered in {answered:?}", arrived.elapsed());
+///         }
+///     }
+/// }
+///
+/// let layer = DeferLayer::new().observer(Lines);
+/// # let _ = layer;
+/// ```
 #[derive(Clone, Copy)]
 pub struct CallbackInfo<'a> {
     pub(crate) id: u64,

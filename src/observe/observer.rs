@@ -45,6 +45,49 @@ use crate::completion::Completion;
 /// let layer = DeferLayer::new().observer(Alert);
 /// # let _ = layer;
 /// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_defer::{
+///     CallbackInfo, Completion, DeferLayer, DeferObserver, Finished, LostReason, ScopeInfo,
+/// };
+///
+/// /// Prints all that there is.
+/// struct Everything;
+///
+/// impl DeferObserver for Everything {
+///     fn registered(&self, callback: &CallbackInfo<'_>) {
+///         println!("{callback} registered");
+///     }
+///     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+///         println!("{} ended as {:?}", scope.number(), completion.delivery());
+///     }
+///     fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
+///         println!("{callback} started after {waited:?}");
+///     }
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         println!("{callback} {}", finished.outcome);
+///     }
+///     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
+///         println!("{callback} skipped, the response was {:?}", completion.status());
+///     }
+///     fn cancelled(&self, callback: &CallbackInfo<'_>) {
+///         println!("{callback} cancelled");
+///     }
+///     fn replaced(&self, callback: &CallbackInfo<'_>) {
+///         println!("{callback} replaced");
+///     }
+///     fn duplicate(&self, callback: &CallbackInfo<'_>) {
+///         println!("{callback} is not the only one");
+///     }
+///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+///         println!("{callback} lost: {reason}");
+///     }
+/// }
+///
+/// let layer = DeferLayer::new().observer(Everything);
+/// # let _ = layer;
+/// ```
 #[expect(unused_variables, reason = "their names are for the docs")]
 pub trait DeferObserver: Send + Sync + 'static {
     /// A callback was registered.

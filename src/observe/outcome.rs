@@ -3,6 +3,21 @@
 use std::{error::Error, fmt, time::Duration};
 
 /// How a callback that ran came to its end.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, Finished};
+///
+/// struct Slow;
+///
+/// impl DeferObserver for Slow {
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         if finished.is_ok() && finished.took.as_secs() > 10 {
+///             println!("{callback} took {:?}, after {:?}", finished.took, finished.waited);
+///         }
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(Slow);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Finished<'a> {
@@ -22,6 +37,24 @@ impl Finished<'_> {
 }
 
 /// What came of a callback that ran.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, Finished, Outcome};
+///
+/// struct Log;
+///
+/// impl DeferObserver for Log {
+///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
+///         match finished.outcome {
+///             Outcome::Ok => {}
+///             Outcome::Error(error) => eprintln!("{callback}: {error}, {:?}", error.source()),
+///             Outcome::TimedOut(limit) => eprintln!("{callback} hangs, {limit:?} is over"),
+///             other => eprintln!("{callback} {other}"),
+///         }
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(Log);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
@@ -60,6 +93,20 @@ impl fmt::Display for Outcome<'_> {
 }
 
 /// Why a callback that should have run did not, or not to its end.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, LostReason};
+///
+/// struct Alarm;
+///
+/// impl DeferObserver for Alarm {
+///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
+///         let begun = reason == LostReason::Interrupted;
+///         eprintln!("{callback} was lost: {reason}. Had it begun? {begun}");
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(Alarm);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LostReason {

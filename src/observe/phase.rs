@@ -3,6 +3,21 @@
 use std::fmt;
 
 /// When a callback runs.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, Phase};
+///
+/// struct Waits;
+///
+/// impl DeferObserver for Waits {
+///     fn started(&self, callback: &CallbackInfo<'_>, _: std::time::Duration) {
+///         if callback.phase() == Phase::Before {
+///             println!("a client waits for {callback}");
+///         }
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(Waits);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// The response waits for it: [`before_response`](crate::before_response).

@@ -14,6 +14,24 @@ use http::{HeaderValue, Method, Request, Uri};
 
 /// Which request, or other unit of work, an event is about; see
 /// [`DeferObserver::decided`](crate::DeferObserver::decided).
+///
+/// ```
+/// use axum_defer::{Completion, DeferLayer, DeferObserver, ScopeInfo};
+///
+/// struct AccessLog;
+///
+/// impl DeferObserver for AccessLog {
+///     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+///         let path = scope.request().map_or("-", |request| request.path());
+///         let (number, status) = (scope.number(), completion.status());
+///         println!("{number} {path} {status:?} answered in {:?}", scope.answered());
+///         println!("{:?} after it came", scope.arrived().elapsed());
+///     }
+/// }
+///
+/// let layer = DeferLayer::new().observer(AccessLog);
+/// # let _ = layer;
+/// ```
 // Made only where somebody listens.
 #[derive(Clone)]
 pub struct ScopeInfo {
@@ -90,7 +108,9 @@ impl fmt::Debug for ScopeInfo {
 ///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
 ///         if let Some(request) = callback.request() {
 ///             let id = request.id().unwrap_or("-");
-///             println!("{} {} [{id}]: {callback} {}", request.method(), request.path(), finished.outcome);
+///             // Where the router has routed it, `/users/{id}` and not `/users/7`.
+///             let path = request.route().unwrap_or(request.path());
+///             println!("{} {path} [{id}]: {callback} {}", request.method(), finished.outcome);
 ///         }
 ///     }
 /// }

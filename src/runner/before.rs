@@ -38,6 +38,18 @@ use crate::{completion::Completion, observe::outcome::LostReason, scope::Scope};
 ///     .layer(DeferLayer::new())
 ///     .layer(MapResponseLayer::new(error_page));
 /// ```
+///
+/// ```
+/// use axum::response::Response;
+/// use axum_defer::BeforeResponseFailed;
+///
+/// /// For the log, in a layer outside.
+/// fn reason(response: &Response) -> Option<String> {
+///     let failed = response.extensions().get::<BeforeResponseFailed>()?;
+///     let name = failed.name().unwrap_or("unnamed");
+///     Some(format!("{name} at {}: {}", failed.location(), failed.message()))
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BeforeResponseFailed {
     name: Option<String>,

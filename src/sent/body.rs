@@ -14,6 +14,17 @@ use crate::response::end_of_body::{EndOfBody, Progress};
 
 pin_project! {
     /// The response body of [`Sent`](super::Sent).
+    ///
+    /// ```
+    /// use axum_defer::sent::{SentBody, SentBuf};
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    ///
+    /// // What a server gets to send, if the service inside answers with a `Full<Bytes>`.
+    /// fn send(body: SentBody<Full<Bytes>>) -> impl http_body::Body<Data = SentBuf<Bytes>> {
+    ///     body
+    /// }
+    /// ```
     #[derive(Debug)]
     pub struct SentBody<B> {
         // Dropped before the inner body, whose drop decides what only the last one to go can
@@ -57,7 +68,6 @@ impl<B: Body> SentBody<B> {
             unwatched_until: 0,
             is_over: false,
         };
-        outgoing.transmission.on_its_way();
         outgoing.unwatched_until = outgoing.transmission.written();
         if outgoing.end.is_over_already(&inner) {
             let progress = outgoing.end.end();

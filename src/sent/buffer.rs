@@ -12,6 +12,20 @@ use super::transmission::Transmission;
 /// A server consumes a buffer with [`Buf::advance`]: hyper and h2 do so after the bytes were
 /// written, or when they copy them to the buffer that they write next. Either way a flush of the
 /// connection follows, and it covers them.
+///
+/// ```
+/// use axum_defer::sent::SentBuf;
+/// use bytes::{Buf, Bytes};
+///
+/// /// What a server does with it, in short.
+/// fn write(mut data: SentBuf<Bytes>, to: &mut Vec<u8>) {
+///     while data.has_remaining() {
+///         let chunk = data.chunk();
+///         to.extend_from_slice(chunk);
+///         data.advance(chunk.len());
+///     }
+/// }
+/// ```
 pub struct SentBuf<D: Buf> {
     data: D,
     watch: Option<Watch>,

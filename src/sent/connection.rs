@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    departure::Departure,
+    departure::Departing,
     dialogue::Dialogue,
     wire::{Awaited, Wire},
 };
@@ -11,7 +11,11 @@ use super::{
 use crate::drain::stopping::Stopping;
 use crate::{
     drain::{draining::Draining, tracker::Tracker},
-    sync::{AtomicBool, Mutex, Ordering::SeqCst, lock},
+    sync::{
+        AtomicBool, Mutex,
+        Ordering::{Relaxed, SeqCst},
+        lock,
+    },
 };
 
 #[derive(Default)]
@@ -28,7 +32,7 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Waiting {
     closed: bool,
-    departures: Vec<(Arc<Departure>, Awaited)>,
+    departures: Vec<(Arc<dyn Departing>, Awaited)>,
 }
 
 impl Connection {
@@ -49,16 +53,6 @@ impl Connection {
     #[cfg(feature = "serve")]
     pub(super) fn stopping(&self) -> Option<&Stopping> {
         self.drained.as_deref().map(|drained| &drained.stopping)
-    }
-
-    /// A request has come, whose response is under way as long as the guard is there.
-    #[cfg(feature = "serve")]
-    pub(crate) fn request_came(self: &Arc<Self>, is_http1: bool) -> UnderWay {
-        if is_http1 {
-            self.dialogue.speaks_http1();
-        }
-        self.dialogue.begun();
-        UnderWay(self.clone())
     }
 
     /// Nothing has come yet that is a request over HTTP/1, or the beginning of HTTP/2, which the
@@ -94,62 +88,66 @@ impl Connection {
         waiting.closed = true;
         let departures = std::mem::take(&mut waiting.departures);
         drop(waiting);
-        for (departure, _) in departures {
-            departure.closed();
+        for (departing, _) in departures {
+            departing.departure().closed();
         }
     }
 
-    pub(super) fn await_flush(&self, departure: &Arc<Departure>, awaited: Awaited) {
+    pub(super) fn await_flush<D>(&self, departing: &Arc<D>, awaited: Awaited)
+    where
+        D: Departing + 'static,
+    {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
-            if self.wire.has_covered(awaited) {
-                departure.flushed();
+            if self.wire.covered().includes(awaited) {
+                departing.departure().flushed();
             } else {
-                departure.closed();
+                departing.departure().closed();
             }
             return;
         }
-        waiting.departures.push((departure.clone(), awaited));
+        waiting.departures.push((departing.clone(), awaited));
         self.has_waiting.store(true, SeqCst);
         drop(waiting);
         // The flush may have come between the look at the counters and the push. One that finds
         // `has_waiting` unset has stored what it covers before, so it is seen here.
-        self.settle();
+        let covered = self.wire.covered();
+        if covered.includes(awaited) || departing.departure().was_dropped_by(covered.round) {
+            self.settle();
+        }
     }
 
     fn settle(&self) {
-        let flushed_in = self.wire.flushed_in();
-        let mut over = Vec::new();
+        let covered = self.wire.covered();
+        // Over HTTP/1 there is one at a time, and no need to allocate for it.
+        let mut first = None;
+        let mut others = Vec::new();
         let mut waiting = lock(&self.waiting);
-        waiting.departures.retain(|(departure, awaited)| {
-            let is_covered = self.wire.has_covered(*awaited);
-            let is_over = is_covered || departure.was_dropped_by(flushed_in);
-            if is_over {
-                over.push((departure.clone(), is_covered));
-            }
-            !is_over
-        });
-        self.has_waiting
-            .store(!waiting.departures.is_empty(), SeqCst);
-        drop(waiting);
-        for (departure, is_covered) in over {
-            if is_covered {
-                departure.flushed();
+        let mut index = 0;
+        while let Some((departing, awaited)) = waiting.departures.get(index) {
+            let is_covered = covered.includes(*awaited);
+            if is_covered || departing.departure().was_dropped_by(covered.round) {
+                let (departing, _) = waiting.departures.remove(index);
+                let over = (departing, is_covered);
+                match first {
+                    None => first = Some(over),
+                    Some(_) => others.push(over),
+                }
             } else {
-                departure.closed();
+                index += 1;
             }
         }
-    }
-}
-
-/// A request that has no response yet.
-#[cfg(feature = "serve")]
-pub(crate) struct UnderWay(Arc<Connection>);
-
-#[cfg(feature = "serve")]
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.dialogue.over();
+        if waiting.departures.is_empty() {
+            self.has_waiting.store(false, Relaxed);
+        }
+        drop(waiting);
+        for (departing, is_covered) in first.into_iter().chain(others) {
+            if is_covered {
+                departing.departure().flushed();
+            } else {
+                departing.departure().closed();
+            }
+        }
     }
 }

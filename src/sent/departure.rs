@@ -34,6 +34,11 @@ pub(crate) enum Transmitted {
 /// Told once what became of the response.
 pub(super) type Waiter = Box<dyn FnOnce(Transmitted) + Send>;
 
+/// What waits for a flush of its connection.
+pub(super) trait Departing: Send + Sync {
+    fn departure(&self) -> &Departure;
+}
+
 pub(super) struct Departure {
     /// Somebody has deferred something, so the buffers are worth watching.
     watched: AtomicBool,
@@ -59,7 +64,9 @@ struct State {
     /// On the connection's list of those that wait for a flush.
     awaits_flush: bool,
     over: Option<Transmitted>,
-    waiters: Vec<Waiter>,
+    /// One scope waits, mostly, so the first to wait needs no list.
+    waiter: Option<Waiter>,
+    more_waiters: Vec<Waiter>,
 }
 
 /// Which flush is the one that covers the end of a response, beside its buffers.
@@ -116,7 +123,10 @@ impl Departure {
             waiter(over);
             return None;
         }
-        state.waiters.push(waiter);
+        match &mut state.waiter {
+            first @ None => *first = Some(waiter),
+            Some(_) => state.more_waiters.push(waiter),
+        }
         self.await_flush_if_consumed(&mut state)
     }
 
@@ -202,7 +212,7 @@ impl Departure {
             return None;
         };
         // Nobody waits yet, and while nobody watches nobody will.
-        if state.waiters.is_empty() && !self.is_watched() {
+        if state.waiter.is_none() && !self.is_watched() {
             return None;
         }
         state.awaits_flush = true;
@@ -235,9 +245,10 @@ fn settle(mut state: MutexGuard<'_, State>, ending: Ending) {
         Ending::Aborted => Transmitted::Aborted { bytes },
     };
     state.over = Some(over);
-    let waiters = std::mem::take(&mut state.waiters);
+    let first = state.waiter.take();
+    let more = std::mem::take(&mut state.more_waiters);
     drop(state);
-    for waiter in waiters {
+    for waiter in first.into_iter().chain(more) {
         waiter(over);
     }
 }

@@ -12,23 +12,21 @@ use std::sync::atomic::{
 pub(super) struct Dialogue {
     /// A request has come over HTTP/1.
     is_http1: AtomicBool,
-    /// Requests that have no response yet, and responses that the server has not taken to their
-    /// end.
+    /// Requests whose responses the server has not taken to their end.
     under_way: AtomicUsize,
     /// Something was read since somebody began to listen.
     has_heard: AtomicBool,
 }
 
 impl Dialogue {
-    pub(super) fn speaks_http1(&self) {
-        self.is_http1.store(true, Relaxed);
-    }
-
     pub(super) fn is_http1(&self) -> bool {
         self.is_http1.load(Relaxed)
     }
 
-    pub(super) fn begun(&self) {
+    pub(super) fn begun(&self, is_multiplexed: bool) {
+        if !is_multiplexed {
+            self.is_http1.store(true, Relaxed);
+        }
         self.under_way.fetch_add(1, Relaxed);
     }
 

@@ -25,6 +25,25 @@ pin_project! {
     /// everything through; it costs a few atomic counters.
     ///
     /// See [the module](crate::sent) for an example.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, routing::get};
+    /// use axum_defer::{DeferLayer, sent::SentIo};
+    /// use tower::Layer;
+    ///
+    /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(DeferLayer::new());
+    /// let (stream, _client) = tokio::io::duplex(1024);
+    ///
+    /// let mut io = SentIo::new(stream);
+    /// let service = io.layer().layer(app);  // for this connection, and no other
+    /// // Settings of the wrapped IO are still there: `TcpStream::set_nodelay`, say.
+    /// let _stream: &tokio::io::DuplexStream = io.get_ref();
+    /// let _stream: &mut tokio::io::DuplexStream = io.get_mut();
+    /// # let _ = service;
+    /// # }
+    /// ```
     pub struct SentIo<I> {
         #[pin]
         io: I,

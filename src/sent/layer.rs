@@ -21,6 +21,17 @@ use crate::response::end_of_body::{EndOfBody, Exchange};
 ///
 /// Put it outside of every other layer: what lies outside of it, it can't see. Made by
 /// [`SentIo::layer`](super::SentIo::layer), one per connection.
+///
+/// ```
+/// use axum::Router;
+/// use axum_defer::sent::{Sent, SentIo, SentLayer};
+/// use tower::Layer;
+///
+/// let io = SentIo::new(tokio::io::empty());
+/// let layer: SentLayer = io.layer();
+/// let service: Sent<Router> = layer.layer(Router::new());
+/// # let _ = service;
+/// ```
 #[derive(Clone)]
 pub struct SentLayer {
     connection: Arc<Connection>,
@@ -34,6 +45,16 @@ impl SentLayer {
     #[cfg(feature = "serve")]
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
+    }
+
+    /// For hyper, which shares one service among the requests of a connection, where Tower has it
+    /// cloned for each.
+    #[cfg(feature = "serve")]
+    pub(crate) fn shared<S>(self, inner: S) -> SharedSent<S> {
+        SharedSent {
+            inner,
+            connection: self.connection,
+        }
     }
 }
 
@@ -55,6 +76,16 @@ impl fmt::Debug for SentLayer {
 }
 
 /// The service of [`SentLayer`].
+///
+/// ```
+/// use axum::Router;
+/// use axum_defer::sent::{Sent, SentIo};
+/// use tower::Layer;
+///
+/// fn around(io: &SentIo<tokio::net::TcpStream>, app: Router) -> Sent<Router> {
+///     io.layer().layer(app)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Sent<S> {
     inner: S,
@@ -83,27 +114,75 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let transmission = Transmission::new(self.connection.clone());
-        request.extensions_mut().insert(transmission.clone());
-        let exchange = Exchange::of(&request);
-        let unanswered = Unanswered(Some(transmission));
-        SentFuture {
-            inner: self.inner.call(request),
-            unanswered,
-            exchange,
-        }
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let Self { inner, connection } = self;
+        SentFuture::new(connection, request, |request| inner.call(request))
+    }
+}
+
+#[cfg(feature = "serve")]
+pub(crate) struct SharedSent<S> {
+    inner: S,
+    connection: Arc<Connection>,
+}
+
+#[cfg(feature = "serve")]
+impl<S, ReqB, ResB> hyper::service::Service<Request<ReqB>> for SharedSent<S>
+where
+    S: hyper::service::Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+{
+    type Response = Response<SentBody<ResB>>;
+    type Error = S::Error;
+    type Future = SentFuture<S::Future>;
+
+    fn call(&self, request: Request<ReqB>) -> Self::Future {
+        let Self { inner, connection } = self;
+        SentFuture::new(connection, request, |request| inner.call(request))
     }
 }
 
 pin_project! {
     /// The response future of [`Sent`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request, response::Response};
+    /// use axum_defer::sent::{SentBody, SentIo};
+    /// use tower::{Layer, Service};
+    ///
+    /// let io = SentIo::new(tokio::io::empty());
+    /// let mut service = io.layer().layer(Router::new());
+    /// // `SentFuture` is what `call` returns.
+    /// let response: Response<SentBody<Body>> = service.call(Request::new(Body::empty())).await.unwrap();
+    /// assert_eq!(response.status(), 404);
+    /// # }
+    /// ```
     pub struct SentFuture<F> {
         // Dropped before the inner future, like `SentBody::outgoing`.
         unanswered: Unanswered,
         #[pin]
         inner: F,
         exchange: Exchange,
+    }
+}
+
+impl<F> SentFuture<F> {
+    fn new<B>(
+        connection: &Arc<Connection>,
+        mut request: Request<B>,
+        call: impl FnOnce(Request<B>) -> F,
+    ) -> Self {
+        let exchange = Exchange::of(&request);
+        // From here on the request is under way: the app may let it wait until it is ready for it.
+        let transmission = Transmission::new(connection.clone(), exchange);
+        request.extensions_mut().insert(transmission.clone());
+        Self {
+            unanswered: Unanswered(Some(transmission)),
+            inner: call(request),
+            exchange,
+        }
     }
 }
 
@@ -114,6 +193,7 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(transmission) = self.0.take() {
             transmission.abort(0);
+            transmission.taken();
         }
     }
 }

@@ -9,6 +9,22 @@ use super::io::SentIo;
 /// Wraps every connection that a listener accepts in a [`SentIo`].
 ///
 /// [`serve`](crate::serve()) does this by itself; it is for accept loops of your own.
+///
+/// ```no_run
+/// use axum::serve::Listener;
+/// use axum_defer::sent::SentListener;
+/// use tower::Layer;
+///
+/// # async fn example(app: axum::Router) -> std::io::Result<()> {
+/// let mut listener = SentListener::new(tokio::net::TcpListener::bind("127.0.0.1:3000").await?);
+/// loop {
+///     let (io, _) = listener.accept().await;
+///     let service = io.layer().layer(app.clone());
+///     // serve `io` with `service`, on a task
+///     # let _ = service;
+/// }
+/// # }
+/// ```
 pub struct SentListener<L> {
     listener: L,
 }

@@ -2,10 +2,10 @@
 
 use crate::sync::{
     AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
-/// Written by the task that owns the IO, and by no other.
+/// Written by the task that owns the IO, and by no other: there is no need to add atomically.
 #[derive(Default)]
 pub(super) struct Wire {
     written: AtomicU64,
@@ -31,17 +31,15 @@ pub(super) struct Awaited {
 
 impl Wire {
     pub(super) fn written(&self) -> u64 {
-        self.written.load(SeqCst)
+        self.written.load(Acquire)
     }
 
     /// The transport has accepted some bytes.
     pub(super) fn wrote(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, SeqCst);
+        self.written.store(self.written() + bytes as u64, Release);
     }
 
     /// The server is about to read.
-    ///
-    /// Only the task that owns the IO calls this, so that there is no need to add atomically.
     pub(super) fn reading(&self) {
         self.rounds.store(self.rounds() + 1, Relaxed);
     }
@@ -52,11 +50,6 @@ impl Wire {
         self.rounds.load(Relaxed)
     }
 
-    /// The round of the last flush.
-    pub(super) fn flushed_in(&self) -> u64 {
-        self.flushed_in.load(SeqCst)
-    }
-
     /// The number of the flush that covers what is consumed now, by the task that owns the IO.
     pub(super) fn next_flush(&self) -> u64 {
         self.flushes.load(SeqCst) + 1
@@ -64,14 +57,36 @@ impl Wire {
 
     /// The transport was flushed of all that was written to it.
     pub(super) fn flushed(&self) {
-        self.flushed_in.store(self.rounds(), SeqCst);
-        self.flushed.store(self.written(), SeqCst);
+        self.flushed_in.store(self.rounds(), Relaxed);
+        self.flushed.store(self.written(), Relaxed);
+        // Who sees this one sees those above; and it comes before the look at who waits.
         self.flushes.store(self.next_flush(), SeqCst);
     }
 
-    pub(super) fn has_covered(&self, awaited: Awaited) -> bool {
+    /// What the flushes up to now have covered.
+    pub(super) fn covered(&self) -> Covered {
+        // What a flush stores last is loaded first.
+        let flushes = self.flushes.load(SeqCst);
+        Covered {
+            flushes,
+            bytes: self.flushed.load(Relaxed),
+            round: self.flushed_in.load(Relaxed),
+        }
+    }
+}
+
+/// What flushes have covered.
+#[derive(Clone, Copy)]
+pub(super) struct Covered {
+    flushes: u64,
+    bytes: u64,
+    /// The round of the last flush.
+    pub(super) round: u64,
+}
+
+impl Covered {
+    pub(super) fn includes(self, awaited: Awaited) -> bool {
         let Awaited { number, beyond } = awaited;
-        self.flushes.load(SeqCst) >= number
-            && beyond.is_none_or(|written| self.flushed.load(SeqCst) > written)
+        self.flushes >= number && beyond.is_none_or(|written| self.bytes > written)
     }
 }

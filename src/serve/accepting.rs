@@ -9,11 +9,17 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
-use super::{connection, incoming_stream::IncomingStream};
-use crate::{callback::output::BoxError, drain::draining::Draining, sent::io::SentIo};
+use super::{
+    connection, in_span::ConnectionSpan, incoming_stream::IncomingStream, stop::Stop,
+    timer::ConnectionTimer,
+};
+use crate::{
+    callback::output::BoxError,
+    drain::{draining::Draining, stopping::StopsAtTheLatest},
+    sent::io::SentIo,
+};
 
 /// Whom a server serves, what with, and how.
 pub(super) struct Accepting<L, M, S, B> {
@@ -28,7 +34,7 @@ pub(super) struct Accepting<L, M, S, B> {
 pub(super) struct Connections {
     pub(super) tasks: JoinSet<()>,
     pub(super) draining: Arc<Draining>,
-    _told_at_the_latest: DropGuard,
+    _told_at_the_latest: StopsAtTheLatest,
 }
 
 impl Connections {
@@ -45,8 +51,8 @@ impl Connections {
 impl<L, M, S, B> Accepting<L, M, S, B> {
     pub(super) fn new(listener: L, make_service: M) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
-        // Without a timer hyper has no time-outs, and panics over those that are set.
-        builder.http1().timer(TokioTimer::new());
+        // Without a timer hyper has no time-outs, and panics over those that are set. For HTTP/1
+        // each connection has one of its own.
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -80,7 +86,6 @@ where
             places,
             ..
         } = self;
-        let builder = Arc::new(builder);
         let Connections {
             tasks, draining, ..
         } = connections;
@@ -102,13 +107,7 @@ where
                     }
                 }
             };
-            #[cfg(feature = "tracing")]
-            let span = tracing::debug_span!(
-                target: "axum_defer::connection",
-                parent: None,
-                "connection",
-                remote_addr = ?remote_addr,
-            );
+            let span = ConnectionSpan::of(&remote_addr);
             let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
             let Ok(service) = make_service
                 .call(IncomingStream {
@@ -117,11 +116,11 @@ where
                 })
                 .await;
             let io = SentIo::served(io, draining.clone(), place);
-            let stop = draining.stopping.begun().clone();
-            let connection = connection::serve(builder.clone(), io, service, stop);
-            #[cfg(feature = "tracing")]
-            let connection = tracing::Instrument::instrument(connection, span);
-            tasks.spawn(connection);
+            let stop = Stop::of(&draining.stopping);
+            let mut builder = builder.clone();
+            builder.http1().timer(ConnectionTimer::default());
+            let connection = connection::serve(builder, io, service, span.clone(), stop);
+            tasks.spawn(span.around(connection));
         }
     }
 }

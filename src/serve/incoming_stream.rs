@@ -14,6 +14,37 @@ use axum::{
 use tower_service::Service;
 
 /// A connection that was just accepted, for make-services and [`Connected`].
+///
+/// ```no_run
+/// use std::net::SocketAddr;
+/// use axum::{Router, extract::{ConnectInfo, connect_info::Connected}, routing::get};
+/// use axum_defer::serve::IncomingStream;
+/// use tokio::net::TcpListener;
+///
+/// #[derive(Clone)]
+/// struct Connection {
+///     client: SocketAddr,
+///     time_to_live: Option<u32>,
+/// }
+///
+/// impl Connected<IncomingStream<'_, TcpListener>> for Connection {
+///     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+///         Self {
+///             client: *stream.remote_addr(),
+///             time_to_live: stream.io().ttl().ok(),
+///         }
+///     }
+/// }
+///
+/// async fn hello(ConnectInfo(connection): ConnectInfo<Connection>) -> String {
+///     format!("hello {}, {:?}", connection.client, connection.time_to_live)
+/// }
+///
+/// # async fn example(listener: TcpListener) {
+/// let app = Router::new().route("/", get(hello));
+/// axum_defer::serve(listener, app.into_make_service_with_connect_info::<Connection>()).await;
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct IncomingStream<'a, L: Listener> {
     pub(super) io: &'a L::Io,

@@ -25,17 +25,23 @@ use crate::{callback::output::BoxError, never::Never};
 
 mod accepting;
 mod connection;
+mod in_span;
 mod incoming_stream;
+mod layered;
 mod serve_future;
 pub(crate) mod shutdown;
+mod stop;
+mod timer;
+mod under_axum;
 mod with_graceful_shutdown;
 
 /// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
 /// process, and a shutdown waits for callbacks.
 ///
 /// Takes what `axum::serve` takes (any [`Listener`]; a `Router`, a `MethodRouter`, a handler, or
-/// a make-service with connect info), and serves HTTP/1.1 and HTTP/2. It never returns, unless it
-/// is [told to](Serve::with_graceful_shutdown):
+/// a make-service with connect info), and any of it with a
+/// [layer around it](crate::DeferLayer::layer); and serves HTTP/1.1 and HTTP/2. It never returns,
+/// unless it is [told to](Serve::with_graceful_shutdown):
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -48,13 +54,14 @@ mod with_graceful_shutdown;
 ///
 /// #[tokio::main]
 /// async fn main() -> std::io::Result<()> {
-///     let app = Router::new().route("/", get(handler)).layer(DeferLayer::new());
+///     let app = Router::new().route("/", get(handler));
 ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-///     axum_defer::serve(listener, app).await
+///     axum_defer::serve(listener, DeferLayer::new().layer(app)).await
 /// }
 /// ```
 ///
-/// [The module](mod@crate::serve) tells the rest: [settings](mod@crate::serve#settings), [slow
+/// [The module](mod@crate::serve) tells the rest: [where the layer
+/// goes](mod@crate::serve#where-the-layer-goes), [settings](mod@crate::serve#settings), [slow
 /// clients](mod@crate::serve#slow-clients), [the shutdown](mod@crate::serve#shutdown),
 /// [TLS](mod@crate::serve#tls), [Unix sockets](mod@crate::serve#unix-sockets), [other
 /// servers](mod@crate::serve#other-servers), and [the differences from
@@ -77,6 +84,20 @@ where
 }
 
 /// A server that is ready to run: await it. Made by [`serve()`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::Router;
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let server = axum_defer::serve(listener, Router::new()).max_connections(10_000);
+/// println!("http://{}", server.local_addr().unwrap());
+/// let serving = tokio::spawn(server.into_future());
+/// // It serves until it is dropped.
+/// serving.abort();
+/// # }
+/// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve<L, M, S, B> {
     accepting: Accepting<L, M, S, B>,
@@ -116,8 +137,8 @@ impl<L, M, S, B> Serve<L, M, S, B> {
 
     /// Sets what hyper can have set, for HTTP/1 and HTTP/2.
     ///
-    /// The builder has a timer already, so time-outs and pings may be set. May be called several
-    /// times.
+    /// There is a timer already, so time-outs and pings may be set. For HTTP/1 each connection has
+    /// one of its own, and one that is set here is not used. May be called several times.
     ///
     /// ```no_run
     /// use std::time::Duration;

@@ -8,6 +8,19 @@ use std::{
 };
 
 /// The future of [`Serve`](super::Serve) and [`WithGracefulShutdown`](super::WithGracefulShutdown).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::Router;
+/// use axum_defer::{DrainReport, serve::ServeFuture};
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let server = axum_defer::serve(listener, Router::new()).with_graceful_shutdown(async {});
+/// let future: ServeFuture<DrainReport> = server.into_future();
+/// assert!(future.await.is_complete());
+/// # }
+/// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct ServeFuture<T>(Pin<Box<dyn Future<Output = T> + Send>>);
 

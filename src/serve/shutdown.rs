@@ -129,6 +129,22 @@ impl Shutdown {
     }
 
     /// Whether the server stops: whether this future is ready.
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use axum_defer::Shutdown;
+    ///
+    /// async fn import(shutdown: Shutdown) -> StatusCode {
+    ///     for _row in 0..1_000 {
+    ///         if shutdown.is_shutting_down() {
+    ///             return StatusCode::SERVICE_UNAVAILABLE;
+    ///         }
+    ///         // one row, and some time
+    ///     }
+    ///     StatusCode::OK
+    /// }
+    /// # let _ = axum::Router::<()>::new().route("/", axum::routing::post(import));
+    /// ```
     pub fn is_shutting_down(&self) -> bool {
         self.begun.is_cancelled()
     }
@@ -188,6 +204,21 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Shutdown {
 
 /// The request did not come through [`serve`](crate::serve()), so nobody would tell of a shutdown;
 /// answers 500 and says what to do.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum::{Router, body::Body, extract::Request, routing::get};
+/// use axum_defer::Shutdown;
+/// use tower::ServiceExt;
+///
+/// let app: Router = Router::new().route("/", get(|_: Shutdown| async {}));
+/// // Not by way of `axum_defer::serve`:
+/// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+/// assert_eq!(response.status(), 500);
+/// assert!(axum_defer::serve::MissingServe.to_string().contains("serve the app with"));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingServe;
 

@@ -28,6 +28,25 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server that shuts down when its signal is ready: await it, and get the [`DrainReport`]. Made
 /// by [`Serve::with_graceful_shutdown`](super::Serve::with_graceful_shutdown), which says what
 /// happens when.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+/// use axum::Router;
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let (stop, stopped) = tokio::sync::oneshot::channel();
+/// let server = axum_defer::serve(listener, Router::new())
+///     .with_graceful_shutdown(async { stopped.await.unwrap_or_default() })
+///     .drain_timeout(Duration::from_secs(25))
+///     .connection_timeout(Duration::from_secs(15));
+/// println!("http://{}", server.local_addr().unwrap());
+///
+/// stop.send(()).unwrap();
+/// assert!(server.await.is_complete());
+/// # }
+/// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct WithGracefulShutdown<L, M, S, B, F> {
     accepting: Accepting<L, M, S, B>,

@@ -30,7 +30,23 @@ pin_project! {
     ///
     /// Frames, errors, size hint and end of stream are those of the wrapped body. It decides the
     /// scope when the body ends, whichever way it does; see the
-    /// [table](crate#when-a-response-is-over).
+    /// [table](crate::guide::when_it_is_over).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request, response::Response};
+    /// use axum_defer::{DeferLayer, ResponseBody};
+    /// use tower::{Layer, ServiceExt};
+    ///
+    /// let service = DeferLayer::new().layer(Router::new());
+    /// let response: Response<ResponseBody<Body>> =
+    ///     service.oneshot(Request::new(Body::empty())).await.unwrap();
+    /// // For what wants the body of axum:
+    /// let response: Response = response.map(Body::new);
+    /// # drop(response);
+    /// # }
+    /// ```
     pub struct ResponseBody<B> {
         // Gone only while this is dropped: inside of the scope, and before that is decided.
         #[pin]

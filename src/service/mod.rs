@@ -38,6 +38,17 @@ pub(crate) mod response_future;
 mod to_completion;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
+///
+/// ```
+/// use axum::Router;
+/// use axum_defer::{Defer, DeferLayer};
+/// use tower::Layer;
+///
+/// let mut service: Defer<Router> = DeferLayer::new().layer(Router::new());
+/// let _router: &Router = service.get_ref();
+/// let _router: &mut Router = service.get_mut();
+/// let _router: Router = service.into_inner();
+/// ```
 pub struct Defer<S> {
     inner: S,
     options: Arc<Options>,
@@ -51,6 +62,12 @@ impl<S> Defer<S> {
             options,
             admission: Admission::default(),
         }
+    }
+
+    /// The same layer, around something else.
+    #[cfg(feature = "serve")]
+    pub(crate) fn around<T>(&self, inner: T) -> Defer<T> {
+        Defer::new(inner, self.options.clone())
     }
 
     /// The wrapped service.

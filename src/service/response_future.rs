@@ -20,6 +20,20 @@ pin_project! {
     ///
     /// Dropped before it is ready, it decides that there was no response; but for
     /// [`run_to_completion`](crate::DeferLayer::run_to_completion), where the request goes on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use axum::{Router, body::Body, extract::Request};
+    /// use axum_defer::DeferLayer;
+    /// use tower::{Layer, Service};
+    ///
+    /// let mut service = DeferLayer::new().layer(Router::new());
+    /// // `ResponseFuture` is what `call` returns.
+    /// let response = service.call(Request::new(Body::empty())).await.unwrap();
+    /// assert_eq!(response.status(), 404);
+    /// # }
+    /// ```
     // Flat, because it is moved once for each struct around the inner future. It polls and drops
     // that inside of the scope, which it has the right to decide.
     pub struct ResponseFuture<F, B, E> {

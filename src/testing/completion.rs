@@ -34,6 +34,24 @@ pub fn completion() -> CompletionBuilder {
 }
 
 /// A [`Completion`] in the making; it can be used as one at any time. Made by [`completion`].
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_defer::{Completion, Delivery, Level, testing::completion};
+///
+/// let slow: Completion = completion()
+///     .status(200)
+///     .success(false)  // as a classifier of ours says
+///     .delivery(Delivery::Aborted)
+///     .level(Level::Sent)
+///     .bytes(1_000)
+///     .elapsed(Duration::from_secs(20))
+///     .build();
+/// assert!(!slow.is_success() && !slow.is_delivered());
+///
+/// let gone = completion().no_response().build();
+/// assert_eq!((gone.status(), gone.delivery()), (None, Delivery::NoResponse));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct CompletionBuilder(Completion);
 

@@ -8,6 +8,28 @@ use crate::{
 };
 
 /// Something that happened to a callback.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{DeferLayer, defer, testing::{Event, Recorder}};
+///
+/// let recorder = Recorder::new();
+/// DeferLayer::new()
+///     .observer(recorder.clone())
+///     .scope(async {
+///         defer(async { Err("no ink") }).name("receipt");
+///     })
+///     .await;
+///
+/// for recorded in recorder.events() {
+///     println!("{} {}: {}", recorded.callback, recorded.phase, recorded.event);
+/// }
+/// let last = recorder.events().pop().unwrap();
+/// assert_eq!(last.callback, "receipt");
+/// assert_eq!(last.event, Event::Failed("error: no ink".to_owned()));
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recorded {
@@ -20,6 +42,15 @@ pub struct Recorded {
 }
 
 /// What can happen to a callback; see [`DeferObserver`](crate::DeferObserver).
+///
+/// ```
+/// use axum_defer::testing::Event;
+///
+/// let ended = Event::Failed("error: no ink".to_owned());
+/// assert!(ended.is_end());
+/// assert!(!Event::Started.is_end());
+/// assert_eq!(ended.to_string(), "failed: error: no ink");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

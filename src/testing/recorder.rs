@@ -23,6 +23,48 @@ use crate::{
 /// [the module](crate::testing) for how to use it.
 ///
 /// When an assertion fails, its message tells everything that was recorded.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use axum_defer::{DeferLayer, DeferredCallbackCollection, defer, testing::Recorder};
+///
+/// let recorder = Recorder::new();
+/// let layer = DeferLayer::new().observer(recorder.clone());
+/// layer
+///     .scope(async {
+///         defer(async {}).name("mail");
+///         defer(async { Err("no ink") }).name("receipt");
+///         defer(async {}).name("bill").when(|_| false);
+///         defer(async {}).name("mail");
+///         defer(async {}).name("cache").cancel();
+///     })
+///     .await;
+///
+/// // What has to be, exactly and in order:
+/// recorder.assert_ran(["mail"]);
+/// recorder.assert_failed(["receipt"]);
+/// recorder.assert_skipped(["bill"]);
+/// recorder.assert_replaced(["mail"]);
+/// recorder.assert_cancelled(["cache"]);
+/// recorder.assert_nothing_lost();
+///
+/// // What there was, to look at:
+/// assert_eq!(recorder.registered().len(), 5);
+/// assert_eq!(recorder.started(), ["receipt", "mail"]);
+/// assert_eq!((recorder.ran(), recorder.failed()), (vec!["mail".into()], vec!["receipt".into()]));
+/// assert_eq!(recorder.failure("receipt").unwrap(), "error: no ink");
+/// assert_eq!((recorder.skipped(), recorder.cancelled()), (vec!["bill".into()], vec!["cache".into()]));
+/// assert_eq!(recorder.replaced(), ["mail"]);
+/// assert!(recorder.duplicates().is_empty() && recorder.lost().is_empty());
+/// assert!(recorder.unfinished().is_empty());
+/// assert!(recorder.events().len() > 5);
+///
+/// // The next part of the test:
+/// recorder.clear();
+/// recorder.assert_nothing_failed();
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Recorder {
     events: Arc<Mutex<Vec<Recorded>>>,

@@ -64,6 +64,12 @@ impl Body for OneFrame {
 
 pub(super) type WholeBody = SentBody<ResponseBody<OneFrame>>;
 
+fn exchange(version: Version) -> Exchange {
+    let mut request = Request::new(());
+    *request.version_mut() = version;
+    Exchange::of(&request)
+}
+
 enum Queued {
     Data(SentBuf<Bytes>),
     EndOfStream,
@@ -96,12 +102,13 @@ impl Server {
         body: OneFrame,
         handler: impl FnOnce(&DeferredCallbackCollection),
     ) -> (WholeBody, DeferredCallbackCollection) {
-        let transmission = Transmission::new(self.connection.clone());
+        let exchange = exchange(version);
+        let transmission = Transmission::new(self.connection.clone(), exchange);
         let (completer, collection) = self.ledger.request(Some(transmission.clone()));
         handler(&collection);
         let scope = completer.scope().expect("it is not decided yet");
         scope.watch_if_shared();
-        let body = self.send(version, body, completer, transmission);
+        let body = self.send(exchange, body, completer, transmission);
         (body, collection)
     }
 
@@ -120,22 +127,20 @@ impl Server {
         &self,
         body: OneFrame,
     ) -> (WholeBody, DeferredCallbackCollection) {
-        let transmission = Transmission::new(self.connection.clone());
+        let exchange = exchange(Version::HTTP_2);
+        let transmission = Transmission::new(self.connection.clone(), exchange);
         let (completer, collection) = self.ledger.request(Some(transmission.clone()));
-        let body = self.send(Version::HTTP_2, body, completer, transmission);
+        let body = self.send(exchange, body, completer, transmission);
         (body, collection)
     }
 
     fn send(
         &self,
-        version: Version,
+        exchange: Exchange,
         body: OneFrame,
         completer: Completer,
         transmission: Transmission,
     ) -> WholeBody {
-        let mut request = Request::new(());
-        *request.version_mut() = version;
-        let exchange = Exchange::of(&request);
         let mut response =
             ResponseBody::wrap(Response::new(body), exchange, Classifier::Status, completer);
         response.body_mut().handed_over();
