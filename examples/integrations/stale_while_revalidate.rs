@@ -5,10 +5,7 @@
 
 use std::{
     error::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
@@ -37,21 +34,17 @@ struct Rate {
 #[derive(Clone)]
 struct Rates {
     cache: Cache<&'static str, Rate>,
-    bank: Bank,
 }
 
 impl Rates {
     async fn get(&self, currency: &'static str) -> String {
         // Of those who find nothing, one asks the bank, and the others wait for it.
-        let rate = self
-            .cache
-            .get_with(currency, self.bank.fetch(currency))
-            .await;
+        let rate = self.cache.get_with(currency, ask_the_bank(currency)).await;
         if rate.fetched.elapsed() >= FRESH {
-            let rates = self.clone();
+            let cache = self.cache.clone();
             defer(async move {
-                let rate = rates.bank.fetch(currency).await;
-                rates.cache.insert(currency, rate).await;
+                let rate = ask_the_bank(currency).await;
+                cache.insert(currency, rate).await;
             })
             // Each currency has a refresh of its own.
             .name(format!("refresh {currency}"))
@@ -61,42 +54,32 @@ impl Rates {
     }
 }
 
-/// Is slow, and lets through as many as it has permits.
-#[derive(Clone)]
-struct Bank {
-    asked: Arc<AtomicU32>,
-    answers: Arc<Semaphore>,
+static ASKED: AtomicU32 = AtomicU32::new(0);
+/// How often the bank answers, which is slow.
+static ANSWERS: Semaphore = Semaphore::const_new(1);
+
+async fn ask_the_bank(currency: &str) -> Rate {
+    let number = ASKED.fetch_add(1, SeqCst) + 1;
+    let answer = ANSWERS.acquire().await;
+    answer.expect("it is never closed").forget();
+    Rate {
+        text: format!("1 EUR = 1.{number:02} {currency}"),
+        fetched: Instant::now(),
+    }
 }
 
-impl Bank {
-    async fn fetch(&self, currency: &str) -> Rate {
-        let number = self.asked.fetch_add(1, SeqCst) + 1;
-        let answer = self.answers.acquire().await;
-        answer.expect("it is never closed").forget();
-        Rate {
-            text: format!("1 EUR = 1.{number:02} {currency}"),
-            fetched: Instant::now(),
-        }
-    }
+async fn dollars(State(rates): State<Rates>) -> String {
+    rates.get("USD").await
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let bank = Bank {
-        asked: Arc::default(),
-        answers: Arc::new(Semaphore::new(1)),
-    };
     let layer = DeferLayer::new();
     let deferred = layer.handle();
+    let cache = Cache::builder().time_to_live(KEPT).build();
     let app = Router::new()
-        .route(
-            "/usd",
-            get(async |State(rates): State<Rates>| rates.get("USD").await),
-        )
-        .with_state(Rates {
-            cache: Cache::builder().time_to_live(KEPT).build(),
-            bank: bank.clone(),
-        })
+        .route("/usd", get(dollars))
+        .with_state(Rates { cache })
         .layer(layer);
 
     // The bank answers once, so this is all that anybody can get until it answers again.
@@ -104,14 +87,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(ask(&app).await?, "1 EUR = 1.01 USD");
     }
     println!("100 asked, and had the old value at once");
-    bank.answers.add_permits(1);
+    ANSWERS.add_permits(1);
     deferred.wait_idle().await;
-    let asked = bank.asked.load(SeqCst);
-    println!("the bank was asked {asked} times");
-    assert_eq!(asked, 2);
+    assert_eq!(ASKED.load(SeqCst), 2);
+    println!("the bank was asked a second time, and not more");
 
     assert_eq!(ask(&app).await?, "1 EUR = 1.02 USD");
     println!("the next one has the new value");
+    ANSWERS.add_permits(1);
+    deferred.wait_idle().await;
     Ok(())
 }
 
