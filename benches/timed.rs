@@ -9,7 +9,6 @@
 use std::{
     env,
     error::Error,
-    fs,
     future::Future,
     hint::black_box,
     io::{BufRead, BufReader, Write},
@@ -28,9 +27,10 @@ use tokio::{
     runtime::Builder,
 };
 
-use crate::no_op::NoOpLayer;
+use crate::{no_op::NoOpLayer, processor_time::processor_time};
 
 mod no_op;
+mod processor_time;
 
 const CONNECTIONS: usize = 64;
 
@@ -291,20 +291,6 @@ impl Drop for Load {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// What the threads of this process have had of the processors (Linux; elsewhere nothing).
-fn processor_time() -> Duration {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
-        return Duration::ZERO;
-    };
-    threads
-        .filter_map(|thread| {
-            let figures = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            let nanoseconds = figures.split_whitespace().next()?.parse().ok()?;
-            Some(Duration::from_nanos(nanoseconds))
-        })
-        .sum()
 }
 
 /// The other process: loads each server that it is told to, and says how that went.

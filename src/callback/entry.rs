@@ -20,18 +20,25 @@ pub(crate) struct Header {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) rule: Rule,
-    pub(crate) timeout: Option<Duration>,
     pub(crate) phase: Phase,
     /// Observers have been told of the registration.
     pub(crate) announced: bool,
     /// Its handle may still say how it is to run.
     pub(crate) held: bool,
+    /// Boxed, as few have any.
+    pub(crate) limits: Option<Box<Limits>>,
+    /// Left out where nobody is told of it.
+    pub(crate) observed: Option<Box<Observed>>,
+}
+
+/// What a callback must not exceed.
+#[derive(Default)]
+pub(crate) struct Limits {
+    pub(crate) timeout: Option<Duration>,
     /// It is to be the only one of its name in the layer.
     pub(crate) unique: bool,
     /// What makes it so.
-    pub(crate) claim: Option<Box<Claim>>,
-    /// Left out where nobody is told of it.
-    pub(crate) observed: Option<Box<Observed>>,
+    pub(crate) claim: Option<Claim>,
 }
 
 /// What is only known of a callback of which somebody is told.
@@ -45,19 +52,33 @@ pub(crate) struct Observed {
 impl Header {
     /// The caller fills in the id when the callback takes its place in the queue, and what else
     /// there is to know.
+    #[inline]
     pub(crate) fn new(location: &'static Location<'static>, phase: Phase) -> Self {
         Self {
             id: 0,
             name: None,
             location,
             rule: Rule::default(),
-            timeout: None,
             phase,
             announced: false,
             held: false,
-            unique: false,
-            claim: None,
+            limits: None,
             observed: None,
+        }
+    }
+
+    pub(crate) fn limits_mut(&mut self) -> &mut Limits {
+        self.limits.get_or_insert_default()
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.limits.as_ref()?.timeout
+    }
+
+    /// Its name is free, for another callback.
+    pub(crate) fn give_up_claim(&mut self) {
+        if let Some(limits) = &mut self.limits {
+            limits.claim = None;
         }
     }
 

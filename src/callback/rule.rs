@@ -18,6 +18,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// Whether the callback runs; a panic of the predicate is returned as its message.
+    #[inline]
     pub(crate) fn allows(
         &self,
         completion: &Completion,

@@ -66,6 +66,7 @@ pub struct DeferredCallbackCollection {
 }
 
 impl DeferredCallbackCollection {
+    #[inline]
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self { scope }
     }

@@ -58,6 +58,7 @@ pub struct DeferredCallback {
 }
 
 impl DeferredCallback {
+    #[inline]
     pub(crate) fn new(scope: Arc<Scope>, registration: Registration, holds: bool) -> Self {
         Self {
             scope,

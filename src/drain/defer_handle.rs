@@ -62,7 +62,7 @@ impl DeferHandle {
 
     /// Callbacks that are registered and have not started, those of requests in flight included.
     pub fn pending(&self) -> usize {
-        self.tracker.callbacks().saturating_sub(self.running())
+        self.tracker.pending()
     }
 
     /// Callbacks that are running now.

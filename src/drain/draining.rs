@@ -4,10 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "serve")]
 use super::stopping::Stopping;
-use super::{
-    report::DrainReport,
-    tracker::{Tally, Tracker},
-};
+use super::{report::DrainReport, tally::Tally, tracker::Tracker};
 
 /// What is drained together.
 #[derive(Default)]
@@ -86,7 +83,7 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::tracker::End;
+    use crate::drain::{tally::End, tracker::ShardNumber};
 
     #[test]
     fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {
@@ -102,8 +99,9 @@ mod tests {
         draining.lock().has_started = true;
         let reported = Arc::new(Tracker::default());
         draining.add(&reported);
-        reported.registered();
-        reported.dropped(End::Skipped);
+        let shard = ShardNumber::number(0);
+        reported.registered(shard);
+        reported.dropped(shard, End::Skipped, false);
         drop(reported);
         draining.add(&Arc::new(Tracker::default()));
         assert_eq!(draining.report().skipped, 1);
@@ -116,8 +114,9 @@ mod tests {
             let ends = [End::Ran, End::Failed, End::Skipped, End::Lost];
             for (more, end) in ends.into_iter().enumerate() {
                 for tracker in both.iter().cycle().take(2 * (times + more)) {
-                    tracker.registered();
-                    tracker.dropped(end);
+                    let shard = ShardNumber::number(times + more);
+                    tracker.registered(shard);
+                    tracker.dropped(shard, end, false);
                 }
             }
         };
@@ -132,7 +131,8 @@ mod tests {
         end(2);
         assert_eq!(counts(&draining.report()), [4, 6, 8, 10]);
 
-        both.iter().for_each(|tracker| tracker.hold());
+        both.iter()
+            .for_each(|tracker| tracker.hold(ShardNumber::number(5)));
         let report = draining.report();
         assert_eq!(report.unfinished_handlers, 2);
         assert!(!report.is_complete());

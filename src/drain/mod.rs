@@ -3,9 +3,10 @@
 pub(crate) mod deadline;
 pub(crate) mod defer_handle;
 pub(crate) mod draining;
-pub(crate) mod listed;
 pub(crate) mod report;
 pub(crate) mod reservation;
+pub(crate) mod shard;
 #[cfg(feature = "serve")]
 pub(crate) mod stopping;
+pub(crate) mod tally;
 pub(crate) mod tracker;

@@ -3,7 +3,7 @@
 use std::sync::{
     Arc, Weak,
     atomic::{
-        AtomicBool, AtomicU64, AtomicUsize,
+        AtomicBool, AtomicUsize,
         Ordering::{Relaxed, SeqCst},
     },
 };
@@ -11,48 +11,74 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use super::{
-    listed::{Listed, Unfinished},
     report::UnfinishedCallback,
+    shard::{Over, Shard, Unfinished},
+    tally::{End, Tally},
 };
+use crate::sync;
+
+/// The models have time for two.
+const SHARDS: usize = if cfg!(axum_defer_loom) { 2 } else { 8 };
 
 /// What is known of all scopes of a layer and its clones.
+///
+/// Counted in shards: threads that serve requests at the same time rarely meet in one.
 #[derive(Default)]
 pub(crate) struct Tracker {
-    /// Callbacks that are registered or running, and requests that hold the drain up; and, in
-    /// units of [`RUNNING`], the callbacks that are running.
-    active: AtomicU64,
-    held: AtomicUsize,
+    shards: [Shard; SHARDS],
     /// Requests that were admitted under `max_pending` and have deferred nothing yet.
     reserved: AtomicUsize,
     /// Somebody has a handle, with which to ask what is pending.
     is_watched: AtomicBool,
-    ran: AtomicU64,
-    failed: AtomicU64,
-    skipped: AtomicU64,
-    lost: AtomicU64,
     idle: Notify,
     /// Those who wait for `idle`, so that the last callback need not call into the void.
-    waiting_for_idle: AtomicUsize,
+    waiting_for_idle: sync::AtomicU64,
     /// Wakes requests that wait because of `max_pending`.
     room: Arc<Notify>,
     /// Some request has come upon `max_pending`.
     has_limit: AtomicBool,
-    /// The scopes that have callbacks, so that a drain that ran out of time can name them.
-    scopes: Listed,
 }
 
-/// One atomic holds both counts, so that a callback which ends is counted out of both at once.
-const RUNNING: u64 = 1 << 32;
+/// Where in the trackers a scope is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardNumber(usize);
+
+impl ShardNumber {
+    /// The one of the calling thread; what is counted there may be counted out on another one.
+    #[inline]
+    pub(crate) fn of_this_thread() -> Self {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: ShardNumber = ShardNumber(THREADS.fetch_add(1, Relaxed) % SHARDS);
+        }
+        NUMBER.with(|number| *number)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn number(number: usize) -> Self {
+        Self(number % SHARDS)
+    }
+}
 
 impl Tracker {
-    pub(crate) fn registered(&self) {
-        self.active.fetch_add(1, SeqCst);
+    #[inline]
+    fn shard(&self, shard: ShardNumber) -> &Shard {
+        &self.shards[shard.0]
+    }
+
+    #[inline]
+    pub(crate) fn registered(&self, shard: ShardNumber) {
+        self.shard(shard).register();
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(1.0);
     }
 
-    pub(crate) fn started(&self) {
-        self.active.fetch_add(RUNNING, SeqCst);
+    /// A callback starts; it may follow one that ran in the same place before.
+    #[inline]
+    pub(crate) fn started(&self, shard: ShardNumber, follows: bool) {
+        if !follows {
+            self.shard(shard).run();
+        }
         #[cfg(feature = "metrics")]
         {
             crate::observe::meter::pending(-1.0);
@@ -60,52 +86,52 @@ impl Tracker {
         }
     }
 
-    /// A callback that had started is over.
-    pub(crate) fn ended(&self, end: End) {
+    /// A callback that had started is over; where `runs_no_more`, none follows it in its place.
+    #[inline]
+    pub(crate) fn ended(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::running(-1.0);
-        self.count(end);
-        self.released(RUNNING + 1);
+        self.over(shard, end, runs_no_more);
     }
 
-    /// A callback that had not started never will.
-    pub(crate) fn dropped(&self, end: End) {
+    /// A callback that had not started never will; it may have been in the place of one that had.
+    #[inline]
+    pub(crate) fn dropped(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
         #[cfg(feature = "metrics")]
         crate::observe::meter::pending(-1.0);
-        self.count(end);
-        self.released(1);
+        self.over(shard, end, runs_no_more);
     }
 
-    fn count(&self, end: End) {
-        let tally = match end {
-            End::Ran => Some(&self.ran),
-            End::Failed => Some(&self.failed),
-            End::Skipped => Some(&self.skipped),
-            End::Lost => Some(&self.lost),
-            End::Withdrawn => None,
-        };
-        if let Some(tally) = tally {
-            // Seen by whoever sees that the callback is not active any more.
-            tally.fetch_add(1, Relaxed);
-        }
+    #[inline]
+    fn over(&self, shard: ShardNumber, end: End, runs_no_more: bool) {
+        let shard = self.shard(shard);
+        shard.count(end);
+        shard.end(runs_no_more);
+        self.released();
     }
 
     /// Keeps the tracker from being idle until [`Tracker::let_go`].
-    pub(crate) fn hold(&self) {
-        self.held.fetch_add(1, SeqCst);
-        self.active.fetch_add(1, SeqCst);
+    pub(crate) fn hold(&self, shard: ShardNumber) {
+        self.shard(shard).hold();
     }
 
-    pub(crate) fn let_go(&self) {
-        self.held.fetch_sub(1, SeqCst);
-        self.released(1);
+    pub(crate) fn let_go(&self, shard: ShardNumber) {
+        self.shard(shard).let_go();
+        self.released();
     }
 
-    fn released(&self, what: u64) {
-        // Whoever waits says so first and looks at `active` then; here it is the other way
+    #[inline]
+    fn released(&self) {
+        // Whoever waits says so first and looks at the shards then; here it is the other way
         // round. So either they see the change, or it is seen here that they wait.
-        let is_idle = self.active.fetch_sub(what, SeqCst) == what;
-        if is_idle && self.waiting_for_idle.load(SeqCst) > 0 {
+        if self.waiting_for_idle.load(SeqCst) > 0 || self.has_limit.load(SeqCst) {
+            self.tell_those_who_wait();
+        }
+    }
+
+    fn tell_those_who_wait(&self) {
+        let is_idle = self.is_idle();
+        if is_idle {
             self.idle.notify_waiters();
         }
         if self.has_limit.load(SeqCst) {
@@ -118,13 +144,36 @@ impl Tracker {
         }
     }
 
-    fn active(&self) -> usize {
-        (self.active.load(SeqCst) % RUNNING) as usize
+    /// Of each shard, what is left and how it counts; what is over is read first, in all of them.
+    fn left(&self, left: impl Fn(&Shard, &Over) -> usize) -> usize {
+        let over = self.shards.each_ref().map(Shard::over);
+        let shards = self.shards.iter().zip(&over);
+        shards.map(|(shard, over)| left(shard, over)).sum()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        let left =
+            |shard: &Shard, over: &Over| shard.callbacks_beyond(over) + shard.requests_beyond(over);
+        self.left(left) == 0
     }
 
     /// Callbacks that are registered or running.
     pub(crate) fn callbacks(&self) -> usize {
-        self.active().saturating_sub(self.held.load(SeqCst))
+        self.left(Shard::callbacks_beyond)
+    }
+
+    /// Callbacks that are registered and not running.
+    pub(crate) fn pending(&self) -> usize {
+        self.left(|shard, over| shard.callbacks_beyond(over).saturating_sub(over.running()))
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.left(|_, over| over.running())
+    }
+
+    /// Handlers that are run to completion.
+    pub(crate) fn held(&self) -> usize {
+        self.left(Shard::requests_beyond)
     }
 
     /// Takes a place for a request, if there is one.
@@ -153,17 +202,9 @@ impl Tracker {
         self.is_watched.store(true, SeqCst);
     }
 
+    #[inline]
     pub(crate) fn is_watched(&self) -> bool {
         self.is_watched.load(Relaxed)
-    }
-
-    pub(super) fn running(&self) -> usize {
-        (self.active.load(SeqCst) / RUNNING) as usize
-    }
-
-    /// Handlers that are run to completion.
-    pub(super) fn held(&self) -> usize {
-        self.held.load(SeqCst)
     }
 
     /// Is told of every callback that ends after this was called.
@@ -175,30 +216,30 @@ impl Tracker {
     }
 
     /// Lists a scope until [`Tracker::delist`] with the key that this returns.
-    pub(crate) fn list(&self, scope: Weak<dyn Unfinished>) -> usize {
-        self.scopes.insert(scope)
+    pub(crate) fn list(&self, shard: ShardNumber, scope: Weak<dyn Unfinished>) -> usize {
+        self.shard(shard).list(scope)
     }
 
-    pub(crate) fn delist(&self, key: usize) {
-        self.scopes.remove(key);
+    pub(crate) fn delist(&self, shard: ShardNumber, key: usize) {
+        self.shard(shard).delist(key);
     }
 
     pub(super) fn unfinished(&self) -> Vec<UnfinishedCallback> {
-        self.scopes
-            .all()
+        self.shards
             .iter()
-            .filter_map(Weak::upgrade)
+            .flat_map(Shard::listed)
+            .filter_map(|scope| scope.upgrade())
             .flat_map(|scope| scope.unfinished())
             .collect()
     }
 
-    pub(super) async fn wait_idle(&self) {
+    pub(crate) async fn wait_idle(&self) {
         let _waiting = Waiting::new(&self.waiting_for_idle);
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
             // From here on a notification is kept, so none falls between the look and the wait.
             idle.as_mut().enable();
-            if self.active() == 0 {
+            if self.is_idle() {
                 return;
             }
             idle.await;
@@ -206,20 +247,28 @@ impl Tracker {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally {
-            ran: self.ran.load(SeqCst),
-            failed: self.failed.load(SeqCst),
-            skipped: self.skipped.load(SeqCst),
-            lost: self.lost.load(SeqCst),
+        let mut all = Tally::default();
+        for shard in &self.shards {
+            let Tally {
+                ran,
+                failed,
+                skipped,
+                lost,
+            } = shard.tally();
+            all.ran += ran;
+            all.failed += failed;
+            all.skipped += skipped;
+            all.lost += lost;
         }
+        all
     }
 }
 
 /// Counts somebody who waits.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a sync::AtomicU64);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+    fn new(count: &'a sync::AtomicU64) -> Self {
         count.fetch_add(1, SeqCst);
         Self(count)
     }
@@ -229,23 +278,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
     }
-}
-
-/// How a callback's time with the tracker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Ran,
-    Failed,
-    Skipped,
-    Lost,
-    /// Cancelled, forgotten or replaced: somebody wanted it so.
-    Withdrawn,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Tally {
-    pub(super) ran: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
-    pub(super) lost: u64,
 }

@@ -6,8 +6,8 @@
 //! each callback has ended exactly once, none runs beside another of its scope, nothing is
 //! pending, running or listed, and every scope is gone.
 //!
-//! What loom can't see are the reference counts of `std::sync::Arc`, the counters of the tracker,
-//! Tokio's clock and its handle on a runtime. No decision hangs on the last three. Where one does
+//! What loom can't see are the reference counts of `std::sync::Arc`, Tokio's clock and its handle on a
+//! runtime. No decision hangs on the last two. Where one does
 //! hang on a reference count, [`Ledger::pass`](ledger::Ledger::pass) stands beside it: a step that
 //! loom orders.
 
@@ -25,6 +25,7 @@ use crate::sync::modelled_runtime;
 
 pub(crate) mod ledger;
 mod scope;
+mod tracker;
 
 /// Runs `model` in all of its interleavings, and says how many that were.
 pub(crate) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {

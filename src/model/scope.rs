@@ -444,6 +444,35 @@ fn a_push_before_the_response_while_its_head_is_released() {
     );
 }
 
+/// Who is alone with a scope lets its head go without a look at what others might do: what they did
+/// who have let go of it counts.
+#[test]
+fn the_last_push_before_the_response_while_its_head_is_released() {
+    explore(
+        "the last push before the response while its head is released",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let pusher = {
+                let ledger = ledger.clone();
+                loom::thread::spawn(move || {
+                    let collection = collection;
+                    let registered = ledger.before(&collection, false);
+                    ledger.pass();
+                    drop(collection);
+                    registered
+                })
+            };
+            ledger.pass();
+            let completer = prepare(completer);
+            drop(completer);
+            let registered = pusher.join().unwrap();
+            let ends = ledger.close().ends;
+            assert_eq!(ends, vec![Ended::Ran; usize::from(registered)]);
+        },
+    );
+}
+
 /// What was deferred goes by the outcome of the first phase, whoever joins that.
 #[test]
 fn two_pushes_before_the_response_of_which_one_fails() {

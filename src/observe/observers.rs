@@ -35,6 +35,7 @@ impl Observers {
     }
 
     /// Whether anybody is told to which unit of work a callback belongs.
+    #[inline]
     pub(crate) fn hear_scopes(&self) -> bool {
         #[cfg(feature = "tracing")]
         if trace::is_heard() {
@@ -44,16 +45,19 @@ impl Observers {
     }
 
     /// Whether anybody is told of registrations.
+    #[inline]
     pub(crate) fn hear_registrations(&self) -> bool {
         !self.told.is_empty()
     }
 
     /// Whether anybody is told how long each callback waits and runs.
+    #[inline]
     pub(crate) fn hear_times(&self) -> bool {
         cfg!(feature = "metrics") || !self.told.is_empty()
     }
 
     /// Whether anybody may be told how long a callback ran: of one that fails, `tracing` is.
+    #[inline]
     pub(crate) fn hear_ends(&self) -> bool {
         #[cfg(feature = "tracing")]
         if trace::hears_failures() {

@@ -14,11 +14,13 @@ use crate::completion::Completion;
 pub(crate) type MakeSpan = dyn Fn(&CallbackInfo<'_>) -> Span + Send + Sync;
 
 /// Whether anybody may listen to spans.
+#[inline]
 pub(crate) fn is_heard() -> bool {
     LevelFilter::current() >= LevelFilter::INFO
 }
 
 /// Whether anybody may listen to what fails.
+#[inline]
 pub(crate) fn hears_failures() -> bool {
     LevelFilter::current() >= LevelFilter::ERROR
 }

@@ -68,6 +68,7 @@ impl Classification {
         }))
     }
 
+    #[inline]
     pub(crate) fn classifier<B>(&self, request: &mut Request<B>) -> Classifier {
         match self {
             Self::Status => Classifier::Status,
@@ -80,6 +81,7 @@ impl Classification {
 }
 
 impl Classifier {
+    #[inline]
     pub(crate) fn classify<B>(self, response: &mut Response<B>) -> Classified {
         match self {
             Self::Status => Classified {

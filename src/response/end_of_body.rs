@@ -21,6 +21,7 @@ impl Exchange {
         }
     }
 
+    #[inline]
     fn is_bodiless(self, status: StatusCode) -> bool {
         self.is_head
             || status.is_informational()
@@ -78,12 +79,14 @@ impl EndOfBody {
     }
 
     /// Whether the body may be dropped now without anything missing from the response.
+    #[inline]
     pub(crate) fn may_be_dropped(&self, awaits_trailers: bool) -> bool {
         self.bodiless || (self.remaining == Some(0) && !awaits_trailers)
     }
 
     /// How many bytes of a data frame the server will send: hyper cuts an HTTP/1 body off at the
     /// declared length.
+    #[inline]
     pub(crate) fn bytes_to_send(&self, length: u64) -> u64 {
         match self.remaining {
             Some(remaining) if self.ends_at_length => remaining.min(length),
@@ -115,6 +118,7 @@ impl EndOfBody {
     }
 
     /// Takes note of the end of the body.
+    #[inline]
     pub(crate) fn end(&self) -> Progress {
         match self.remaining {
             Some(missing) if missing > 0 => Progress::Short,

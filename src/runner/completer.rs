@@ -52,6 +52,7 @@ impl Verdict {
 
 impl Completer {
     /// Until it is told otherwise, there was no response.
+    #[inline]
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self {
             scope: Some(Current::driven(scope)),
@@ -87,6 +88,7 @@ impl Completer {
     }
 
     /// Whether the response has to wait; if not, it may go out from now on.
+    #[inline]
     pub(crate) fn release_head(&self) -> bool {
         self.scope().is_some_and(|scope| scope.release_head())
     }
@@ -120,7 +122,7 @@ impl Drop for Completer {
                 verdict: self.verdict,
             };
             let mut preparing = Preparing::new(completer, Unfinished::IsLost);
-            super::spawn(&scope, async move {
+            super::Place::of(&scope, scope.runtime()).spawn(async move {
                 let outcome = preparing.run().await;
                 drop(preparing.finish(outcome));
             });
@@ -132,7 +134,7 @@ impl Drop for Completer {
         }
         let Some(transmission) = scope.transmission.clone() else {
             let start = scope.decide(self.handed_over(&scope));
-            super::start(&scope, start);
+            super::hand_over(scope, start);
             return;
         };
         let held = Held {

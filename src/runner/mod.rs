@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, oneshot},
     task::coop,
 };
@@ -33,13 +34,26 @@ mod turn;
 
 /// Starts the runner of a scope on a task of its own, if the scope asks for one.
 pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
-    if let Start::Runner(completion) = start {
-        let runner = Runner::new(scope.clone(), completion, Unfinished::IsLost);
-        if runner.has_limits() {
-            spawn(scope, runner.run_within_limits());
-        } else {
-            spawn(scope, runner);
-        }
+    if matches!(start, Start::Runner { .. }) {
+        hand_over(scope.clone(), start);
+    }
+}
+
+/// The same for who has no more use for the scope: the runner takes it over.
+fn hand_over(scope: Arc<Scope>, start: Start) {
+    let Start::Runner {
+        completion,
+        runtime,
+    } = start
+    else {
+        return;
+    };
+    let place = Place::of(&scope, runtime);
+    let runner = Runner::new(scope, completion, Unfinished::IsLost);
+    if runner.has_limits() {
+        place.spawn(runner.run_within_limits());
+    } else {
+        place.spawn(runner);
     }
 }
 
@@ -62,34 +76,52 @@ pub(crate) async fn elsewhere<T: Send + 'static>(
     }
 }
 
-#[cfg(all(test, axum_defer_loom))]
-fn spawn(_: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
-    crate::sync::modelled_runtime::spawn(task);
+/// Where tasks of a scope run.
+#[cfg_attr(all(test, axum_defer_loom), expect(dead_code))]
+struct Place {
+    spawn: Option<Arc<Spawn>>,
+    runtime: Option<Handle>,
 }
 
-#[cfg(not(all(test, axum_defer_loom)))]
-fn spawn(scope: &Arc<Scope>, task: impl Future<Output = ()> + Send + 'static) {
-    if let Some(spawn) = &scope.options.spawn {
-        // A task that is dropped unpolled, here too, reports the callbacks as lost.
-        let _ = isolate(|| spawn(Box::pin(task)));
-        return;
+impl Place {
+    /// A body may be dropped on any thread, also of another runtime, or of none: the one that
+    /// `defer` was called on comes first.
+    fn of(scope: &Scope, runtime: Option<Handle>) -> Self {
+        Self {
+            spawn: scope.options.spawn.clone(),
+            runtime,
+        }
     }
-    // A body may be dropped on any thread. Where there is no runtime, the one that `defer` was
-    // called on will do.
-    let runtime = tokio::runtime::Handle::try_current()
-        .ok()
-        .or_else(|| scope.runtime());
-    match runtime {
-        // A runtime that is shutting down drops the task unpolled, which reports the callbacks
-        // as lost.
-        Some(runtime) => drop(runtime.spawn(task)),
-        None => drop(task),
+
+    #[cfg(all(test, axum_defer_loom))]
+    fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
+        crate::sync::modelled_runtime::spawn(task);
+    }
+
+    #[cfg(not(all(test, axum_defer_loom)))]
+    fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(spawn) = self.spawn {
+            // A task that is dropped unpolled, here too, reports the callbacks as lost.
+            let _ = isolate(|| spawn(Box::pin(task)));
+            return;
+        }
+        match self.runtime.or_else(|| Handle::try_current().ok()) {
+            // A runtime that is shutting down drops the task unpolled, which reports the callbacks
+            // as lost.
+            Some(runtime) => drop(runtime.spawn(task)),
+            None => drop(task),
+        }
     }
 }
 
 /// Runs the callbacks of a scope in the calling task, if the scope asks for a runner.
 pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
-    if let Start::Runner(completion) = start {
+    if let Start::Runner {
+        completion,
+        runtime,
+    } = start
+    {
+        scope.keep_runtime(runtime);
         let runner = Runner::new(scope.clone(), completion, Unfinished::MovesToATask);
         if runner.has_limits() {
             runner.run_within_limits().await;
@@ -108,6 +140,9 @@ struct Runner {
     completion: Completion,
     unfinished: Option<Unfinished>,
 }
+
+/// Up to this size, the compiler moves it without a call of `memcpy`.
+const _: () = assert!(size_of::<Runner>() <= 120);
 
 /// What becomes of the callbacks that a runner which is dropped early leaves.
 #[derive(Clone, Copy)]
@@ -184,7 +219,12 @@ impl Drop for Runner {
         match unfinished {
             Unfinished::IsLost => self.turn.scope().lose_all(LostReason::NoRuntime),
             Unfinished::MovesToATask => {
-                start(self.turn.scope(), Start::Runner(self.completion));
+                let scope = self.turn.scope();
+                let again = Start::Runner {
+                    completion: self.completion,
+                    runtime: scope.runtime(),
+                };
+                start(scope, again);
             }
         }
     }

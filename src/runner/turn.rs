@@ -22,7 +22,7 @@ use crate::{
     },
     clock::{self, Instant},
     completion::Completion,
-    drain::tracker::End,
+    drain::tally::End,
     isolate::{drop_isolated, isolate},
     observe::{
         outcome::{Finished, LostReason, Outcome},
@@ -46,20 +46,29 @@ pub(super) struct Turn {
     /// Boxed, as most callbacks have no limit.
     timeout: Option<Pin<Box<Unconstrained<Sleep>>>>,
     /// What it failed with, where a response becomes a failure because of it.
-    failure: Option<Box<str>>,
+    #[expect(
+        clippy::box_collection,
+        reason = "every turn has room for it, few need it"
+    )]
+    failure: Option<Box<String>>,
 }
 
 /// How far a callback has come.
 #[derive(Clone, Copy)]
 enum Stage {
     /// It was taken out, or there is none.
-    Waits,
+    Waits {
+        /// One was running here, in whose place it is.
+        follows: bool,
+    },
     Runs,
     /// Nothing of it is left but what the scope and the tracker have to be told.
     Ended {
         id: u64,
         end: End,
         had_started: bool,
+        /// It was running, or had followed one that was.
+        counts_as_running: bool,
     },
 }
 
@@ -69,7 +78,7 @@ impl Turn {
         Self {
             current: Some(Current::driven(scope)),
             entry: None,
-            stage: Stage::Waits,
+            stage: Stage::Waits { follows: false },
             started: None,
             timeout: None,
             failure: None,
@@ -84,6 +93,7 @@ impl Turn {
         turn
     }
 
+    #[inline]
     pub(super) fn scope(&self) -> &Arc<Scope> {
         match &self.current {
             Some(current) => &current.scope,
@@ -92,13 +102,14 @@ impl Turn {
     }
 
     /// Tells of the end of a callback, and has the next one in its place if there is one.
+    #[inline]
     pub(super) fn pass_on(&mut self) -> bool {
         let scope = self.scope();
         let next = match self.stage {
             Stage::Ended { id, .. } => scope.next(Some(id)),
-            Stage::Waits | Stage::Runs => scope.next(None),
+            Stage::Waits { .. } | Stage::Runs => scope.next(None),
         };
-        self.tell_tracker();
+        self.tell_tracker(next.is_some());
         self.entry = next;
         if let Some(entry) = &self.entry {
             self.scope().announce(entry);
@@ -110,21 +121,29 @@ impl Turn {
     fn settle(&mut self) {
         if let Stage::Ended { id, .. } = self.stage {
             self.scope().ended(id);
-            self.tell_tracker();
+            self.tell_tracker(false);
         }
     }
 
-    fn tell_tracker(&mut self) {
+    #[inline]
+    fn tell_tracker(&mut self, is_followed: bool) {
         if let Stage::Ended {
-            end, had_started, ..
+            end,
+            had_started,
+            counts_as_running,
+            ..
         } = self.stage
         {
-            self.stage = Stage::Waits;
-            let tracker = &self.scope().options.tracker;
+            self.stage = Stage::Waits {
+                follows: counts_as_running && is_followed,
+            };
+            let runs_no_more = counts_as_running && !is_followed;
+            let scope = self.scope();
+            let tracker = &scope.options.tracker;
             if had_started {
-                tracker.ended(end);
+                tracker.ended(scope.shard, end, runs_no_more);
             } else {
-                tracker.dropped(end);
+                tracker.dropped(scope.shard, end, runs_no_more);
             }
         }
     }
@@ -133,7 +152,7 @@ impl Turn {
     pub(super) fn cut_off(&mut self) {
         self.lose(match self.stage {
             Stage::Runs => LostReason::Interrupted,
-            Stage::Waits | Stage::Ended { .. } => LostReason::NoRuntime,
+            Stage::Waits { .. } | Stage::Ended { .. } => LostReason::NoRuntime,
         });
         self.settle();
     }
@@ -155,7 +174,7 @@ impl Turn {
             Stage::Ended {
                 end: End::Failed | End::Lost,
                 ..
-            } => Some(self.failure.take().unwrap_or_default().into()),
+            } => Some(*self.failure.take().unwrap_or_default()),
             _ => None,
         }
     }
@@ -169,7 +188,9 @@ impl Turn {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, completion: &Completion) -> Poll<()> {
         let runs = match self.stage {
             Stage::Runs => true,
-            Stage::Waits => self.is_allowed(completion) && self.start(completion),
+            Stage::Waits { follows } => {
+                self.is_allowed(completion) && self.start(completion, follows)
+            }
             Stage::Ended { .. } => false,
         };
         if !runs {
@@ -210,6 +231,7 @@ impl Turn {
         Poll::Ready(())
     }
 
+    #[inline]
     fn is_allowed(&mut self, completion: &Completion) -> bool {
         let Some(entry) = &self.entry else {
             return false;
@@ -241,20 +263,22 @@ impl Turn {
         }
     }
 
+    #[inline]
     fn limit(&self) -> Option<Duration> {
-        let own = self.entry.as_ref().and_then(|entry| entry.header.timeout);
+        let own = self.entry.as_ref().and_then(|entry| entry.header.timeout());
         own.or(self.scope().options.timeout)
     }
 
     /// Whether it has; if not, it has failed.
-    fn start(&mut self, completion: &Completion) -> bool {
+    #[inline]
+    fn start(&mut self, completion: &Completion, follows: bool) -> bool {
         let Some(entry) = &self.entry else {
             return false;
         };
         let scope = self.scope();
         let observers = &scope.options.observers;
         let started = observers.hear_ends().then(Instant::now);
-        scope.options.tracker.started();
+        scope.options.tracker.started(scope.shard, follows);
         if let Some(started) = started.filter(|_| observers.hear_times()) {
             let info = scope.info(&entry.header);
             observers.started(&info, scope.waited(&entry.header, completion, started));
@@ -279,31 +303,40 @@ impl Turn {
         }
     }
 
+    #[inline]
     fn finish(&mut self, outcome: Outcome<'_>, completion: &Completion) {
         let Some(entry) = &self.entry else { return };
-        let scope = self.scope();
         let is_ok = matches!(outcome, Outcome::Ok);
-        let observers = &scope.options.observers;
-        let info = scope.info(&entry.header);
-        if !is_ok || observers.hear_success(&info) {
-            let times = self.started.map(|started| {
-                let waited = scope.waited(&entry.header, completion, started);
-                (waited, started.elapsed())
-            });
-            let (waited, took) = times.unwrap_or_default();
-            observers.finished(
-                &info,
-                &Finished {
-                    outcome,
-                    waited,
-                    took,
-                },
-            );
+        // Of a good end, nobody is told where nobody was of the registration.
+        if !is_ok || entry.header.observed.is_some() {
+            self.tell_of_end(entry, outcome, completion);
         }
         if !is_ok {
             self.note_failure(&outcome);
         }
         self.leave(if is_ok { End::Ran } else { End::Failed });
+    }
+
+    fn tell_of_end(&self, entry: &BoxEntry, outcome: Outcome<'_>, completion: &Completion) {
+        let scope = self.scope();
+        let observers = &scope.options.observers;
+        let info = scope.info(&entry.header);
+        if matches!(outcome, Outcome::Ok) && !observers.hear_success(&info) {
+            return;
+        }
+        let times = self.started.map(|started| {
+            let waited = scope.waited(&entry.header, completion, started);
+            (waited, started.elapsed())
+        });
+        let (waited, took) = times.unwrap_or_default();
+        observers.finished(
+            &info,
+            &Finished {
+                outcome,
+                waited,
+                took,
+            },
+        );
     }
 
     fn note_failure(&mut self, why: &impl fmt::Display) {
@@ -314,7 +347,7 @@ impl Turn {
         {
             // The text of an error is user code.
             let text = isolate(|| why.to_string());
-            self.failure = Some(text.unwrap_or_else(|panic| panic).into());
+            self.failure = Some(Box::new(text.unwrap_or_else(|panic| panic)));
         }
     }
 
@@ -332,15 +365,21 @@ impl Turn {
 
     /// Nothing of the callback is left when the tracker is told: whoever waits until idle may
     /// rely on what it captured being gone.
+    #[inline]
     fn leave(&mut self, end: End) {
         let Some(entry) = self.entry.take() else {
             return;
         };
         self.timeout = None;
+        let (had_started, counts_as_running) = match self.stage {
+            Stage::Waits { follows } => (false, follows),
+            Stage::Runs | Stage::Ended { .. } => (true, true),
+        };
         self.stage = Stage::Ended {
             id: entry.header.id,
             end,
-            had_started: matches!(self.stage, Stage::Runs),
+            had_started,
+            counts_as_running,
         };
         // What the callback captured may defer something when it is dropped, as its code may.
         let _entered = current::enter(&mut self.current);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     callback::{entry::BoxEntry, rule::Rule},
-    drain::tracker::End,
+    drain::tally::End,
     isolate::drop_isolated,
     observe::{callback_info::CallbackInfo, observers::Observers, phase::Phase},
     sync::lock,
@@ -32,7 +32,7 @@ impl Scope {
 
     pub(crate) fn set_timeout(&self, registration: Registration, timeout: Duration) {
         if let Some(header) = lock(&self.state).header_mut(registration) {
-            header.timeout = Some(timeout);
+            header.limits_mut().timeout = Some(timeout);
         }
     }
 
@@ -43,7 +43,7 @@ impl Scope {
             .rename(registration.id, name);
         if let Named::Replaced(Some(replaced)) = &mut named {
             // The name is free, for the callback that has it now.
-            replaced.as_mut().header_mut().claim = None;
+            replaced.as_mut().header_mut().give_up_claim();
         }
         let duplicate = self.claim(&mut state, registration);
         drop(state);
@@ -59,7 +59,7 @@ impl Scope {
     pub(crate) fn make_unique(&self, registration: Registration) {
         let mut state = lock(&self.state);
         if let Some(header) = state.header_mut(registration) {
-            header.unique = true;
+            header.limits_mut().unique = true;
         }
         let duplicate = self.claim(&mut state, registration);
         drop(state);
@@ -71,15 +71,12 @@ impl Scope {
     /// Claims the name of a callback that is to be unique; one that can't have it is out.
     fn claim(&self, state: &mut State, registration: Registration) -> Option<BoxEntry> {
         let header = state.header_mut(registration)?;
+        let limits = header.limits.as_mut().filter(|limits| limits.unique)?;
         // Of the name that it had before.
-        header.claim = None;
-        let name = header.name.as_ref().filter(|_| header.unique)?;
-        header.claim = self
-            .options
-            .unique_names
-            .claim(registration.phase, name)
-            .map(Box::new);
-        match header.claim {
+        limits.claim = None;
+        let name = header.name.as_ref()?;
+        limits.claim = self.options.unique_names.claim(registration.phase, name);
+        match limits.claim {
             Some(_) => None,
             None => state.remove(registration),
         }
@@ -112,7 +109,9 @@ impl Scope {
     fn drop_pending(&self, entry: BoxEntry, tell: impl FnOnce(&Observers, &CallbackInfo<'_>)) {
         self.announce(&entry);
         tell(&self.options.observers, &self.info(&entry.header));
-        self.options.tracker.dropped(End::Withdrawn);
+        self.options
+            .tracker
+            .dropped(self.shard, End::Withdrawn, false);
         drop_isolated(entry);
     }
 

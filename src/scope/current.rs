@@ -21,6 +21,7 @@ pub(crate) struct Current {
 impl Current {
     /// For code that the scope drives: the handler, the body, and later the callbacks. Its runner
     /// is not at work meanwhile.
+    #[inline]
     pub(crate) fn driven(scope: Arc<Scope>) -> Self {
         Self {
             scope,
@@ -76,6 +77,7 @@ impl Drop for Entered<'_> {
 }
 
 /// The scope that this code runs in.
+#[inline]
 pub(crate) fn get() -> Option<Current> {
     look(Current::clone)
 }
@@ -89,6 +91,7 @@ pub(crate) fn carry<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
+#[inline]
 fn look<T>(look: impl FnOnce(&Current) -> T) -> Option<T> {
     let mut place = None;
     let entered = enter(&mut place);

@@ -14,7 +14,10 @@
 //! takes no lock for it. `wait_for` and `released` are called under that lock, so that whoever
 //! finds the head waited for finds the callback in the queue, too.
 
-use crate::sync::{AtomicU64, Ordering::SeqCst};
+use crate::sync::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 const OPEN: u64 = 0;
 const WAITED_FOR: u64 = 1;
@@ -38,6 +41,18 @@ impl Head {
         }
         let released = self.0.compare_exchange(OPEN, RELEASED, SeqCst, SeqCst);
         released == Err(WAITED_FOR)
+    }
+
+    /// The same for who is alone with it: nobody can ask it to wait meanwhile.
+    #[inline]
+    pub(super) fn release_alone(&self) -> bool {
+        match self.0.load(Relaxed) {
+            OPEN => {
+                self.0.store(RELEASED, Relaxed);
+                false
+            }
+            state => state == WAITED_FOR,
+        }
     }
 
     /// Nothing is left for it to wait for.

@@ -24,6 +24,7 @@ struct Started {
 }
 
 impl InProgress {
+    #[inline]
     pub(crate) fn insert(&mut self, header: &Header) {
         let started = Started {
             id: header.id,
@@ -37,6 +38,7 @@ impl InProgress {
         }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, id: u64) {
         if self.one.as_ref().is_some_and(|one| one.id == id) {
             self.one = None;

@@ -24,7 +24,7 @@ use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::{reservation::Reservation, tracker::End},
+    drain::{reservation::Reservation, tally::End, tracker::ShardNumber},
     isolate::drop_isolated,
     observe::{
         callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
@@ -48,6 +48,8 @@ mod told;
 pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
+    /// Where in the tracker it is counted.
+    pub(crate) shard: ShardNumber,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
     /// Of a request whose handler is run to completion.
@@ -79,6 +81,7 @@ impl Scope {
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened,
+            shard: ShardNumber::of_this_thread(),
             transmission,
             info,
             head: Head::default(),
@@ -87,16 +90,24 @@ impl Scope {
         })
     }
 
-    /// Whether nothing was ever registered, and nobody else has a handle with which to register.
-    pub(crate) fn is_unused(self: &Arc<Self>) -> bool {
-        // The tracker could get hold of it too, but of those alone in which something was
-        // registered. What they did who have let go of it is seen after the fence.
+    /// Whether nobody else has a handle with which to register.
+    #[inline]
+    fn is_alone(self: &Arc<Self>) -> bool {
+        // The tracker could get hold of it too, but only looks. What they did who have let go of it
+        // is seen after the fence.
         let is_alone = Arc::strong_count(self) == 1;
         fence(Ordering::Acquire);
-        is_alone && !self.is_used.load(Ordering::Relaxed)
+        is_alone
+    }
+
+    /// Whether nothing was ever registered, and nobody else has a handle with which to register.
+    #[inline]
+    pub(crate) fn is_unused(self: &Arc<Self>) -> bool {
+        self.is_alone() && !self.is_used.load(Ordering::Relaxed)
     }
 
     /// There is the head of a response, or it is known that there will be none.
+    #[inline]
     pub(crate) fn answered(&self) {
         if !self.options.observers.hear_registrations() {
             return;
@@ -107,6 +118,7 @@ impl Scope {
     }
 
     /// Somebody may still register something when the response is on its way: watch it then.
+    #[inline]
     pub(crate) fn watch_if_shared(self: &Arc<Self>) {
         if let Some(transmission) = &self.transmission {
             if Arc::strong_count(self) > 1 {
@@ -117,7 +129,7 @@ impl Scope {
 
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
     pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
-        self.options.tracker.registered();
+        self.options.tracker.registered(self.shard);
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
         if held {
@@ -139,7 +151,7 @@ impl Scope {
             drop_isolated(entry);
             return None;
         }
-        self.options.tracker.registered();
+        self.options.tracker.registered(self.shard);
         let id = state.queue_of(Phase::Before).push(entry);
         // It starts no runner: who holds the head back runs it.
         let _ = self.pushed(state);
@@ -149,6 +161,7 @@ impl Scope {
         })
     }
 
+    #[inline]
     fn pushed(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Start {
         state.remember_runtime();
         let reservation = state.reservation.take();
@@ -156,7 +169,7 @@ impl Scope {
         if newly_listed {
             self.is_used.store(true, Ordering::Relaxed);
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
-            state.listed = Some(self.options.tracker.list(scope));
+            state.listed = Some(self.options.tracker.list(self.shard, scope));
         }
         let (start, runner) = state.go_on();
         drop(state);
@@ -199,8 +212,13 @@ impl Scope {
 
     /// The response may go out, unless something is registered that it has to wait for; whether
     /// there is.
-    pub(crate) fn release_head(&self) -> bool {
-        self.head.release()
+    #[inline]
+    pub(crate) fn release_head(self: &Arc<Self>) -> bool {
+        if self.is_alone() {
+            self.head.release_alone()
+        } else {
+            self.head.release()
+        }
     }
 
     /// The first phase begins, and this is what its callbacks are told.
@@ -248,19 +266,22 @@ impl Scope {
         self.ended(entry.header.id);
         self.announce(&entry);
         tell(&self.options.observers, &self.info(&entry.header));
-        self.options.tracker.dropped(end);
+        self.options.tracker.dropped(self.shard, end, false);
         drop_isolated(entry);
     }
 
-    // The models have no runtime.
-    #[cfg_attr(all(test, axum_defer_loom), expect(dead_code))]
     pub(crate) fn runtime(&self) -> Option<Handle> {
         lock(&self.state).runtime.clone()
     }
 
+    /// Of a runner that runs in the calling task, and may have to move.
+    pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
+        lock(&self.state).runtime = runtime;
+    }
+
     /// The next callback for the runner, which is done with the one that is given; with `None` the
     /// runner has been let go, and the next push starts another one.
-    pub(crate) fn next(&self, ended: Option<u64>) -> Option<BoxEntry> {
+    pub(crate) fn next(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
         let mut state = lock(&self.state);
         if let Some(id) = ended {
             state.in_progress.remove(id);
@@ -268,11 +289,15 @@ impl Scope {
         match state.take_or_let_go() {
             Some(entry) => Some(entry),
             None => {
+                if Arc::strong_count(self) > 1 {
+                    // Whoever registers something later may do so on a thread that has none.
+                    state.remember_runtime();
+                }
                 let is_empty = state.is_empty();
                 let listed = is_empty.then(|| state.listed.take()).flatten();
                 drop(state);
                 if let Some(key) = listed {
-                    self.options.tracker.delist(key);
+                    self.options.tracker.delist(self.shard, key);
                 }
                 None
             }
@@ -294,7 +319,7 @@ impl Scope {
     }
 
     /// Gives up what is registered: it should have run, and can't.
-    pub(crate) fn lose_all(&self, reason: LostReason) {
+    pub(crate) fn lose_all(self: &Arc<Self>, reason: LostReason) {
         while let Some(entry) = self.next(None) {
             self.drop_taken(entry, End::Lost, |observers, callback| {
                 observers.lost(callback, reason);
@@ -329,7 +354,7 @@ impl Drop for Scope {
             .ok()
             .and_then(|state| state.listed.take());
         if let Some(key) = listed {
-            self.options.tracker.delist(key);
+            self.options.tracker.delist(self.shard, key);
         }
     }
 }

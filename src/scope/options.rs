@@ -60,6 +60,7 @@ impl Options {
     }
 
     /// Whether anybody is told to which unit of work a callback belongs.
+    #[inline]
     pub(crate) fn hear_scopes(&self) -> bool {
         self.observers.hear_scopes() || self.tracker.is_watched()
     }

@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) in_progress: InProgress,
     /// Wakes a concurrent runner, which waits for its callbacks and for new ones.
     pub(super) runner: Option<Waker>,
-    /// Where callbacks run if the scope fires on a thread that has no runtime.
+    /// Where callbacks run. A runner takes it over when it starts.
     pub(super) runtime: Option<Handle>,
     /// What the request has under `max_pending` until it defers something.
     pub(super) reservation: Option<Reservation>,
@@ -65,10 +65,14 @@ pub(super) struct Before {
 }
 
 /// Whether the caller has to start a runner.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[must_use]
 pub(crate) enum Start {
-    Runner(Completion),
+    Runner {
+        completion: Completion,
+        /// The one that `defer` was called on, if it was called on any.
+        runtime: Option<Handle>,
+    },
     Nothing,
 }
 
@@ -87,6 +91,7 @@ impl State {
     }
 
     /// Where callbacks run, if this thread knows a place and none is known yet.
+    #[inline]
     pub(super) fn remember_runtime(&mut self) {
         if self.runtime.is_none() {
             self.runtime = Handle::try_current().ok();
@@ -123,6 +128,7 @@ impl State {
 
     /// Something may be ready now: for a runner that is to be started, or for the one that waits
     /// for it, to be woken without the lock.
+    #[inline]
     pub(super) fn go_on(&mut self) -> (Start, Option<Waker>) {
         (self.start_runner(), self.runner.take())
     }
@@ -144,17 +150,22 @@ impl State {
         Some(entry)
     }
 
+    #[inline]
     fn start_runner(&mut self) -> Start {
         match self.completion {
             Some(completion) if !self.has_runner && self.queue.has_ready() => {
                 self.has_runner = true;
-                Start::Runner(completion)
+                Start::Runner {
+                    completion,
+                    runtime: self.runtime.take(),
+                }
             }
             _ => Start::Nothing,
         }
     }
 
     /// The next callback for the runner, which stays.
+    #[inline]
     pub(super) fn take(&mut self) -> Option<BoxEntry> {
         let entry = self.queue.pop()?;
         self.in_progress.insert(&entry.header);
@@ -162,6 +173,7 @@ impl State {
     }
 
     /// The next callback for the runner; with `None` it has been let go.
+    #[inline]
     pub(super) fn take_or_let_go(&mut self) -> Option<BoxEntry> {
         let entry = self.take();
         self.has_runner = entry.is_some();

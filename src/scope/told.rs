@@ -7,7 +7,7 @@ use crate::{
     callback::entry::{BoxEntry, Header, Observed},
     clock::Instant,
     completion::Completion,
-    drain::{listed::Unfinished, report::UnfinishedCallback},
+    drain::{report::UnfinishedCallback, shard::Unfinished},
     observe::callback_info::{self, CallbackInfo},
     sync::lock,
 };
@@ -15,7 +15,15 @@ use crate::{
 impl Scope {
     /// The callback was taken out: its name is final. Tells of the registration if the handle
     /// has not done so yet.
+    #[inline]
     pub(crate) fn announce(&self, entry: &BoxEntry) {
+        // Nobody was told when it was registered, or is now.
+        if entry.header.observed.is_some() {
+            self.announce_observed(entry);
+        }
+    }
+
+    fn announce_observed(&self, entry: &BoxEntry) {
         let info = self.info(&entry.header);
         #[cfg(feature = "tracing")]
         crate::observe::trace::record_name(&info);
@@ -38,11 +46,14 @@ impl Scope {
     }
 
     /// Fills in what is only kept of a callback where somebody is told of it.
+    #[inline]
     pub(crate) fn observe(&self, header: &mut Header) {
-        let observers = &self.options.observers;
-        if self.info.is_none() && !observers.hear_times() {
-            return;
+        if self.info.is_some() || self.options.observers.hear_times() {
+            self.observe_it(header);
         }
+    }
+
+    fn observe_it(&self, header: &mut Header) {
         let observed = header.observed.insert(Box::new(Observed {
             id: callback_info::next_id(),
             registered: Instant::now(),
@@ -51,7 +62,7 @@ impl Scope {
         }));
         #[cfg(feature = "tracing")]
         {
-            observed.span = observers.span(&CallbackInfo {
+            observed.span = self.options.observers.span(&CallbackInfo {
                 id: observed.id,
                 name: None,
                 location: header.location,

@@ -52,6 +52,7 @@ impl Admission {
     }
 
     /// The place of the request that comes now.
+    #[inline]
     pub(crate) fn take_place(&mut self) -> Option<Reservation> {
         self.place.take()
     }

@@ -96,6 +96,7 @@ impl Watch {
     }
 
     /// The body has come to its end, by itself.
+    #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
             Progress::Short => Delivery::BodyError,
@@ -104,6 +105,7 @@ impl Watch {
         self.complete(delivery, trailers);
     }
 
+    #[inline]
     fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
         let Some(mut completer) = self.completer.take() else {
             return;
@@ -135,6 +137,7 @@ impl Drop for Watch {
 
 impl<B: Body> ResponseBody<B> {
     /// Wraps the body of a response, and classifies it as far as its head tells.
+    #[inline]
     pub(crate) fn wrap(
         mut response: Response<B>,
         exchange: Exchange,
@@ -160,6 +163,7 @@ impl<B: Body> ResponseBody<B> {
     }
 
     /// The response leaves the layer: a body that nobody will poll is over now.
+    #[inline]
     pub(crate) fn handed_over(&mut self) {
         self.watch.handed_over = true;
         if self.watch.is_over_already {

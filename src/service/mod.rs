@@ -17,6 +17,7 @@ use self::{
     platform::Platform,
     requested::Requested,
     response_future::{Elsewhere, ResponseFuture},
+    room::make_room,
     to_completion::Hold,
 };
 use crate::{
@@ -35,6 +36,7 @@ mod inline;
 mod platform;
 mod requested;
 pub(crate) mod response_future;
+mod room;
 mod to_completion;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
@@ -144,9 +146,9 @@ where
             }
             _ => None,
         };
-        request
-            .extensions_mut()
-            .insert(DeferredCallbackCollection::new(scope.clone()));
+        let extensions = request.extensions_mut();
+        make_room(extensions);
+        extensions.insert(DeferredCallbackCollection::new(scope.clone()));
         let requested = Requested {
             hands_over: hold.is_none() && !options.inline,
             classifier: options.classification.classifier(&mut request),

@@ -22,6 +22,7 @@ pub(super) struct Requested {
 }
 
 impl Requested {
+    #[inline]
     pub(super) fn answer<B: Body>(
         self,
         response: Response<B>,
@@ -35,6 +36,7 @@ impl Requested {
     }
 
     /// There is a response, or it is known that there will be none.
+    #[inline]
     pub(super) fn is_answered(&mut self, completer: &Completer) {
         if let Some(scope) = completer.scope() {
             scope.answered();

@@ -9,23 +9,30 @@ use std::{
 
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::{drain::tracker::Tracker, scope::client::Client, sent::transmission::Transmission};
+use crate::{
+    drain::tracker::{ShardNumber, Tracker},
+    scope::client::Client,
+    sent::transmission::Transmission,
+};
 
 /// Keeps the tracker from being idle.
 pub(super) struct Hold {
     tracker: Arc<Tracker>,
+    shard: ShardNumber,
     client: Option<Arc<Client>>,
 }
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
     pub(super) fn new(tracker: Arc<Tracker>, transmission: Option<&Transmission>) -> Self {
-        tracker.hold();
+        let shard = ShardNumber::of_this_thread();
+        tracker.hold(shard);
         if let Some(transmission) = transmission {
             transmission.drains(&tracker);
         }
         Self {
             tracker,
+            shard,
             client: None,
         }
     }
@@ -39,7 +46,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.tracker.let_go();
+        self.tracker.let_go(self.shard);
     }
 }
 

@@ -48,6 +48,13 @@ impl AtomicU64 {
         fence_if_total(order);
         before
     }
+
+    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        fence_if_total(order);
+        let before = self.0.fetch_sub(value, order);
+        fence_if_total(order);
+        before
+    }
 }
 
 #[derive(Debug, Default)]

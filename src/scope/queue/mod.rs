@@ -18,21 +18,23 @@ pub(crate) struct Queue {
     /// Ahead of the others, if it is there. Most requests defer one callback, which needs no
     /// allocation here.
     first: Option<Place>,
-    /// Ordered by id. Taking one out of the middle leaves an empty place, so that it costs
-    /// nothing to those behind it.
-    others: VecDeque<Place>,
     occupied: usize,
     /// How many of them are not ready, because their handle is still being used.
     held: usize,
+    next_id: u64,
+    /// Made with the second callback, or the first name: every scope has room for this, and most
+    /// need none of it.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Default)]
+struct Rest {
+    /// Ordered by id. Taking one out of the middle leaves an empty place, so that it costs
+    /// nothing to those behind it.
+    others: VecDeque<Place>,
     /// While some are held: so many of the others, from the front, are not ready or not there.
     passed: usize,
-    next_id: u64,
-    /// Made with the first name: most requests have none.
-    #[expect(
-        clippy::box_collection,
-        reason = "every scope has room for it, few need it"
-    )]
-    names: Option<Box<HashMap<Cow<'static, str>, u64>>>,
+    names: HashMap<Cow<'static, str>, u64>,
 }
 
 struct Place {
@@ -62,10 +64,12 @@ impl Queue {
     }
 
     /// Whether there is one that may run.
+    #[inline]
     pub(crate) fn has_ready(&self) -> bool {
         self.occupied > self.held
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, mut entry: BoxEntry) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -76,9 +80,11 @@ impl Queue {
         };
         if self.occupied == 0 {
             self.first = Some(place);
-            self.others.clear();
+            if let Some(rest) = &mut self.rest {
+                rest.others.clear();
+            }
         } else {
-            self.others.push_back(place);
+            self.rest_mut().others.push_back(place);
         }
         self.occupied += 1;
         id
@@ -89,7 +95,9 @@ impl Queue {
         if let Some(header) = self.header_mut(id) {
             if !std::mem::replace(&mut header.held, true) {
                 if self.held == 0 {
-                    self.passed = 0;
+                    if let Some(rest) = &mut self.rest {
+                        rest.passed = 0;
+                    }
                 }
                 self.held += 1;
             }
@@ -100,14 +108,15 @@ impl Queue {
         if let Some(header) = self.header_mut(id) {
             if std::mem::take(&mut header.held) {
                 self.held -= 1;
-                self.passed = self
-                    .others
-                    .partition_point(|place| place.id < id)
-                    .min(self.passed);
+                if let Some(rest) = &mut self.rest {
+                    let index = rest.others.partition_point(|place| place.id < id);
+                    rest.passed = rest.passed.min(index);
+                }
             }
         }
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<BoxEntry> {
         if !self.has_ready() {
             return None;
@@ -115,7 +124,7 @@ impl Queue {
         if self.held > 0 {
             return self.pop_from_behind();
         }
-        while let Some(place) = self.first.take().or_else(|| self.others.pop_front()) {
+        while let Some(place) = self.take_front() {
             if let Some(entry) = place.entry {
                 self.vacated(&entry);
                 return Some(entry);
@@ -124,14 +133,23 @@ impl Queue {
         None
     }
 
+    #[inline]
+    fn take_front(&mut self) -> Option<Place> {
+        match self.first.take() {
+            Some(place) => Some(place),
+            None => self.rest.as_mut()?.others.pop_front(),
+        }
+    }
+
     /// Some may be held, and those behind them need not wait.
     fn pop_from_behind(&mut self) -> Option<BoxEntry> {
         let ready = match &self.first {
             Some(first) if first.is_ready() => first.id,
             _ => {
-                let unseen = self.others.range(self.passed..);
-                self.passed += unseen.take_while(|place| !place.is_ready()).count();
-                self.others.get(self.passed)?.id
+                let Rest { others, passed, .. } = &mut **self.rest.as_mut()?;
+                let unseen = others.range(*passed..);
+                *passed += unseen.take_while(|place| !place.is_ready()).count();
+                others.get(*passed)?.id
             }
         };
         self.remove(ready)
@@ -150,7 +168,7 @@ impl Queue {
     }
 
     pub(crate) fn remove_named(&mut self, name: &str) -> Option<BoxEntry> {
-        let id = *self.names.as_ref()?.get(name)?;
+        let id = *self.rest.as_ref()?.names.get(name)?;
         self.remove(id)
     }
 
@@ -159,7 +177,7 @@ impl Queue {
             return Named::TooLate;
         };
         let old_name = header.name.take();
-        let names = self.names.get_or_insert_default();
+        let names = &mut self.rest_mut().names;
         if let Some(old_name) = old_name {
             names.remove(&old_name);
         }
@@ -175,7 +193,7 @@ impl Queue {
             };
         }
         let replaced = holder.and_then(|holder| self.remove(holder));
-        self.names.get_or_insert_default().insert(name.clone(), id);
+        self.rest_mut().names.insert(name.clone(), id);
         if let Some(header) = self.header_mut(id) {
             header.name = Some(name);
         }
@@ -183,15 +201,16 @@ impl Queue {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.names
+        self.rest
             .as_ref()
-            .is_some_and(|names| names.contains_key(name))
+            .is_some_and(|rest| rest.names.contains_key(name))
     }
 
     pub(crate) fn headers(&self) -> impl Iterator<Item = &Header> {
+        let others = self.rest.iter().flat_map(|rest| &rest.others);
         self.first
             .iter()
-            .chain(&self.others)
+            .chain(others)
             .filter_map(|place| Some(&place.entry.as_ref()?.header))
     }
 
@@ -199,31 +218,35 @@ impl Queue {
         if self.first.as_ref().is_some_and(|first| first.id == id) {
             return self.first.as_mut();
         }
+        let others = &mut self.rest.as_mut()?.others;
         // A handle is nearly always used right after its callback was registered.
-        let index = match self.others.back() {
-            Some(last) if last.id == id => self.others.len() - 1,
-            _ => self
-                .others
-                .binary_search_by_key(&id, |place| place.id)
-                .ok()?,
+        let index = match others.back() {
+            Some(last) if last.id == id => others.len() - 1,
+            _ => others.binary_search_by_key(&id, |place| place.id).ok()?,
         };
-        self.others.get_mut(index)
+        others.get_mut(index)
     }
 
+    #[inline]
     fn vacated(&mut self, entry: &BoxEntry) {
         self.occupied -= 1;
         self.held -= usize::from(entry.header.held);
-        if let (Some(name), Some(names)) = (&entry.header.name, &mut self.names) {
-            names.remove(name);
+        if let (Some(name), Some(rest)) = (&entry.header.name, &mut self.rest) {
+            rest.names.remove(name);
         }
     }
 
     /// A stream that registers the same name for hours must not pile up empty places.
     fn compact(&mut self) {
-        if self.others.len() > 2 * self.occupied + COMPACT_ABOVE {
-            self.others.retain(|place| place.entry.is_some());
-            self.passed = 0;
+        let Some(rest) = &mut self.rest else { return };
+        if rest.others.len() > 2 * self.occupied + COMPACT_ABOVE {
+            rest.others.retain(|place| place.entry.is_some());
+            rest.passed = 0;
         }
+    }
+
+    fn rest_mut(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 }
 

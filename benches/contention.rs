@@ -1,0 +1,171 @@
+//! Whether threads that share a layer get in each other's way: how the throughput of a router in
+//! memory grows with the threads, with callbacks that are deferred and with tasks that are spawned.
+//!
+//! Both run in each round, one after the other, on one thread and on more, and every ratio is taken
+//! within a round. See `benches/README.md`.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    hint::black_box,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
+use axum_defer::{DeferLayer, defer};
+use tokio::runtime::{Builder, Runtime};
+use tower::ServiceExt;
+
+use crate::{no_op::NoOpLayer, processor_time::processor_time};
+
+mod no_op;
+mod processor_time;
+
+const ROUNDS: usize = 31;
+
+/// Per thread, so that the queues of a worker are as full with more of them.
+const CONNECTIONS: usize = 8;
+
+/// Callbacks of one connection in one round, however many each request has.
+const CALLBACKS: usize = 4_000;
+
+/// What the handler does with its work.
+#[derive(Clone, Copy)]
+enum How {
+    Spawns,
+    Defers,
+}
+
+/// What one run has cost per request.
+#[derive(Clone, Copy)]
+struct Cost {
+    time: f64,
+    processor_time: f64,
+}
+
+fn main() {
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    let more: Vec<usize> = [2, 4, 8, 16]
+        .into_iter()
+        .filter(|more| *more == 2 || *more <= threads)
+        .collect();
+    println!("{threads} processors; medians (quartiles) of {ROUNDS} rounds");
+    for callbacks in [1, 100] {
+        for more in &more {
+            compare(callbacks, *more);
+        }
+    }
+}
+
+/// One thread against several.
+fn compare(callbacks: usize, threads: usize) {
+    let few = Builder::new_multi_thread().worker_threads(1).build();
+    let many = Builder::new_multi_thread().worker_threads(threads).build();
+    let runtimes = [
+        (few.expect("a runtime"), 1),
+        (many.expect("a runtime"), threads),
+    ];
+    let layer = DeferLayer::new();
+    let round = || {
+        [How::Spawns, How::Defers].map(|how| {
+            let on = |(runtime, threads): &(Runtime, usize)| {
+                run(runtime, *threads, &layer, how, callbacks)
+            };
+            runtimes.each_ref().map(on)
+        })
+    };
+    round();
+    let rounds: Vec<[[Cost; 2]; 2]> = (0..ROUNDS).map(|_| round()).collect();
+    println!("\n{callbacks} per request, {threads} threads over one");
+    let scaling = |how: How, cost: fn(&Cost) -> f64| {
+        move |round: &[[Cost; 2]; 2]| {
+            let [one, more] = &round[how as usize];
+            cost(one) / cost(more)
+        }
+    };
+    // What a request costs in processor time does not change where threads don't meet.
+    for name in ["throughput", "requests per processor time"] {
+        let cost: fn(&Cost) -> f64 = match name {
+            "throughput" => |cost| cost.time,
+            _ => |cost| cost.processor_time,
+        };
+        let spawns = scaling(How::Spawns, cost);
+        let defers = scaling(How::Defers, cost);
+        show(&format!("{name}, spawn"), rounds.iter().map(spawns));
+        show(&format!("{name}, defer"), rounds.iter().map(defers));
+        let ratio = |round| defers(round) / spawns(round);
+        show("  defer over spawn", rounds.iter().map(ratio));
+    }
+}
+
+fn show(name: &str, figures: impl Iterator<Item = f64>) {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    let [low, median, high] = [1, 2, 3].map(|quarter| figures[figures.len() * quarter / 4]);
+    println!("{name:<38} {median:.3} ({low:.3}-{high:.3})");
+}
+
+/// Serves requests on as many tasks per thread, until all of their callbacks have run.
+fn run(runtime: &Runtime, threads: usize, layer: &DeferLayer, how: How, callbacks: usize) -> Cost {
+    let connections = CONNECTIONS * threads;
+    let requests = CALLBACKS / callbacks;
+    let (start, before) = (Instant::now(), processor_time());
+    runtime.block_on(async {
+        let connections: Vec<_> = (0..connections)
+            .map(|_| tokio::spawn(connection(layer.clone(), how, requests, callbacks)))
+            .collect();
+        for connection in connections {
+            connection.await.expect("all requests are served");
+        }
+    });
+    let per_request = |time: Duration| time.as_secs_f64() / (connections * requests) as f64;
+    Cost {
+        time: per_request(start.elapsed()),
+        processor_time: per_request(processor_time() - before),
+    }
+}
+
+/// One request after the other. Connections share nothing but the layer and the runtime.
+async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usize) {
+    let done = Arc::new(());
+    let works = done.clone();
+    let handler = get(async move || {
+        for _ in 0..callbacks {
+            let work = work(works.clone());
+            match how {
+                How::Spawns => drop(tokio::spawn(work)),
+                How::Defers => drop(defer(work)),
+            }
+        }
+        "hello"
+    });
+    let app = Router::new().route("/", handler);
+    let app: Router = match how {
+        How::Spawns => app.layer(NoOpLayer::<false>),
+        How::Defers => app.layer(layer),
+    };
+    for _ in 0..requests {
+        let response = app.clone().oneshot(Request::new(Body::empty())).await;
+        let Ok::<_, Infallible>(response) = response;
+        consume(response).await;
+        tokio::task::yield_now().await;
+    }
+    // This one, and that of the handler.
+    while Arc::strong_count(&done) > 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Ends when it is dropped: what it holds says how many are left.
+async fn work(done: Arc<()>) {
+    black_box(&done);
+}
+
+async fn consume(response: Response) {
+    let mut body = pin!(response.into_body());
+    let frame = poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
+    drop(black_box(frame));
+}
