@@ -7,6 +7,7 @@ use std::{
     io,
     sync::{Arc, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
 use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
@@ -112,6 +113,26 @@ fn a_body_dropped_on_a_thread_without_a_runtime_runs_its_callbacks_where_defer_w
     drop(other);
     deferring.block_on(in_time(layer.handle().wait_idle()));
     assert_eq!(events.ran(), ["a", "b"]);
+}
+
+#[test]
+fn a_body_dropped_on_another_runtime_runs_its_callbacks_on_the_one_that_defer_was_called_on() {
+    let layer = DeferLayer::new();
+    let (deferring, other) = (runtime(), runtime());
+    let (ran_on, has_run) = mpsc::channel();
+    let service = service_fn(move |_: Request| {
+        let ran_on = ran_on.clone();
+        defer(async move { ran_on.send(tokio::runtime::Handle::current().id()).unwrap() });
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("hello"))))
+    });
+    let answer = {
+        let _entered = deferring.enter();
+        layer.layer(service).call(support::get("/")).now_or_never()
+    };
+    let _entered = other.enter();
+    drop(answer);
+    let ran_on = has_run.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(ran_on, deferring.handle().id());
 }
 
 #[test]

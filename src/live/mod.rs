@@ -69,7 +69,7 @@
 //! somebody else has it, up to 4,096 events are put aside, and what finds no room there is dropped,
 //! counted, and shown. Room for requests is made for 1,000 at a time and used again, so that
 //! writing down a callback allocates nothing: it takes about 1,000 instructions, of registration,
-//! decision, start and end together (`cargo bench --bench counted --features live`). Events that are put aside
+//! decision, start and end together (`cargo bench --package axum-defer-benches --bench counted --features live`). Events that are put aside
 //! and failures do allocate.
 //!
 //! A layer without observer costs the same with this feature and without.
