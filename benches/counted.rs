@@ -54,7 +54,9 @@ fn main() {
             println!("no figure has grown by more than 5 %, and no target is missed");
         }
         _ => {
-            eprintln!("usage: cargo bench --package axum-defer-benches --bench counted --features live [-- --check | --save]");
+            eprintln!(
+                "usage: cargo bench --package axum-defer-benches --bench counted --features live [-- --check | --save]"
+            );
             std::process::exit(2);
         }
     }

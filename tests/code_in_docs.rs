@@ -6,10 +6,13 @@
 use std::{fs, path::Path};
 
 /// The documents, and where what is not compiled in them comes from.
-const SHOWN: &[(&str, &[&str])] = &[(
-    "docs/serve.md",
-    &["examples/integrations/tls.rs", "tests/serve_tls.rs"],
-)];
+const SHOWN: &[(&str, &[&str])] = &[
+    (
+        "docs/serve.md",
+        &["examples/integrations/tls.rs", "tests/serve_tls.rs"],
+    ),
+    ("src/serve/shutdown.rs", &["examples/websocket/src/main.rs"]),
+];
 
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

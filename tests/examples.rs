@@ -178,30 +178,8 @@ async fn queue_worker_gives_each_job_a_scope_of_its_own() {
 }
 
 #[tokio::test]
-async fn prometheus_renders_run_failed_and_skipped_apart() {
-    let stdout = run("prometheus").await;
-    for line in [
-        "# TYPE deferred_callbacks_total counter",
-        "deferred_callbacks_total{outcome=\"ok\",phase=\"after\"} 2",
-        "deferred_callbacks_total{outcome=\"error\",phase=\"after\"} 3",
-        "deferred_callbacks_total{outcome=\"skipped\",phase=\"after\"} 1",
-        // There from the start, so that an alert sees the first loss.
-        "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
-        "deferred_callbacks_pending 0",
-        "deferred_callbacks_running 0",
-        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
-        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
-    ] {
-        assert!(
-            stdout.lines().any(|rendered| rendered == line),
-            "no {line:?} in:\n{stdout}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn opentelemetry_links_deferred_spans_to_the_request() {
-    let stdout = run("opentelemetry").await;
+async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skipped_apart() {
+    let stdout = run("observability").await;
     let field = |span: &str, name: &str| {
         span.lines().find_map(|line| {
             let value = line.trim().strip_prefix(name)?;
@@ -222,11 +200,163 @@ async fn opentelemetry_links_deferred_spans_to_the_request() {
         assert_eq!(field(span, "outcome").as_deref(), Some(outcome));
         let place = field(span, "place").unwrap();
         assert!(
-            place.starts_with("examples/integrations/opentelemetry.rs:"),
+            place.starts_with("examples/integrations/observability.rs:"),
             "{place}"
         );
     }
     assert_tells(&stdout, &["the request had ended before the mail was sent"]);
+
+    for line in [
+        "# TYPE deferred_callbacks_total counter",
+        "deferred_callbacks_total{outcome=\"ok\",phase=\"after\"} 2",
+        "deferred_callbacks_total{outcome=\"error\",phase=\"after\"} 3",
+        "deferred_callbacks_total{outcome=\"skipped\",phase=\"after\"} 1",
+        // There from the start, so that an alert sees the first loss.
+        "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
+        "deferred_callbacks_pending 0",
+        "deferred_callbacks_running 0",
+        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
+    ] {
+        assert!(
+            stdout.lines().any(|rendered| rendered == line),
+            "no {line:?} in:\n{stdout}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_has_gone() {
+    assert_tells(
+        &run("file_download").await,
+        &[
+            "a slow reader has the beginning: 1 file\n",
+            "deleted: the response was Sent\n",
+            "it has everything: 0 files\n",
+            "another has the beginning: 1 file\n",
+            "deleted: the response was Aborted\n",
+            "it has hung up: 0 files\n",
+            "deleted: the response was Sent\n",
+            "a third asked for what is not there: 0 files\n",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
+    let stdout = run("sse").await;
+    assert_tells(&stdout, &["the stream is over: Sent, after "]);
+    assert_tells(
+        &stdout,
+        &[
+            "the server is told to stop\n",
+            "the client has a goodbye, and the end of the response\n",
+            "deferred callbacks: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn grpc_runs_what_a_good_call_defers_and_skips_that_of_a_failed_one() {
+    let stdout = run("grpc").await;
+    assert_tells(&stdout, &["shop: Serving\n", "casino: NotFound\n"]);
+    assert_eq!(stdout.matches("billed\n").count(), 1, "{stdout}");
+    assert_tells(
+        &stdout,
+        &["bill skipped: the HTTP status was 200, the call failed\n"],
+    );
+}
+
+#[tokio::test]
+async fn stale_while_revalidate_refreshes_once_for_all_who_ask() {
+    assert_tells(
+        &run("stale_while_revalidate").await,
+        &[
+            "100 asked, and had the old value at once\n",
+            "the bank was asked a second time, and not more\n",
+            "the next one has the new value\n",
+        ],
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn unix_socket_knows_who_asks() {
+    assert_tells(
+        &run("unix_socket").await,
+        &[
+            "listening on /",
+            " has asked, and has the answer\n",
+            " 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn multi_tenant_keeps_tenants_apart() {
+    assert_tells(
+        &run("multi_tenant").await,
+        &[
+            "acme: invoice 2, invoice 4, invoice 6, order 2, order 4, order 6\n",
+            "globex: invoice 1, invoice 3, invoice 5, order 1, order 3, order 5\n",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn testing_passes_its_tests() {
+    assert_eq!(run("testing").await, "5 tests passed\n");
+}
+
+#[tokio::test]
+async fn tls_asks_itself_and_ends() {
+    assert_tells(
+        &run("tls").await,
+        &[
+            "listening on https://127.0.0.1:",
+            "the response is out, encrypted\n",
+            " 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn live_shows_itself_for_as_many_requests_as_it_is_told() {
+    let mut command = example("live");
+    command.arg("20").env("ADDRESS", "127.0.0.1:0");
+    let (stdout, output) = output(command).await;
+    assert!(output.status.success(), "{output:?}");
+    assert_tells(&stdout, &["/admin/deferred\n", " 0 unfinished\n"]);
+}
+
+#[test]
+fn every_example_says_how_to_run_it_is_short_and_is_run_here() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut count = 0;
+    for folder in [root.clone(), root.join("integrations")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if path.extension().is_none_or(|extension| extension != "rs") || name == "lib" {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let head: Vec<_> = text
+                .lines()
+                .map_while(|line| line.strip_prefix("//!"))
+                .flat_map(str::split_whitespace)
+                .collect();
+            let command = format!("cargo run --example {name}");
+            assert!(head.join(" ").contains(&command), "{name}: no {command:?}");
+            let is_run = include_str!("examples.rs").contains(&format!("(\"{name}\")"));
+            assert!(is_run, "nothing here runs {name}");
+            // These two print what happens as a picture, and have traffic to look at.
+            let may_be_long = ["quickstart", "live"].contains(&name.as_str());
+            assert!(may_be_long || text.lines().count() < 120, "{name} is long");
+            count += 1;
+        }
+    }
+    assert!(count >= 15, "{count}");
 }
 
 /// A server example on a free port.

@@ -1,19 +1,22 @@
-//! HTTPS, with handshakes that run side by side: `cargo run --example tls`, then
-//! `curl --insecure https://127.0.0.1:3000`.
+//! HTTPS, with handshakes that run side by side: `cargo run --example tls`.
+//!
+//! A client that trusts the certificate asks the server, and that is all. With `PORT=3000` it serves
+//! until it is stopped: `curl --insecure https://127.0.0.1:3000`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get, serve::Listener};
 use axum_defer::{DeferLayer, defer};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::{
-    TlsAcceptor,
+    TlsAcceptor, TlsConnector,
     rustls::{
-        ServerConfig,
+        ClientConfig, RootCertStore, ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     },
     server::TlsStream,
@@ -69,21 +72,46 @@ async fn hello() -> &'static str {
 }
 
 #[tokio::main]
-async fn main() -> io::Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     // In earnest: the certificate and the key that an authority has given you.
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
-        .map_err(io::Error::other)?;
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let port = std::env::var("PORT").unwrap_or("3000".to_owned());
+    let port = std::env::var("PORT");
+    let address = format!("127.0.0.1:{}", port.as_deref().unwrap_or("0"));
     let listener = TlsListener {
-        tcp: TcpListener::bind(format!("127.0.0.1:{port}")).await?,
+        tcp: TcpListener::bind(address).await?,
         tls: acceptor(made.cert.der().clone(), key.into()),
         handshake_timeout: Duration::from_secs(10),
         handshakes: JoinSet::new(),
     };
-    println!("listening on https://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("listening on https://{address}");
     let app = Router::new()
         .route("/", get(hello))
         .layer(DeferLayer::new());
-    axum_defer::serve(listener, app).await
+    let server = axum_defer::serve(listener, app);
+    if port.is_ok() {
+        server.await
+    }
+
+    let mut trusted = RootCertStore::empty();
+    trusted.add(made.cert.der().clone())?;
+    // In the place of a signal to stop.
+    let asked = async move { ask(address, trusted).await.expect("an answer") };
+    println!("{}", server.with_graceful_shutdown(asked).await);
+    Ok(())
+}
+
+async fn ask(address: SocketAddr, trusted: RootCertStore) -> Result<(), Box<dyn Error>> {
+    let config = ClientConfig::builder().with_root_certificates(trusted);
+    let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+    let tcp = TcpStream::connect(address).await?;
+    let mut client = tls.connect(address.ip().into(), tcp).await?;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await?;
+    let mut response = String::new();
+    client.read_to_string(&mut response).await?;
+    assert!(response.ends_with("hello\n"), "{response}");
+    Ok(())
 }

@@ -62,8 +62,11 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 ///     loop {
 ///         tokio::select! {
 ///             message = socket.recv() => match message {
-///                 Some(Ok(message)) => { /* answer it */ }
-///                 _ => return,
+///                 Some(Ok(Message::Text(text))) => {
+///                     let _ = socket.send(Message::Text(text)).await;
+///                 }
+///                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+///                 Some(Ok(_)) => {}
 ///             },
 ///             () = &mut shutdown => {
 ///                 let _ = socket.send(Message::Close(None)).await;

@@ -1,0 +1,117 @@
+//! Logs, traces and metrics in one program: `cargo run --example observability --features metrics`.
+//!
+//! Each deferred callback has a span, linked to the span of its request and in a trace of its own; the
+//! request's span ends with the response, however long callbacks take. What becomes of callbacks is
+//! counted, and what was lost has a label of its own, so that an alert on it is not set off by
+//! what was skipped on purpose:
+//!
+//! ```promql
+//! increase(deferred_callbacks_total{outcome="lost"}[5m]) > 0
+//! ```
+
+use std::{error::Error, io::stderr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request, State},
+    http::StatusCode,
+    routing::get,
+};
+use axum_defer::{DeferLayer, defer};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+use tower_http::trace::{DefaultMakeSpan, TraceLayer};
+use tracing::{Instrument, Level, info_span, level_filters::LevelFilter};
+use tracing_subscriber::{fmt, layer::SubscriberExt};
+
+async fn answer(State(received): State<Arc<Notify>>, Path(status): Path<u16>) -> StatusCode {
+    defer(async move {
+        received.notified().await;
+        // What a callback calls is traced as its child.
+        let smtp = tokio::time::sleep(Duration::from_millis(40));
+        smtp.instrument(info_span!("smtp")).await;
+    })
+    .name("mail");
+    defer(async { Err("the disk is full") })
+        .name("audit")
+        .always();
+    StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // In earnest: an exporter of OTLP, with a batch processor.
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
+    let telemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
+    tracing::subscriber::set_global_default(
+        tracing_subscriber::registry()
+            .with(LevelFilter::INFO)
+            .with(fmt::layer().with_writer(stderr))
+            .with(telemetry),
+    )?;
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    let prometheus = PrometheusBuilder::new()
+        .set_buckets_for_metric(seconds, &[0.001, 0.01, 0.1, 1.0, 10.0])?
+        .install_recorder()?;
+
+    let received = Arc::new(Notify::new());
+    let layer = DeferLayer::new();
+    let deferred = layer.handle();
+    let request_span = DefaultMakeSpan::new().level(Level::INFO);
+    let app: Router = Router::new()
+        .route("/{status}", get(answer))
+        .with_state(received.clone())
+        .layer(layer)
+        // Outside of the other, so that callbacks know the span of their request.
+        .layer(TraceLayer::new_for_http().make_span_with(request_span))
+        .route("/metrics", get(async move || prometheus.render()));
+
+    fetch(&app, "/200").await?;
+    received.notify_one();
+    deferred.wait_idle().await;
+    let spans = exporter.get_finished_spans()?;
+    let place = |name| spans.iter().position(|span| span.name == name);
+    let request = &spans[place("request").ok_or("no span of the request")?];
+    spans.iter().for_each(|span| print(span, request));
+    // Spans are exported as they end.
+    assert!(place("request") < place("smtp"));
+    println!("the request had ended before the mail was sent: its span does not contain it");
+
+    fetch(&app, "/201").await?;
+    received.notify_one();
+    fetch(&app, "/404").await?;
+    deferred.wait_idle().await;
+    println!("\n{}", fetch(&app, "/metrics").await?);
+    Ok(())
+}
+
+async fn fetch(app: &Router, path: &str) -> Result<String, Box<dyn Error>> {
+    let request = Request::get(path).body(Body::empty())?;
+    let response = app.clone().oneshot(request).await?;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+fn print(span: &SpanData, request: &SpanData) {
+    println!("{}", span.name);
+    println!("  trace     {}", span.span_context.trace_id());
+    println!("  span      {}", span.span_context.span_id());
+    for link in span.links.iter() {
+        assert_eq!(link.span_context, request.span_context);
+        println!("  linked to {}", link.span_context.span_id());
+    }
+    for attribute in &span.attributes {
+        if ["name", "place", "outcome"].contains(&attribute.key.as_str()) {
+            println!("  {:<9} {}", attribute.key, attribute.value);
+        }
+    }
+    println!();
+}

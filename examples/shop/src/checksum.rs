@@ -1,0 +1,31 @@
+//! Work for a processor, which would hold up the server's threads.
+
+use std::{fs::File, io};
+
+use axum_defer::{defer, defer_blocking};
+use sha2::{Digest, Sha256};
+
+use crate::{database::Database, state::App, token};
+
+pub fn after_the_response(app: &App, order: i64, document: &str) {
+    let database = app.database.clone();
+    let path = app.files.path(document);
+    defer_blocking(move || {
+        let mut checksum = Sha256::new();
+        io::copy(&mut File::open(path)?, &mut checksum)?;
+        let checksum = token::hex(&checksum.finalize());
+        // Back on the server's threads, and among the callbacks of the same request.
+        defer(store(database, order, checksum)).name("store the checksum");
+        Ok::<_, io::Error>(())
+    })
+    .name("checksum");
+}
+
+async fn store(database: Database, order: i64, checksum: String) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE orders SET checksum = ? WHERE id = ?")
+        .bind(checksum)
+        .bind(order)
+        .execute(&database.writer)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! `GET /orders`: one's own. It defers nothing, and costs nothing for that.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use crate::{refused::Refused, session::User, state::App};
+
+#[derive(Serialize)]
+pub struct Order {
+    id: i64,
+    bytes: i64,
+    /// Not there yet right after the order.
+    checksum: Option<String>,
+}
+
+pub async fn list(State(app): State<App>, user: User) -> Result<Json<Vec<Order>>, Refused> {
+    let rows: Vec<(i64, i64, Option<String>)> =
+        sqlx::query_as("SELECT id, bytes, checksum FROM orders WHERE user = ? ORDER BY id")
+            .bind(user.id)
+            .fetch_all(&app.database.reader)
+            .await?;
+    let orders = rows.into_iter().map(|(id, bytes, checksum)| Order {
+        id,
+        bytes,
+        checksum,
+    });
+    Ok(Json(orders.collect()))
+}

@@ -1,0 +1,19 @@
+//! Numbers that nobody can guess.
+
+use std::fmt::Write;
+
+use argon2::password_hash::rand_core::{OsRng, RngCore};
+
+/// 256 bits from the operating system, as text.
+pub fn random() -> String {
+    let mut bytes = [0; 32];
+    OsRng.fill_bytes(&mut bytes);
+    hex(&bytes)
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
