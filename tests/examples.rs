@@ -124,7 +124,7 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
     );
     // How many are left for the shutdown to wait for is up to the scheduler.
     let report = report.trim_end();
-    assert!(report.starts_with("deferred callbacks: "), "{report}");
+    assert!(report.starts_with("deferred callbacks while draining: "), "{report}");
     assert!(
         report.ends_with("0 skipped, 0 lost, 0 unfinished"),
         "{report}"
@@ -251,7 +251,7 @@ async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
         &[
             "the server is told to stop\n",
             "the client has a goodbye, and the end of the response\n",
-            "deferred callbacks: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
+            "deferred callbacks while draining: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
         ],
     );
 }
@@ -442,7 +442,7 @@ async fn shutdown_waits_for_the_response_and_the_mail_and_reports() {
     assert_tells(&response, &["HTTP/1.1 200 OK\r\n", "\r\n\r\nwelcome\n"]);
     for expected in [
         "the welcome mail to grace is sent",
-        "deferred callbacks: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished",
+        "deferred callbacks while draining: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished",
     ] {
         assert_eq!(next_line(&mut server.stdout).await, expected);
     }

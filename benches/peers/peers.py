@@ -200,4 +200,5 @@ PEERS = [
     Rust("spawn", "axum, tokio::spawn"),
     Rust("tracker", "axum, TaskTracker"),
     Rust("defer", "axum-defer"),
+    Rust("completes", "axum-defer, run_to_completion"),
 ]

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 INTO = Path(__file__).resolve().parent.parent.parent / "docs" / "peers"
-WIDTH, LEFT, RIGHT, BAR, STEP, TOP = 760, 250, 140, 22, 40, 64
+WIDTH, LEFT, RIGHT, BAR, STEP, TOP = 760, 260, 140, 22, 40, 64
 STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1f2328}"
     ".title{font-weight:600;font-size:16px}.note{fill:#59636e;font-size:12px}"
@@ -36,7 +36,7 @@ def bars(title, note, rows):
 
 
 def colour(name):
-    return "#1a7f37" if name == "defer" else "#6e7781"
+    return "#1a7f37" if name in ("defer", "completes") else "#6e7781"
 
 
 def throughput(results):

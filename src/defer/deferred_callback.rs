@@ -123,6 +123,9 @@ impl DeferredCallback {
     ///
     /// The layer and its clones share the names; other layers have their own.
     ///
+    /// The one that runs may have read before another request wrote: where each write has to be seen,
+    /// a [name](Self::name) alone is right.
+    ///
     /// ```
     /// use axum_defer::{DeferLayer, defer, testing::Recorder};
     ///

@@ -138,7 +138,7 @@ mod tests {
         assert!(!report.is_complete());
         assert_eq!(
             report.to_string(),
-            "deferred callbacks: 4 ran, 6 failed, 8 skipped, 10 lost, 0 unfinished; \
+            "deferred callbacks while draining: 4 ran, 6 failed, 8 skipped, 10 lost, 0 unfinished; \
              2 handlers unfinished"
         );
     }

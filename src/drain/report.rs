@@ -70,7 +70,7 @@ impl fmt::Display for DrainReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "deferred callbacks: {} ran, {} failed, {} skipped, {} lost, {} unfinished",
+            "deferred callbacks while draining: {} ran, {} failed, {} skipped, {} lost, {} unfinished",
             self.ran,
             self.failed,
             self.skipped,
@@ -184,7 +184,7 @@ mod tests {
             unfinished_holders,
             ..DrainReport::default()
         };
-        let nothing = "deferred callbacks: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
+        let nothing = "deferred callbacks while draining: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
         assert!(report(0, 0).is_complete());
         assert_eq!(report(0, 0).to_string(), nothing);
         for (report, said) in [

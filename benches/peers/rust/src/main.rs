@@ -1,5 +1,6 @@
-//! `axum-defer-peers spawn|tracker|defer ADDRESS LOG`: the same routes, with `tokio::spawn`, with a
-//! `TaskTracker` that the shutdown waits for, and with axum-defer.
+//! `axum-defer-peers spawn|tracker|defer|completes ADDRESS LOG`: the same routes, with `tokio::spawn`,
+//! with a `TaskTracker` that the shutdown waits for, and with axum-defer, by itself and where handlers are
+//! run to completion.
 
 use std::{
     convert::Infallible,
@@ -22,11 +23,12 @@ use tokio::{net::TcpListener, signal::unix, time::sleep};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Way {
     Spawn,
     Tracker,
     Defer,
+    Completes,
 }
 
 static WAY: OnceLock<Way> = OnceLock::new();
@@ -108,12 +110,15 @@ async fn fails_first() -> &'static str {
 async fn main() -> io::Result<()> {
     let arguments: Vec<_> = env::args().collect();
     let [_, way, address, log] = &arguments[..] else {
-        return Err(io::Error::other("spawn|tracker|defer ADDRESS LOG"));
+        return Err(io::Error::other(
+            "spawn|tracker|defer|completes ADDRESS LOG",
+        ));
     };
     let way = match way.as_str() {
         "spawn" => Way::Spawn,
         "tracker" => Way::Tracker,
         "defer" => Way::Defer,
+        "completes" => Way::Completes,
         other => return Err(io::Error::other(format!("no such way: {other}"))),
     };
     let _ = WAY.set(way);
@@ -132,9 +137,13 @@ async fn main() -> io::Result<()> {
     let stop = async move {
         terminate.recv().await;
     };
-    if way == Way::Defer {
-        let app = app.layer(DeferLayer::new());
-        axum_defer::serve(listener, app)
+    let layer = match way {
+        Way::Spawn | Way::Tracker => None,
+        Way::Defer => Some(DeferLayer::new()),
+        Way::Completes => Some(DeferLayer::new().run_to_completion()),
+    };
+    if let Some(layer) = layer {
+        axum_defer::serve(listener, app.layer(layer))
             .with_graceful_shutdown(stop)
             .await;
         return Ok(());
