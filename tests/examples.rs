@@ -124,7 +124,10 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
     );
     // How many are left for the shutdown to wait for is up to the scheduler.
     let report = report.trim_end();
-    assert!(report.starts_with("deferred callbacks while draining: "), "{report}");
+    assert!(
+        report.starts_with("deferred callbacks while draining: "),
+        "{report}"
+    );
     assert!(
         report.ends_with("0 skipped, 0 lost, 0 unfinished"),
         "{report}"

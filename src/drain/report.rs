@@ -184,7 +184,8 @@ mod tests {
             unfinished_holders,
             ..DrainReport::default()
         };
-        let nothing = "deferred callbacks while draining: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
+        let nothing =
+            "deferred callbacks while draining: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
         assert!(report(0, 0).is_complete());
         assert_eq!(report(0, 0).to_string(), nothing);
         for (report, said) in [
