@@ -9,7 +9,6 @@ out. Prints a table, and writes target/peers/results.json and the two pictures i
 """
 import json
 import re
-import statistics
 import subprocess
 import sys
 
@@ -48,9 +47,8 @@ def table(results):
     def row(name, cell):
         return f"| {name} | " + " | ".join(cell(found) for found in results.values()) + " |"
 
-    def ratio(found, over):
-        pairs = zip(found["rates"]["/defer"], over, strict=True)
-        return f"{statistics.median(a / b for a, b in pairs):.2f}"
+    def ratio(found, others):
+        return f"{pictures.over(found['rates']['/defer'], others):.2f}"
 
     def slow(found):
         told = found["slow_reader"]
