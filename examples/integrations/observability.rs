@@ -1,4 +1,4 @@
-//! Logs, traces and metrics in one program: `cargo run --example observability --features metrics`.
+//! Logs, traces and metrics in one program: `cargo run --example observability`.
 //!
 //! Each deferred callback has a span, linked to the span of its request and in a trace of its own; the
 //! request's span ends with the response, however long callbacks take. What becomes of callbacks is
