@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "tracing")]
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/subscriber.rs"]
 mod subscriber;
 mod support;
 
 use std::{
     future::IntoFuture,
-    io::{self, Write},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -305,28 +307,12 @@ async fn the_shutdown_waits_for_what_was_deferred() {
     assert_eq!(report.ran, 1);
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The line that a callback of a request for `/orders/7` logs.
 #[cfg(feature = "tracing")]
 async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> String {
-    let log = Log::default();
-    let writer = log.clone();
+    let log = log::Log::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
+        .with_writer(log.clone())
         .with_ansi(false)
         .finish();
     let _listening = subscriber::listen(subscriber);
@@ -343,13 +329,7 @@ async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> Str
     serve(listener, layer, app).await;
     assert_eq!(ask(address, "/orders/7").await, (200, "hello".into()));
     in_time(deferred.wait_idle()).await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| line.contains("in a callback"))
-        .collect();
-    assert_eq!(lines.len(), 1, "{text}");
-    lines[0].to_owned()
+    log.line("in a callback")
 }
 
 #[cfg(feature = "tracing")]

@@ -2,63 +2,24 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "tracing")]
 
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/subscriber.rs"]
 mod subscriber;
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Body, extract::Request, routing::get};
 use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished, defer, defer_blocking};
 use http_body_util::BodyExt;
+use log::Log;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use subscriber::listen;
 use tower::ServiceExt;
 use tower_http::trace::{DefaultMakeSpan, TraceLayer};
 use tracing::{Level, info, info_span};
-use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// The lines that contain this.
-    fn lines(&self, with: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().filter(|line| line.contains(with));
-        lines.map(str::to_owned).collect()
-    }
-
-    #[track_caller]
-    fn line(&self, with: &str) -> String {
-        let lines = self.lines(with);
-        assert_eq!(lines.len(), 1, "{with}: {lines:?}");
-        lines.into_iter().next().unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use tracing_subscriber::layer::SubscriberExt;
 
 async fn show_order() -> &'static str {
     info!("in the handler");

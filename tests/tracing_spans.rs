@@ -6,6 +6,8 @@
 
 #[path = "support/events.rs"]
 mod events;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/subscriber.rs"]
 mod subscriber;
 
@@ -36,6 +38,7 @@ use axum_defer::{
 use events::Events;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use log::Log;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use subscriber::listen;
@@ -488,26 +491,12 @@ fn what_the_runtime_took_with_it_is_an_error_with_its_reason() {
     assert_eq!(capture.named("too late").fields["outcome"], ["lost"]);
 }
 
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_lost_callback_is_a_line_of_the_log_with_its_name_its_place_and_the_reason() {
-    let written = Written::default();
-    let writer = written.clone();
+    let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
-        .with_writer(move || writer.clone())
+        .with_writer(log.clone())
         .finish();
     let _guard = listen(subscriber);
     let mut service = tower::Layer::layer(
@@ -522,7 +511,7 @@ fn a_lost_callback_is_a_line_of_the_log_with_its_name_its_place_and_the_reason()
     let response = service.call(Request::new(Body::empty())).now_or_never();
     drop(response.unwrap());
 
-    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     for (line, name) in lines.iter().zip(["a", "b"]) {
