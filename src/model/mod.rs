@@ -23,6 +23,7 @@ use loom::model::Builder;
 
 use crate::sync::modelled_runtime;
 
+mod before_response;
 pub(crate) mod ledger;
 mod scope;
 mod tracker;

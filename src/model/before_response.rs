@@ -1,0 +1,129 @@
+//! The first phase: pushes that the response waits for, while its head is released.
+
+use super::{
+    explore, explore_within,
+    ledger::{Ended, Ledger, prepare},
+};
+use crate::{
+    completion::{Completion, Delivery},
+    observe::outcome::LostReason,
+    sync::modelled_runtime,
+};
+
+/// Either the response waits for it, or whoever registers it hears that it is too late.
+#[test]
+fn a_push_before_the_response_while_its_head_is_released() {
+    explore(
+        "a push before the response while its head is released",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let pusher = {
+                let (ledger, collection) = (ledger.clone(), collection.clone());
+                loom::thread::spawn(move || ledger.before(&collection, false))
+            };
+            let mut completer = prepare(completer);
+            completer.verdict.delivery = Delivery::Sent;
+            drop(completer);
+            let registered = pusher.join().unwrap();
+            assert!(!ledger.before(&collection, false), "it is too late now");
+            drop(collection);
+            let closed = ledger.close();
+            assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
+            let mut told = closed.completions.iter().map(Completion::delivery);
+            assert!(told.all(|delivery| delivery == Delivery::Pending));
+        },
+    );
+}
+
+/// Who is alone with a scope lets its head go without a look at what others might do: what they did
+/// who have let go of it counts.
+#[test]
+fn the_last_push_before_the_response_while_its_head_is_released() {
+    explore(
+        "the last push before the response while its head is released",
+        || {
+            let ledger = Ledger::open();
+            let (completer, collection) = ledger.request(None);
+            let pusher = {
+                let ledger = ledger.clone();
+                loom::thread::spawn(move || {
+                    let collection = collection;
+                    let registered = ledger.before(&collection, false);
+                    ledger.pass();
+                    drop(collection);
+                    registered
+                })
+            };
+            ledger.pass();
+            let completer = prepare(completer);
+            drop(completer);
+            let registered = pusher.join().unwrap();
+            let ends = ledger.close().ends;
+            assert_eq!(ends, vec![Ended::Ran; usize::from(registered)]);
+        },
+    );
+}
+
+/// What was deferred goes by the outcome of the first phase, whoever joins that.
+#[test]
+fn two_pushes_before_the_response_of_which_one_fails() {
+    explore_within(3, "two pushes before the response, one fails", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        assert!(ledger.before(&collection, true));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        let completer = prepare(completer);
+        assert!(!completer.verdict.success);
+        drop(completer);
+        let joined = pusher.join().unwrap();
+        drop(collection);
+        let ends = ledger.close().ends;
+        assert_eq!(ends[..2], [Ended::Skipped, Ended::Ran]);
+        assert_eq!(ends[2..], vec![Ended::Skipped; usize::from(joined)]);
+    });
+}
+
+/// Nobody has run the first phase when there is no response: a task does, and decides then.
+#[test]
+fn no_response_while_another_thread_pushes_before_it() {
+    explore("no response while another thread pushes before it", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection).always());
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        drop(completer);
+        let registered = pusher.join().unwrap();
+        drop(collection);
+        let ends = ledger.close().ends;
+        assert_eq!(ends[0], Ended::Ran);
+        assert_eq!(ends[1..], vec![Ended::Skipped; usize::from(registered)]);
+    });
+}
+
+#[test]
+fn a_runtime_that_shuts_down_loses_both_phases_once() {
+    explore("a runtime that shuts down loses both phases once", || {
+        modelled_runtime::shut_down();
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        assert!(ledger.before(&collection, false));
+        let pusher = {
+            let (ledger, collection) = (ledger.clone(), collection.clone());
+            loom::thread::spawn(move || ledger.before(&collection, false))
+        };
+        drop(completer);
+        let registered = pusher.join().unwrap();
+        drop(collection);
+        let lost = Ended::Lost(LostReason::NoRuntime);
+        assert_eq!(ledger.close().ends, vec![lost; 2 + usize::from(registered)]);
+    });
+}
