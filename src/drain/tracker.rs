@@ -51,7 +51,8 @@ impl ShardNumber {
         thread_local! {
             static NUMBER: ShardNumber = ShardNumber(THREADS.fetch_add(1, Relaxed) % SHARDS);
         }
-        NUMBER.with(|number| *number)
+        // A thread that is about to end has none any more.
+        NUMBER.try_with(|number| *number).unwrap_or(Self(0))
     }
 
     #[cfg(test)]
@@ -277,5 +278,46 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Unfinished for Nothing {
+        fn unfinished(&self) -> Vec<UnfinishedCallback> {
+            Vec::new()
+        }
+    }
+
+    fn listed(tracker: &Tracker) -> usize {
+        tracker.shards.iter().flat_map(Shard::listed).count()
+    }
+
+    #[test]
+    fn what_was_listed_by_any_thread_is_there_until_any_other_takes_it_out() {
+        let tracker = Arc::new(Tracker::default());
+        let keys: Vec<_> = (0..2 * SHARDS)
+            .flat_map(|_| {
+                let tracker = tracker.clone();
+                let lists = move || {
+                    let shard = ShardNumber::of_this_thread();
+                    let scope: Weak<dyn Unfinished> = Weak::<Nothing>::new();
+                    [scope.clone(), scope].map(|scope| (shard, tracker.list(shard, scope)))
+                };
+                thread::spawn(lists).join().unwrap()
+            })
+            .collect();
+        assert_eq!(listed(&tracker), 4 * SHARDS);
+        for (taken, (shard, key)) in keys.into_iter().enumerate() {
+            assert_eq!(listed(&tracker), 4 * SHARDS - taken);
+            tracker.delist(shard, key);
+        }
+        assert_eq!(listed(&tracker), 0);
     }
 }
