@@ -1,6 +1,6 @@
 //! Finds a request's place by its number.
 
-use super::fast_map::FastMap;
+use std::collections::HashMap;
 
 /// So many numbers in a row have a place each.
 const NEAR: usize = 1024;
@@ -9,7 +9,7 @@ const NEAR: usize = 1024;
 /// bits a later one has taken is looked up in a map.
 pub(super) struct Index {
     near: Box<[Entry; NEAR]>,
-    far: FastMap<u64, u32>,
+    far: HashMap<u64, u32>,
 }
 
 /// No request has the number 0.
@@ -23,7 +23,7 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             near: Box::new([Entry::default(); NEAR]),
-            far: FastMap::default(),
+            far: HashMap::default(),
         }
     }
 

@@ -104,7 +104,6 @@ mod cause;
 mod document;
 mod end;
 mod events;
-mod fast_map;
 mod histogram;
 mod html;
 mod inbox;

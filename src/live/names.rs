@@ -1,11 +1,12 @@
 //! What is counted by name, of a bounded number of names.
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::Location, sync::Arc, time::Duration};
 
-use super::{end::End, fast_map::FastMap, histogram::Histogram, recent::Recent, text::cut};
+use super::{end::End, histogram::Histogram, recent::Recent, text::cut};
 
 /// Of a name, what is longer is cut.
 pub(super) const NAME_BYTES: usize = 120;
+
 /// One name, or of callbacks without one, the place where they were deferred.
 #[derive(Clone)]
 pub(super) struct ByName {
@@ -43,8 +44,8 @@ pub(super) struct Names {
     pub(super) limit: usize,
     /// What callbacks of a place were called last: mostly, they are always called the same.
     last_at: [LastAt; PLACES],
-    places: FastMap<usize, u32>,
-    names: FastMap<Arc<str>, u32>,
+    places: HashMap<usize, u32>,
+    names: HashMap<Arc<str>, u32>,
     pub(super) all: Vec<ByName>,
 }
 
@@ -65,8 +66,8 @@ impl Names {
         Self {
             limit,
             last_at: [LastAt::default(); PLACES],
-            places: FastMap::default(),
-            names: FastMap::default(),
+            places: HashMap::default(),
+            names: HashMap::default(),
             all: vec![ByName::new("(other names)", false, None)],
         }
     }

@@ -13,7 +13,7 @@ use super::{
     end::End,
     names::Names,
     recent::BAR_SECONDS,
-    request::{METHOD_BYTES, PATH_BYTES},
+    request::{METHOD_BYTES, PATH_BYTES, label},
     requests::{Known, Requests},
     text::cut,
     told::{Ending, Message, What},
@@ -276,13 +276,10 @@ impl Record {
     ) {
         let request = callback.request();
         let path = request.map_or("", |request| cut(request.path(), PATH_BYTES));
-        let label = match request {
-            Some(request) => {
-                let method = cut(request.method().as_str(), METHOD_BYTES);
-                format!("{method} {path}")
-            }
-            None => "a unit of work".to_owned(),
-        };
+        let label = label(request.map(|request| {
+            let method = cut(request.method().as_str(), METHOD_BYTES);
+            (method, path)
+        }));
         let route = request.and_then(|request| request.route());
         let total = self.counts.failed + self.counts.lost;
         self.failures.push_back(Failure {

@@ -96,6 +96,14 @@ impl Texts {
     }
 }
 
+/// What a request is called by its method and its path, and how work that is none.
+pub(super) fn label(request: Option<(&str, &str)>) -> String {
+    match request {
+        Some((method, path)) => format!("{method} {path}"),
+        None => "a unit of work".to_owned(),
+    }
+}
+
 impl Callback {
     /// A place for a callback.
     fn empty(at: Instant) -> Self {
@@ -206,11 +214,7 @@ impl Request {
     }
 
     pub(super) fn label(&self) -> String {
-        if self.is_request {
-            format!("{} {}", self.method(), self.path())
-        } else {
-            "a unit of work".to_owned()
-        }
+        label(self.is_request.then(|| (self.method(), self.path())))
     }
 
     pub(super) fn route_or_path(&self) -> &str {
