@@ -32,14 +32,20 @@ def run(command, **options):
         raise Missing(f"{Path(command[0]).name}: {last[0]}")
 
 
-def need(program, package):
+def versioned(program):
+    """The path of a program whose name may end with its version, as Debian has it."""
+    found = sorted(Path("/usr/sbin").glob(f"{program}[0-9]*"))
+    return shutil.which(program) or next(map(str, found), None)
+
+
+def need(program, package, find=shutil.which):
     """The path of a program, which Debian's package brings where we may install it."""
-    if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
+    if not find(program) and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(
             ["apt-get", "install", "-yq", "--no-install-recommends", package],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
         )
-    path = shutil.which(program)
+    path = find(program)
     if not path:
         raise Missing(f"no {program}: Debian's package {package} has it")
     return path
@@ -121,15 +127,7 @@ class Php:
 
     def prepare(self):
         self.nginx = need("nginx", "nginx-light")
-        candidates = sorted(Path("/usr/sbin").glob("php-fpm*"))
-        if not candidates:
-            try:
-                need("php-fpm", "php-fpm")
-            except Missing:
-                candidates = sorted(Path("/usr/sbin").glob("php-fpm*"))
-                if not candidates:
-                    raise
-        self.fpm = str(candidates[0]) if candidates else shutil.which("php-fpm")
+        self.fpm = need("php-fpm", "php-fpm", versioned)
 
     def commands(self, port, log):
         user = "www-data" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
