@@ -69,14 +69,20 @@ struct Cost {
     allocations: f64,
     /// Instructions that keep other threads off: atomics that are written, and locks.
     locked: f64,
-    /// Of the instructions, those of the allocator.
+    /// Of the instructions, those of the allocator; and of the locked ones.
     allocating: f64,
+    allocating_locked: f64,
 }
 
 impl Cost {
     /// The instructions that are the same on every machine.
     fn without_allocator(self) -> f64 {
         self.instructions - self.allocating
+    }
+
+    /// The same of the locked ones.
+    fn locked_without_allocator(self) -> f64 {
+        self.locked - self.allocating_locked
     }
 }
 
@@ -130,12 +136,16 @@ fn cost(scenario: &Scenario) -> Cost {
         (end.figure(label, place) - start.figure(label, place)) as f64 / f64::from(requests)
     };
     let (executed, allocated) = (counted(Tool::Callgrind), counted(Tool::Dhat));
+    let allocating = |place| {
+        let [start, end] = executed.each_ref().map(|run| run.allocating(place));
+        (end - start) as f64 / f64::from(requests)
+    };
     Cost {
         instructions: per_request(&executed, "Collected", 0),
         allocations: per_request(&allocated, "Total", 1),
         locked: per_request(&executed, "Collected", 1),
-        allocating: (executed[1].allocating() - executed[0].allocating()) as f64
-            / f64::from(requests),
+        allocating: allocating(0),
+        allocating_locked: allocating(1),
     }
 }
 
@@ -190,23 +200,24 @@ const ALLOCATOR: [&str; 12] = [
 
 impl Summary {
     /// [The format](https://valgrind.org/docs/manual/cl-format.html): a line for the function, then
-    /// one for each of its lines; what it calls has a line with the costs of that after it.
-    fn allocating(&self) -> i64 {
-        let (mut instructions, mut is_allocator, mut is_called) = (0, false, false);
+    /// one for each of its lines; what it calls has a line with the costs of that after it. Costs are
+    /// instructions and locked ones, the second only where it is not zero.
+    fn allocating(&self, place: usize) -> i64 {
+        let (mut sum, mut is_allocator, mut is_called) = (0, false, false);
         for line in self.profile.lines() {
             if let Some(function) = line.strip_prefix("fn=") {
                 is_allocator = ALLOCATOR.iter().any(|name| function.starts_with(name));
             } else if line.starts_with("calls=") {
                 is_called = true;
             } else if line.starts_with(|first: char| first.is_ascii_digit()) {
-                let cost = line.split_whitespace().nth(1);
+                let cost = line.split_whitespace().nth(1 + place);
                 if is_allocator && !is_called {
-                    instructions += cost.map_or(0, |cost| cost.parse().expect("a cost"));
+                    sum += cost.map_or(0, |cost| cost.parse().expect("a cost"));
                 }
                 is_called = false;
             }
         }
-        instructions
+        sum
     }
 
     /// A number of the line that begins with this label, by its place. Of what is collected, those

@@ -83,7 +83,7 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::{tally::End, tracker::ShardNumber};
+    use crate::drain::{shard_number::ShardNumber, tally::End};
 
     #[test]
     fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {

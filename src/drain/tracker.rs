@@ -13,12 +13,10 @@ use tokio::sync::Notify;
 use super::{
     report::UnfinishedCallback,
     shard::{Over, Shard, Unfinished},
+    shard_number::{SHARDS, ShardNumber},
     tally::{End, Tally},
 };
 use crate::sync;
-
-/// The models have time for two.
-const SHARDS: usize = if cfg!(axum_defer_loom) { 2 } else { 8 };
 
 /// What is known of all scopes of a layer and its clones.
 ///
@@ -39,32 +37,10 @@ pub(crate) struct Tracker {
     has_limit: AtomicBool,
 }
 
-/// Where in the trackers a scope is counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ShardNumber(usize);
-
-impl ShardNumber {
-    /// The one of the calling thread; what is counted there may be counted out on another one.
-    #[inline]
-    pub(crate) fn of_this_thread() -> Self {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static NUMBER: ShardNumber = ShardNumber(THREADS.fetch_add(1, Relaxed) % SHARDS);
-        }
-        // A thread that is about to end has none any more.
-        NUMBER.try_with(|number| *number).unwrap_or(Self(0))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn number(number: usize) -> Self {
-        Self(number % SHARDS)
-    }
-}
-
 impl Tracker {
     #[inline]
     fn shard(&self, shard: ShardNumber) -> &Shard {
-        &self.shards[shard.0]
+        shard.of(&self.shards)
     }
 
     #[inline]

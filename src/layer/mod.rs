@@ -1,6 +1,6 @@
 //! The layer that users add, and all that can be set on it.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future};
 
 use tower_layer::Layer;
 
@@ -8,7 +8,10 @@ use crate::{
     defer::scope::{self, UnitOutput},
     drain::defer_handle::DeferHandle,
     response::classify::Classification,
-    scope::options::Options,
+    scope::{
+        options::Options,
+        shared_options::{ServiceOptions, SharedOptions},
+    },
     service::Defer,
 };
 
@@ -47,7 +50,7 @@ mod settings;
 /// app takes a `DeferLayer`, from `main` and from tests.
 #[derive(Clone)]
 pub struct DeferLayer {
-    options: Arc<Options>,
+    options: SharedOptions,
 }
 
 impl DeferLayer {
@@ -81,7 +84,7 @@ impl DeferLayer {
         #[cfg(feature = "metrics")]
         crate::observe::meter::describe();
         Self {
-            options: Arc::new(options),
+            options: SharedOptions::new(options),
         }
     }
 
@@ -113,7 +116,7 @@ impl DeferLayer {
     /// # }
     /// ```
     pub fn layer<S>(&self, inner: S) -> Defer<S> {
-        Defer::new(inner, self.options.clone())
+        Defer::new(inner, ServiceOptions::All(self.options.clone()))
     }
 
     /// Watches over the callbacks of this layer and its clones.
@@ -135,7 +138,7 @@ impl DeferLayer {
     /// # }
     /// ```
     pub fn handle(&self) -> DeferHandle {
-        DeferHandle::new(self.options.tracker.clone())
+        DeferHandle::new(self.options.of_this_thread().tracker.clone())
     }
 
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
@@ -164,7 +167,7 @@ impl DeferLayer {
     where
         F: Future<Output: UnitOutput>,
     {
-        scope::run(self.options.clone(), future)
+        scope::run(self.options.of_this_thread().clone(), future)
     }
 }
 
@@ -176,11 +179,12 @@ impl Default for DeferLayer {
 
 impl fmt::Debug for DeferLayer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = self.options.of_this_thread();
         formatter
             .debug_struct("DeferLayer")
-            .field("timeout", &self.options.timeout)
-            .field("concurrent", &self.options.concurrent)
-            .field("max_pending", &self.options.max_pending)
+            .field("timeout", &options.timeout)
+            .field("concurrent", &options.concurrent)
+            .field("max_pending", &options.max_pending)
             .field("handle", &self.handle())
             .finish_non_exhaustive()
     }

@@ -14,7 +14,7 @@ use crate::{
     completion::Completion,
     observe::observer::DeferObserver,
     response::classify::Classification,
-    scope::options::Options,
+    scope::{options::Options, shared_options::SharedOptions},
 };
 
 impl DeferLayer {
@@ -456,8 +456,11 @@ impl DeferLayer {
         self.set(|options| options.inline = true)
     }
 
-    fn set(mut self, set: impl FnOnce(&mut Options)) -> Self {
-        set(Arc::make_mut(&mut self.options));
-        self
+    fn set(self, set: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::clone(self.options.of_this_thread());
+        set(&mut options);
+        Self {
+            options: SharedOptions::new(options),
+        }
     }
 }

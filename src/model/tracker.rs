@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use super::explore_within;
 use crate::{
-    drain::{
-        tally::End,
-        tracker::{ShardNumber, Tracker},
-    },
+    drain::{shard_number::ShardNumber, tally::End, tracker::Tracker},
     sync::{AtomicBool, Ordering::SeqCst},
 };
 

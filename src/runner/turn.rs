@@ -138,12 +138,11 @@ impl Turn {
                 follows: counts_as_running && is_followed,
             };
             let runs_no_more = counts_as_running && !is_followed;
-            let scope = self.scope();
-            let tracker = &scope.options.tracker;
+            let options = &self.scope().options;
             if had_started {
-                tracker.ended(scope.shard, end, runs_no_more);
+                options.tracker.ended(options.shard, end, runs_no_more);
             } else {
-                tracker.dropped(scope.shard, end, runs_no_more);
+                options.tracker.dropped(options.shard, end, runs_no_more);
             }
         }
     }
@@ -278,7 +277,7 @@ impl Turn {
         let scope = self.scope();
         let observers = &scope.options.observers;
         let started = observers.hear_ends().then(Instant::now);
-        scope.options.tracker.started(scope.shard, follows);
+        scope.options.tracker.started(scope.options.shard, follows);
         if let Some(started) = started.filter(|_| observers.hear_times()) {
             let info = scope.info(&entry.header);
             observers.started(&info, scope.waited(&entry.header, completion, started));

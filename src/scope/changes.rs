@@ -111,7 +111,7 @@ impl Scope {
         tell(&self.options.observers, &self.info(&entry.header));
         self.options
             .tracker
-            .dropped(self.shard, End::Withdrawn, false);
+            .dropped(self.options.shard, End::Withdrawn, false);
         drop_isolated(entry);
     }
 

@@ -24,7 +24,7 @@ use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::{reservation::Reservation, tally::End, tracker::ShardNumber},
+    drain::{reservation::Reservation, tally::End},
     isolate::drop_isolated,
     observe::{
         callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
@@ -42,14 +42,13 @@ pub(crate) mod idle;
 mod in_progress;
 pub(crate) mod options;
 mod queue;
+pub(crate) mod shared_options;
 pub(crate) mod state;
 mod told;
 
 pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
-    /// Where in the tracker it is counted.
-    pub(crate) shard: ShardNumber,
     /// The response that this scope waits for, where the connection reports what was sent.
     pub(crate) transmission: Option<Transmission>,
     /// Of a request whose handler is run to completion.
@@ -81,7 +80,6 @@ impl Scope {
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened,
-            shard: ShardNumber::of_this_thread(),
             transmission,
             info,
             head: Head::default(),
@@ -129,7 +127,7 @@ impl Scope {
 
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
     pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
-        self.options.tracker.registered(self.shard);
+        self.options.tracker.registered(self.options.shard);
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
         if held {
@@ -151,7 +149,7 @@ impl Scope {
             drop_isolated(entry);
             return None;
         }
-        self.options.tracker.registered(self.shard);
+        self.options.tracker.registered(self.options.shard);
         let id = state.queue_of(Phase::Before).push(entry);
         // It starts no runner: who holds the head back runs it.
         let _ = self.pushed(state);
@@ -169,7 +167,7 @@ impl Scope {
         if newly_listed {
             self.is_used.store(true, Ordering::Relaxed);
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
-            state.listed = Some(self.options.tracker.list(self.shard, scope));
+            state.listed = Some(self.options.tracker.list(self.options.shard, scope));
         }
         let (start, runner) = state.go_on();
         drop(state);
@@ -266,7 +264,7 @@ impl Scope {
         self.ended(entry.header.id);
         self.announce(&entry);
         tell(&self.options.observers, &self.info(&entry.header));
-        self.options.tracker.dropped(self.shard, end, false);
+        self.options.tracker.dropped(self.options.shard, end, false);
         drop_isolated(entry);
     }
 
@@ -297,7 +295,7 @@ impl Scope {
                 let listed = is_empty.then(|| state.listed.take()).flatten();
                 drop(state);
                 if let Some(key) = listed {
-                    self.options.tracker.delist(self.shard, key);
+                    self.options.tracker.delist(self.options.shard, key);
                 }
                 None
             }
@@ -354,7 +352,7 @@ impl Drop for Scope {
             .ok()
             .and_then(|state| state.listed.take());
         if let Some(key) = listed {
-            self.options.tracker.delist(self.shard, key);
+            self.options.tracker.delist(self.options.shard, key);
         }
     }
 }

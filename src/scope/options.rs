@@ -1,4 +1,4 @@
-//! What a layer was told to do; shared by all of its scopes and services.
+//! What a layer was told to do.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     callback::{callback_future::Wrap, rule::Predicate, unique::UniqueNames},
-    drain::tracker::Tracker,
+    drain::{shard_number::ShardNumber, tracker::Tracker},
     observe::observers::Observers,
     response::classify::Classification,
 };
@@ -20,7 +20,9 @@ pub(crate) type WaitUntil = dyn Fn(&Extensions, BoxFuture) + Send + Sync;
 /// What runs a task, in the place of a Tokio runtime.
 pub(crate) type Spawn = dyn Fn(BoxFuture) + Send + Sync;
 
+/// On cache lines of its own, apart from the reference counts of it and of others.
 #[derive(Clone, Default)]
+#[repr(align(128))]
 pub(crate) struct Options {
     pub(crate) rule: Option<Arc<Predicate>>,
     pub(crate) timeout: Option<Duration>,
@@ -30,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) observers: Observers,
     pub(crate) wrap: Option<Arc<Wrap>>,
     pub(crate) tracker: Arc<Tracker>,
+    /// Where in it the scopes are counted that have this copy of the options.
+    pub(crate) shard: ShardNumber,
     pub(crate) unique_names: Arc<UniqueNames>,
     pub(crate) classification: Classification,
     /// Handlers are not cut off when their client goes away.

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -25,7 +24,7 @@ use crate::{
     observe::scope_info::{RequestInfo, ScopeInfo},
     response::end_of_body::Exchange,
     runner::{completer::Completer, scoped::Scoped},
-    scope::{Scope, options::Options},
+    scope::{Scope, shared_options::ServiceOptions},
     sent::transmission::Transmission,
 };
 
@@ -53,12 +52,12 @@ mod to_completion;
 /// ```
 pub struct Defer<S> {
     inner: S,
-    options: Arc<Options>,
+    options: ServiceOptions,
     admission: Admission,
 }
 
 impl<S> Defer<S> {
-    pub(crate) fn new(inner: S, options: Arc<Options>) -> Self {
+    pub(crate) fn new(inner: S, options: ServiceOptions) -> Self {
         Self {
             inner,
             options,
@@ -69,7 +68,7 @@ impl<S> Defer<S> {
     /// The same layer, around something else.
     #[cfg(feature = "serve")]
     pub(crate) fn around<T>(&self, inner: T) -> Defer<T> {
-        Defer::new(inner, self.options.clone())
+        Defer::new(inner, self.options.share())
     }
 
     /// The wrapped service.
@@ -118,14 +117,15 @@ where
     /// Also waits while there is no room under
     /// [`max_pending`](crate::DeferLayer::max_pending).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if let Some(limit) = self.options.max_pending {
-            ready!(self.admission.poll_place(&self.options.tracker, limit, cx));
+        let options = self.options.get();
+        if let Some(limit) = options.max_pending {
+            ready!(self.admission.poll_place(&options.tracker, limit, cx));
         }
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let options = &self.options;
+        let options = self.options.get();
         let transmission = request.extensions().get::<Transmission>().cloned();
         let hold = options
             .to_completion
@@ -192,7 +192,7 @@ impl<S> Defer<S> {
             let _entered = completer.enter();
             self.inner.call(request)
         };
-        if self.options.inline {
+        if self.options.get().inline {
             let handler = Scoped::new(completer, future);
             let boxed = Box::pin(inline::inline(handler, requested));
             return ResponseFuture::elsewhere(match hold {

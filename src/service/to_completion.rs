@@ -10,7 +10,7 @@ use std::{
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    drain::tracker::{ShardNumber, Tracker},
+    drain::{shard_number::ShardNumber, tracker::Tracker},
     scope::client::Client,
     sent::transmission::Transmission,
 };
