@@ -11,6 +11,8 @@ use crate::scenarios::{SCENARIOS, Scenario};
 
 #[path = "counted/floor.rs"]
 mod floor;
+#[path = "counted/neighbours.rs"]
+mod neighbours;
 mod no_op;
 #[path = "counted/report.rs"]
 mod report;

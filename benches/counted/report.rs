@@ -216,6 +216,21 @@ fn differences(counted: &Counted) -> Vec<(&'static str, Cost)> {
             "spawn under no-op layer",
         ),
         difference(
+            "TaskTracker::spawn, Instrument, above spawn",
+            "TaskTracker::spawn, Instrument, under no-op layer",
+            "spawn under no-op layer",
+        ),
+        difference(
+            "a hand-made layer, nothing deferred, above a no-op layer",
+            "hand-made layer, nothing deferred",
+            "no-op layer",
+        ),
+        difference(
+            "a hand-made layer, one callback, above spawn under a no-op layer",
+            "hand-made layer, 1 callback",
+            "spawn under no-op layer",
+        ),
+        difference(
             "around the router, nothing deferred, above bare axum",
             "around the router, nothing deferred",
             "bare axum",

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::Request,
     routing::get,
@@ -19,10 +19,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
 };
+use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use crate::{
     floor::{self, FloorLayer},
+    neighbours::{self, Pushed},
     no_op::NoOpLayer,
 };
 
@@ -53,6 +55,27 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     small("spawn", |requests| serve(app(spawn), requests, 1)),
     small("spawn under no-op layer", |requests| {
         serve(app(spawn).layer(NoOpLayer::<false>), requests, 1);
+    }),
+    small(
+        "TaskTracker::spawn, Instrument, under no-op layer",
+        |requests| {
+            let tracker = TaskTracker::new();
+            let app = app(async move || {
+                neighbours::spawn(&tracker, work());
+                "hello"
+            });
+            serve(app.layer(NoOpLayer::<false>), requests, 1);
+        },
+    ),
+    small("hand-made layer, nothing deferred", |requests| {
+        serve(neighbours::hand_made(app(respond)), requests, 0);
+    }),
+    small("hand-made layer, 1 callback", |requests| {
+        let app = app(async |Extension(pushed): Extension<Pushed>| {
+            pushed.push(work());
+            "hello"
+        });
+        serve(neighbours::hand_made(app), requests, 1);
     }),
     small("floor, nothing deferred", |requests| {
         serve(app(respond).layer(FloorLayer), requests, 0);
