@@ -247,9 +247,7 @@ fn serve_all(mut runtime: Builder) -> Outcome<Vec<SocketAddr>> {
                     _ => app(respond),
                 };
                 match server {
-                    4..=6 => drop(tokio::spawn(
-                        axum_defer::serve(listener, app).into_future(),
-                    )),
+                    4..=6 => drop(tokio::spawn(axum_defer::serve(listener, app).into_future())),
                     10 => drop(tokio::spawn(
                         axum::serve(listener, DeferLayer::new().layer(app)).into_future(),
                     )),
