@@ -84,7 +84,7 @@ impl DeferLayer {
         #[cfg(feature = "metrics")]
         crate::observe::meter::describe();
         Self {
-            options: SharedOptions::new(options),
+            options: SharedOptions::new(&options),
         }
     }
 

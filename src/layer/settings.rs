@@ -460,7 +460,7 @@ impl DeferLayer {
         let mut options = Options::clone(self.options.of_this_thread());
         set(&mut options);
         Self {
-            options: SharedOptions::new(options),
+            options: SharedOptions::new(&options),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::drain::shard_number::{SHARDS, ShardNumber};
 pub(crate) struct SharedOptions(Arc<[Arc<Options>; SHARDS]>);
 
 impl SharedOptions {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let copy = |shard| {
             Arc::new(Options {
                 shard,
@@ -60,5 +60,28 @@ impl Clone for ServiceOptions {
     #[inline]
     fn clone(&self) -> Self {
         Self::OfOneThread(self.get().clone())
+    }
+}
+
+#[cfg(all(test, not(axum_defer_loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn services_that_are_cloned_on_threads_have_copies_of_one_tracker() {
+        let service = ServiceOptions::All(SharedOptions::new(&Options::default()));
+        let on_a_thread = |_| thread::scope(|scope| scope.spawn(|| service.clone()).join());
+        let clones: Vec<_> = (0..2 * SHARDS)
+            .map(on_a_thread)
+            .map(Result::unwrap)
+            .collect();
+        let first = clones[0].get();
+        assert!(clones.iter().any(|clone| !Arc::ptr_eq(clone.get(), first)));
+        for clone in &clones {
+            assert!(Arc::ptr_eq(&clone.get().tracker, &first.tracker));
+            assert!(Arc::ptr_eq(clone.clone().get(), clone.get()));
+        }
     }
 }
