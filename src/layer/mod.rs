@@ -56,7 +56,7 @@ pub struct DeferLayer {
 impl DeferLayer {
     /// A layer for which a response is a success when its status is below 400.
     pub fn new() -> Self {
-        Self::with(Options::default())
+        Self::with(&Options::default())
     }
 
     /// A layer for which a response is a success when its grpc-status is 0, in the headers or in
@@ -74,17 +74,17 @@ impl DeferLayer {
     /// # let _ = layer;
     /// ```
     pub fn new_for_grpc() -> Self {
-        Self::with(Options {
+        Self::with(&Options {
             classification: Classification::Grpc,
             ..Options::default()
         })
     }
 
-    fn with(options: Options) -> Self {
+    fn with(options: &Options) -> Self {
         #[cfg(feature = "metrics")]
         crate::observe::meter::describe();
         Self {
-            options: SharedOptions::new(&options),
+            options: SharedOptions::new(options),
         }
     }
 
