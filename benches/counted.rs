@@ -138,10 +138,8 @@ fn cost(scenario: &Scenario) -> Cost {
         (end.figure(label, place) - start.figure(label, place)) as f64 / f64::from(requests)
     };
     let (executed, allocated) = (counted(Tool::Callgrind), counted(Tool::Dhat));
-    let allocating = |place| {
-        let [start, end] = executed.each_ref().map(|run| run.allocating(place));
-        (end - start) as f64 / f64::from(requests)
-    };
+    let [start, end] = executed.each_ref().map(Summary::allocating);
+    let allocating = |place: usize| (end[place] - start[place]) as f64 / f64::from(requests);
     Cost {
         instructions: per_request(&executed, "Collected", 0),
         allocations: per_request(&allocated, "Total", 1),
@@ -204,22 +202,24 @@ impl Summary {
     /// [The format](https://valgrind.org/docs/manual/cl-format.html): a line for the function, then
     /// one for each of its lines; what it calls has a line with the costs of that after it. Costs are
     /// instructions and locked ones, the second only where it is not zero.
-    fn allocating(&self, place: usize) -> i64 {
-        let (mut sum, mut is_allocator, mut is_called) = (0, false, false);
+    fn allocating(&self) -> [i64; 2] {
+        let (mut sums, mut is_allocator, mut is_called) = ([0, 0], false, false);
         for line in self.profile.lines() {
             if let Some(function) = line.strip_prefix("fn=") {
                 is_allocator = ALLOCATOR.iter().any(|name| function.starts_with(name));
             } else if line.starts_with("calls=") {
                 is_called = true;
             } else if line.starts_with(|first: char| first.is_ascii_digit()) {
-                let cost = line.split_whitespace().nth(1 + place);
                 if is_allocator && !is_called {
-                    sum += cost.map_or(0, |cost| cost.parse().expect("a cost"));
+                    let costs = line.split_whitespace().skip(1);
+                    for (sum, cost) in sums.iter_mut().zip(costs) {
+                        *sum += cost.parse::<i64>().expect("a cost");
+                    }
                 }
                 is_called = false;
             }
         }
-        sum
+        sums
     }
 
     /// A number of the line that begins with this label, by its place. Of what is collected, those

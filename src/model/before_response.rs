@@ -18,10 +18,9 @@ fn a_push_before_the_response_while_its_head_is_released() {
         || {
             let ledger = Ledger::open();
             let (completer, collection) = ledger.request(None);
-            let pusher = {
-                let (ledger, collection) = (ledger.clone(), collection.clone());
-                loom::thread::spawn(move || ledger.before(&collection, false))
-            };
+            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+                ledger.before(collection, false)
+            });
             let mut completer = prepare(completer);
             completer.verdict.delivery = Delivery::Sent;
             drop(completer);
@@ -73,10 +72,9 @@ fn two_pushes_before_the_response_of_which_one_fails() {
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         assert!(ledger.before(&collection, true));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || ledger.before(&collection, false))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            ledger.before(collection, false)
+        });
         let completer = prepare(completer);
         assert!(!completer.verdict.success);
         drop(completer);
@@ -95,10 +93,9 @@ fn no_response_while_another_thread_pushes_before_it() {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection).always());
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || ledger.before(&collection, false))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            ledger.before(collection, false)
+        });
         drop(completer);
         let registered = pusher.join().unwrap();
         drop(collection);
@@ -116,10 +113,9 @@ fn a_runtime_that_shuts_down_loses_both_phases_once() {
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         assert!(ledger.before(&collection, false));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || ledger.before(&collection, false))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            ledger.before(collection, false)
+        });
         drop(completer);
         let registered = pusher.join().unwrap();
         drop(collection);

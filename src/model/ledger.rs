@@ -142,6 +142,16 @@ impl Ledger {
         self.defer_with(collection, |_| async {})
     }
 
+    /// Does something beside the model's own thread.
+    pub(crate) fn on_a_thread<T: 'static>(
+        &self,
+        collection: &DeferredCallbackCollection,
+        run: impl FnOnce(&Self, &DeferredCallbackCollection) -> T + 'static,
+    ) -> loom::thread::JoinHandle<T> {
+        let (ledger, collection) = (self.clone(), collection.clone());
+        loom::thread::spawn(move || run(&ledger, &collection))
+    }
+
     /// Registers a callback that runs `code`.
     #[track_caller]
     pub(crate) fn defer_with<F>(

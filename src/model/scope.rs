@@ -24,13 +24,10 @@ fn a_push_while_the_body_ends() {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || {
-                drop(ledger.defer(&collection));
-                drop(ledger.defer(&collection));
-            })
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection));
+            drop(ledger.defer(collection));
+        });
         succeed(completer);
         pusher.join().unwrap();
         drop(collection);
@@ -45,14 +42,12 @@ fn two_threads_push_while_the_body_ends() {
     explore_within(3, "two threads push while the body ends", || {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
-        let one = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
-        let other = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
+        let one = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
+        let other = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
         succeed(completer);
         one.join().unwrap();
         other.join().unwrap();
@@ -220,10 +215,9 @@ fn a_late_callback_never_starts_without_its_rule() {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection).always()))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection).always())
+        });
         drop(collection);
         drop(completer);
         pusher.join().unwrap();
@@ -241,10 +235,9 @@ fn a_nested_push_and_one_from_outside() {
             let (ledger, collection) = nested;
             drop(ledger.defer(&collection));
         }));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
         succeed(completer);
         pusher.join().unwrap();
         drop(collection);
@@ -262,16 +255,13 @@ fn a_push_wakes_a_concurrent_runner() {
         drop(ledger.defer_with(&collection, |_| async {
             receiver.await.unwrap();
         }));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || {
-                drop(ledger.defer(&collection));
-                // The last one, so that nothing after it makes good for a lost wake-up.
-                drop(ledger.defer_with(&collection, |_| async {
-                    sender.send(()).unwrap();
-                }));
-            })
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection));
+            // The last one, so that nothing after it makes good for a lost wake-up.
+            drop(ledger.defer_with(collection, |_| async {
+                sender.send(()).unwrap();
+            }));
+        });
         succeed(completer);
         pusher.join().unwrap();
         drop(collection);
@@ -289,10 +279,9 @@ fn a_runtime_that_shuts_down_loses_each_callback_once() {
             let ledger = Ledger::open();
             let (completer, collection) = ledger.request(None);
             let handle = ledger.defer(&collection);
-            let pusher = {
-                let (ledger, collection) = (ledger.clone(), collection.clone());
-                loom::thread::spawn(move || drop(ledger.defer(&collection)))
-            };
+            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+                drop(ledger.defer(collection))
+            });
             let canceller = loom::thread::spawn(move || handle.cancel());
             succeed(completer);
             pusher.join().unwrap();
@@ -316,10 +305,9 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
         let (mut completer, collection) = ledger.request(None);
         drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
         drop(ledger.defer(&collection));
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
         completer.verdict.success = true;
         let mut here = Box::pin(completer.complete_here());
         let polled = here.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -347,10 +335,9 @@ fn a_report_while_callbacks_run() {
                 draining.report().unfinished.len()
             })
         };
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
         drop(collection);
         succeed(completer);
         assert!(reporter.join().unwrap() <= 2);
@@ -404,10 +391,9 @@ fn a_push_gives_its_place_back_while_the_body_ends() {
     explore("a push gives its place back while the body ends", || {
         let ledger = Ledger::with(|options| options.max_pending = Some(1));
         let (completer, collection) = ledger.request(None);
-        let pusher = {
-            let (ledger, collection) = (ledger.clone(), collection.clone());
-            loom::thread::spawn(move || drop(ledger.defer(&collection)))
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
         succeed(completer);
         pusher.join().unwrap();
         drop(collection);

@@ -129,7 +129,7 @@ where
         let transmission = request.extensions().get::<Transmission>().cloned();
         let hold = options
             .to_completion
-            .then(|| Hold::new(options.tracker.clone(), transmission.as_ref()));
+            .then(|| Hold::new(options.clone(), transmission.as_ref()));
         if let Some(transmission) = &transmission {
             transmission.scope_opened();
         }

@@ -10,29 +10,25 @@ use std::{
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    drain::{shard_number::ShardNumber, tracker::Tracker},
-    scope::client::Client,
+    scope::{client::Client, options::Options},
     sent::transmission::Transmission,
 };
 
 /// Keeps the tracker from being idle.
 pub(super) struct Hold {
-    tracker: Arc<Tracker>,
-    shard: ShardNumber,
+    options: Arc<Options>,
     client: Option<Arc<Client>>,
 }
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
-    pub(super) fn new(tracker: Arc<Tracker>, transmission: Option<&Transmission>) -> Self {
-        let shard = ShardNumber::of_this_thread();
-        tracker.hold(shard);
+    pub(super) fn new(options: Arc<Options>, transmission: Option<&Transmission>) -> Self {
+        options.tracker.hold(options.shard);
         if let Some(transmission) = transmission {
-            transmission.drains(&tracker);
+            transmission.drains(&options.tracker);
         }
         Self {
-            tracker,
-            shard,
+            options,
             client: None,
         }
     }
@@ -46,7 +42,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.tracker.let_go(self.shard);
+        self.options.tracker.let_go(self.options.shard);
     }
 }
 
