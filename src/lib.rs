@@ -109,6 +109,7 @@ mod clock;
 mod completion;
 mod defer;
 mod drain;
+mod extensions;
 pub mod guide;
 mod isolate;
 mod layer;

@@ -268,16 +268,132 @@ async fn a_client_that_is_slow_to_read_has_the_time_of_a_response_although_it_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_and_an_idle_connection_are_closed_after_hyper_s_default() {
+async fn half_a_head_silence_and_an_idle_connection_are_closed_after_half_a_minute() {
     let (connect, listener) = in_memory();
     tokio::spawn(serve(listener, app()).into_future());
-    for sent in [&GET[..20], GET] {
+    for sent in [
+        &b""[..],
+        &GET[..20],
+        b"PRI * HTTP/2.0\r\n",
+        GET,
+        &GET.repeat(3),
+    ] {
         let mut client = connect.connect();
         client.write_all(sent).await.unwrap();
         let start = Instant::now();
-        until_closed(&mut client).await;
+        let received = until_closed(&mut client).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+        assert!(!received.starts_with(b"HTTP/1.1 4"), "no answer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_head_has_its_time_from_the_response_before_it() {
+    let (connect, listener) = in_memory();
+    let limit = Duration::from_secs(30);
+    tokio::spawn(serve(listener, app()).into_future());
+    let mut client = connect.connect();
+    let start = Instant::now();
+    for pause in [29, 5, 28, 0, 20, 29] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        client.write_all(GET).await.unwrap();
+        client.read_exact(&mut [0; 15]).await.unwrap();
+        settle().await;
+    }
+    // A handler takes as long as it takes.
+    client
+        .write_all(b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    until_closed(&mut client).await;
+    let pauses = Duration::from_secs(29 + 5 + 28 + 20 + 29);
+    assert_eq!(start.elapsed(), pauses + Duration::from_secs(60) + limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_to_read_is_not_idle() {
+    const SIZE: usize = 64 * 1024;
+    // hyper has all of it at once, and waits for the client.
+    let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut client = connect.connect_over(1024);
+    client.write_all(GET).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let start = Instant::now();
+    let received = until_closed(&mut client).await;
+    assert_eq!(received.iter().filter(|&&byte| byte == b'x').count(), SIZE);
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_whose_response_is_out_may_not_pause_for_longer() {
+    const MORE: usize = 20;
+    let by_length = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        MORE + 1
+    );
+    let in_chunks = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (head, piece) in [(&*by_length, "x"), (in_chunks, "1\r\nx\r\n")] {
+        let (read, mut was_read) = tokio::sync::mpsc::unbounded_channel();
+        let app = Router::new().route(
+            "/",
+            post(move |mut body: axum::body::Body| async move {
+                tokio::spawn(async move {
+                    while let Some(Ok(_)) = body.frame().await {
+                        read.send(()).unwrap();
+                    }
+                });
+                "soon"
+            }),
+        );
+        let (connect, listener) = in_memory();
+        tokio::spawn(serve(listener, app).into_future());
+        let mut client = connect.connect();
+        client.write_all(head.as_bytes()).await.unwrap();
+        for pause in [&[0][..], &[29; MORE]].concat() {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            client.write_all(piece.as_bytes()).await.unwrap();
+            in_days(was_read.recv()).await.unwrap();
+        }
+        let start = Instant::now();
+        assert!(until_closed(&mut client).await.ends_with(b"soon"));
         assert_eq!(start.elapsed(), Duration::from_secs(30));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_head_can_be_set() {
+    let a_day = Duration::from_secs(24 * 3600);
+    for limit in [Some(Duration::from_secs(3)), Some(Duration::MAX), None] {
+        let (connect, listener) = in_memory();
+        tokio::spawn(
+            serve(listener, app())
+                .header_read_timeout(limit)
+                .into_future(),
+        );
+        for sent in [&b""[..], &GET[..20], GET] {
+            let mut client = connect.connect();
+            client.write_all(sent).await.unwrap();
+            let start = Instant::now();
+            let closed = tokio::time::timeout(a_day, until_closed(&mut client)).await;
+            match limit {
+                Some(limit) if limit < a_day => assert_eq!(start.elapsed(), limit),
+                _ => assert!(closed.is_err(), "it has all the time in the world"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_may_be_idle() {
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app()).into_future());
+    let mut client = connect.connect();
+    client.write_all(&preface()).await.unwrap();
+    let a_day = Duration::from_secs(24 * 3600);
+    let closed = tokio::time::timeout(a_day, until_closed(&mut client)).await;
+    assert!(closed.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -370,9 +370,7 @@ where
 fn without_time_out<M, S, B>(
     server: axum_defer::serve::Serve<OneConnection, M, S, B>,
 ) -> axum_defer::serve::Serve<OneConnection, M, S, B> {
-    server.configure(|builder| {
-        builder.http1().header_read_timeout(None);
-    })
+    server.header_read_timeout(None)
 }
 
 /// Accepts one connection and no more.

@@ -79,7 +79,8 @@ impl<B: Body> SentBody<B> {
 
 impl Outgoing {
     fn ended(&mut self, flush: Flush) {
-        if !std::mem::replace(&mut self.is_over, true) {
+        // Where nothing was deferred, nobody else is left mostly.
+        if !std::mem::replace(&mut self.is_over, true) && self.transmission.is_shared() {
             self.transmission.ended(flush, self.unwatched);
         }
     }

@@ -35,6 +35,27 @@ struct Waiting {
     departures: Vec<(Arc<dyn Departing>, Awaited)>,
 }
 
+/// What has a time-out, each anew.
+#[cfg(feature = "serve")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaits {
+    /// The head of the request after so many others.
+    Head(u64),
+    /// The body of a request whose response is out, after so many reads.
+    RestOfBody(u64),
+}
+
+/// The body of a request comes while this lives.
+#[cfg(feature = "serve")]
+pub(crate) struct RequestBodyComes(Arc<Connection>);
+
+#[cfg(feature = "serve")]
+impl Drop for RequestBodyComes {
+    fn drop(&mut self) {
+        self.0.dialogue.request_body_has_come();
+    }
+}
+
 impl Connection {
     pub(super) fn new(drained: Option<Arc<Draining>>) -> Arc<Self> {
         Arc::new(Self {
@@ -60,6 +81,32 @@ impl Connection {
     #[cfg(feature = "serve")]
     pub(crate) fn has_only_begun(&self) -> bool {
         !self.dialogue.is_http1() && self.wire.written() == 0
+    }
+
+    /// What the client has to say next, if it is its turn: over HTTP/1, and before it is known that it
+    /// is not.
+    #[cfg(feature = "serve")]
+    pub(crate) fn awaits(&self) -> Option<Awaits> {
+        let dialogue = &self.dialogue;
+        let is_its_turn = if dialogue.is_http1() {
+            !dialogue.is_busy() && !dialogue.is_held_up()
+        } else {
+            self.wire.written() == 0
+        };
+        is_its_turn.then(|| {
+            if dialogue.awaits_request_body() {
+                Awaits::RestOfBody(dialogue.reads())
+            } else {
+                Awaits::Head(dialogue.requests())
+            }
+        })
+    }
+
+    /// The body of a request over HTTP/1 comes, until what is returned is dropped.
+    #[cfg(feature = "serve")]
+    pub(crate) fn request_body(self: &Arc<Self>) -> RequestBodyComes {
+        self.dialogue.request_body_comes();
+        RequestBodyComes(self.clone())
     }
 
     #[cfg(feature = "serve")]

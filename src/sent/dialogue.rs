@@ -4,7 +4,7 @@
 
 // The order of these steps decides nothing, so there is nothing for a model to find.
 use std::sync::atomic::{
-    AtomicBool, AtomicUsize,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -12,10 +12,18 @@ use std::sync::atomic::{
 pub(super) struct Dialogue {
     /// A request has come over HTTP/1.
     is_http1: AtomicBool,
-    /// Requests whose responses the server has not taken to their end.
-    under_way: AtomicUsize,
-    /// Something was read since somebody began to listen.
-    has_heard: AtomicBool,
+    /// Requests that have come.
+    requests: AtomicU64,
+    /// Of these, those whose responses the server has taken to their end.
+    responses: AtomicU64,
+    /// Over HTTP/1, bodies of requests that are coming.
+    request_bodies: AtomicU64,
+    /// How often something was read.
+    reads: AtomicU64,
+    /// What `reads` was when somebody began to listen.
+    listens_since: AtomicU64,
+    /// The transport was to accept or flush something, and could not yet.
+    is_held_up: AtomicBool,
 }
 
 impl Dialogue {
@@ -27,28 +35,60 @@ impl Dialogue {
         if !is_multiplexed {
             self.is_http1.store(true, Relaxed);
         }
-        self.under_way.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
     }
 
     pub(super) fn over(&self) {
-        self.under_way.fetch_sub(1, Release);
+        self.responses.fetch_add(1, Release);
     }
 
+    /// How many requests have come.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Whether some request is not over.
     pub(super) fn is_busy(&self) -> bool {
-        self.under_way.load(Acquire) > 0
+        self.responses.load(Acquire) != self.requests()
     }
 
+    pub(super) fn request_body_comes(&self) {
+        self.request_bodies.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn request_body_has_come(&self) {
+        self.request_bodies.fetch_sub(1, Release);
+    }
+
+    pub(super) fn awaits_request_body(&self) -> bool {
+        self.request_bodies.load(Acquire) > 0
+    }
+
+    /// By the task that owns the IO, and no other.
     pub(super) fn read(&self) {
-        if !self.has_heard.load(Relaxed) {
-            self.has_heard.store(true, Relaxed);
+        self.reads.store(self.reads() + 1, Relaxed);
+    }
+
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
+    }
+
+    /// Whether the transport gets on; whoever reads slowly holds it up.
+    pub(super) fn gets_on(&self, gets_on: bool) {
+        if self.is_held_up() == gets_on {
+            self.is_held_up.store(!gets_on, Relaxed);
         }
     }
 
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_held_up.load(Relaxed)
+    }
+
     pub(super) fn listen_anew(&self) {
-        self.has_heard.store(false, Relaxed);
+        self.listens_since.store(self.reads(), Relaxed);
     }
 
     pub(super) fn has_heard(&self) -> bool {
-        self.has_heard.load(Relaxed)
+        self.reads() != self.listens_since.load(Relaxed)
     }
 }

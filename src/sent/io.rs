@@ -58,6 +58,15 @@ struct OpenConnection {
     _place: Option<OwnedSemaphorePermit>,
 }
 
+impl OpenConnection {
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        self.connection.dialogue.gets_on(polled.is_ready());
+        if let Poll::Ready(Ok(written)) = polled {
+            self.connection.wire.wrote(*written);
+        }
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connection.closed();
@@ -92,6 +101,11 @@ impl<I> SentIo<I> {
     /// The layer that belongs around the service of this connection, outside of everything else.
     pub fn layer(&self) -> SentLayer {
         SentLayer::new(self.connection.connection.clone())
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection.connection
     }
 
     /// The wrapped IO.
@@ -130,9 +144,9 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write(cx, buf))?;
-        this.connection.connection.wire.wrote(written);
-        Poll::Ready(Ok(written))
+        let polled = this.io.poll_write(cx, buf);
+        this.connection.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -141,9 +155,9 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write_vectored(cx, bufs))?;
-        this.connection.connection.wire.wrote(written);
-        Poll::Ready(Ok(written))
+        let polled = this.io.poll_write_vectored(cx, bufs);
+        this.connection.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -152,9 +166,13 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
-        ready!(this.io.poll_flush(cx))?;
-        this.connection.connection.flushed();
-        Poll::Ready(Ok(()))
+        let polled = this.io.poll_flush(cx);
+        let connection = &this.connection.connection;
+        connection.dialogue.gets_on(polled.is_ready());
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            connection.flushed();
+        }
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,7 +15,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{body::SentBody, connection::Connection, transmission::Transmission};
-use crate::response::end_of_body::{EndOfBody, Exchange};
+use crate::{
+    extensions::make_room,
+    response::end_of_body::{EndOfBody, Exchange},
+};
 
 /// Ties the responses of one connection to its [`SentIo`](super::SentIo).
 ///
@@ -40,21 +43,6 @@ pub struct SentLayer {
 impl SentLayer {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
         Self { connection }
-    }
-
-    #[cfg(feature = "serve")]
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    /// For hyper, which shares one service among the requests of a connection, where Tower has it
-    /// cloned for each.
-    #[cfg(feature = "serve")]
-    pub(crate) fn shared<S>(self, inner: S) -> SharedSent<S> {
-        SharedSent {
-            inner,
-            connection: self.connection,
-        }
     }
 }
 
@@ -120,28 +108,6 @@ where
     }
 }
 
-#[cfg(feature = "serve")]
-pub(crate) struct SharedSent<S> {
-    inner: S,
-    connection: Arc<Connection>,
-}
-
-#[cfg(feature = "serve")]
-impl<S, ReqB, ResB> hyper::service::Service<Request<ReqB>> for SharedSent<S>
-where
-    S: hyper::service::Service<Request<ReqB>, Response = Response<ResB>>,
-    ResB: Body,
-{
-    type Response = Response<SentBody<ResB>>;
-    type Error = S::Error;
-    type Future = SentFuture<S::Future>;
-
-    fn call(&self, request: Request<ReqB>) -> Self::Future {
-        let Self { inner, connection } = self;
-        SentFuture::new(connection, request, |request| inner.call(request))
-    }
-}
-
 pin_project! {
     /// The response future of [`Sent`].
     ///
@@ -169,7 +135,7 @@ pin_project! {
 }
 
 impl<F> SentFuture<F> {
-    fn new<B>(
+    pub(crate) fn new<B>(
         connection: &Arc<Connection>,
         mut request: Request<B>,
         call: impl FnOnce(Request<B>) -> F,
@@ -177,7 +143,9 @@ impl<F> SentFuture<F> {
         let exchange = Exchange::of(&request);
         // From here on the request is under way: the app may let it wait until it is ready for it.
         let transmission = Transmission::new(connection.clone(), exchange);
-        request.extensions_mut().insert(transmission.clone());
+        let extensions = request.extensions_mut();
+        make_room(extensions);
+        extensions.insert(transmission.clone());
         Self {
             unanswered: Unanswered(Some(transmission)),
             inner: call(request),

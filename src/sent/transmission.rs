@@ -107,6 +107,11 @@ impl Transmission {
         self.0.departure.buffer_discarded(bytes);
     }
 
+    /// Whether anybody else has it, and could want to know what becomes of it.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// The body has ended; `unwatched` bytes of it went by before anybody watched.
     pub(super) fn ended(&self, flush: Flush, unwatched: u64) {
         self.await_flush(self.0.departure.ended(flush, unwatched));

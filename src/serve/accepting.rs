@@ -1,6 +1,9 @@
 //! Accepts connections, and starts a task for each.
 
-use std::{convert::Infallible, fmt, future::poll_fn, marker::PhantomData, pin::pin, sync::Arc};
+use std::{
+    convert::Infallible, fmt, future::poll_fn, marker::PhantomData, pin::pin, sync::Arc,
+    time::Duration,
+};
 
 use axum::{extract::Request, serve::Listener};
 use http::Response;
@@ -12,8 +15,8 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tower_service::Service;
 
 use super::{
-    connection, in_span::ConnectionSpan, incoming_stream::IncomingStream, stop::Stop,
-    timer::ConnectionTimer,
+    app::App, connection, head_timeout::HeadTimeout, in_span::ConnectionSpan,
+    incoming_stream::IncomingStream, stop::Stop,
 };
 use crate::{
     callback::output::BoxError,
@@ -21,12 +24,16 @@ use crate::{
     sent::io::SentIo,
 };
 
+/// hyper's default.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Whom a server serves, what with, and how.
 pub(super) struct Accepting<L, M, S, B> {
     pub(super) listener: L,
     make_service: M,
     pub(super) builder: Builder<TokioExecutor>,
     pub(super) places: Option<Arc<Semaphore>>,
+    pub(super) header_read_timeout: Option<Duration>,
     marker: PhantomData<fn() -> (S, B)>,
 }
 
@@ -51,8 +58,12 @@ impl Connections {
 impl<L, M, S, B> Accepting<L, M, S, B> {
     pub(super) fn new(listener: L, make_service: M) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
-        // Without a timer hyper has no time-outs, and panics over those that are set. For HTTP/1
-        // each connection has one of its own.
+        // Without a timer hyper panics over time-outs that are set. What it has for the head of a
+        // request it enters anew for each one, and reads and flushes once more to begin with it.
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -63,6 +74,7 @@ impl<L, M, S, B> Accepting<L, M, S, B> {
             make_service,
             builder,
             places: None,
+            header_read_timeout: Some(HEADER_READ_TIMEOUT),
             marker: PhantomData,
         }
     }
@@ -84,6 +96,7 @@ where
             mut make_service,
             builder,
             places,
+            header_read_timeout,
             ..
         } = self;
         let Connections {
@@ -117,9 +130,9 @@ where
                 .await;
             let io = SentIo::served(io, draining.clone(), place);
             let stop = Stop::of(&draining.stopping);
-            let mut builder = builder.clone();
-            builder.http1().timer(ConnectionTimer::default());
-            let connection = connection::serve(builder, io, service, span.clone(), stop);
+            let app = App::new(service, &io, span.clone());
+            let head = HeadTimeout::new(header_read_timeout, app.connection());
+            let connection = connection::serve(builder.clone(), io, app, head, stop);
             tasks.spawn(span.around(connection));
         }
     }

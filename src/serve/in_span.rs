@@ -48,29 +48,56 @@ impl ConnectionSpan {
         }
     }
 
-    pub(super) fn around<F>(self, future: F) -> InSpan<F> {
-        InSpan {
+    pub(super) fn around<F>(&self, future: F) -> InSpan<F> {
+        InSpan::Inside {
             future: Some(future),
-            span: self,
+            span: self.clone(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_there(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        {
+            self.span.is_some()
+        }
+        #[cfg(not(feature = "tracing"))]
+        {
+            false
         }
     }
 }
 
 pin_project! {
-    /// A future that is polled and dropped inside of a span.
-    pub(super) struct InSpan<F> {
-        // Gone only while this is dropped.
-        #[pin]
-        future: Option<F>,
-        span: ConnectionSpan,
+    /// A future that is polled and dropped inside of a span, if there is one.
+    #[project = InSpanProjection]
+    pub(super) enum InSpan<F> {
+        Nowhere {
+            #[pin]
+            future: F,
+        },
+        Inside {
+            // Gone only while this is dropped.
+            #[pin]
+            future: Option<F>,
+            span: ConnectionSpan,
+        },
     }
 
     impl<F> PinnedDrop for InSpan<F> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let _entered = this.span.enter();
-            this.future.set(None);
+            if let InSpanProjection::Inside { mut future, span } = this.project() {
+                let _entered = span.enter();
+                future.set(None);
+            }
         }
+    }
+}
+
+impl<F> InSpan<F> {
+    #[inline]
+    pub(super) fn nowhere(future: F) -> Self {
+        Self::Nowhere { future }
     }
 }
 
@@ -78,11 +105,15 @@ impl<F: Future> Future for InSpan<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let _entered = this.span.enter();
-        match this.future.as_pin_mut() {
-            Some(future) => future.poll(cx),
-            None => Poll::Pending,
+        match self.project() {
+            InSpanProjection::Nowhere { future } => future.poll(cx),
+            InSpanProjection::Inside { future, span } => {
+                let _entered = span.enter();
+                match future.as_pin_mut() {
+                    Some(future) => future.poll(cx),
+                    None => Poll::Pending,
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     future::{Future, IntoFuture},
     io,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{extract::Request, serve::Listener};
@@ -24,14 +25,16 @@ pub use self::{
 use crate::{callback::output::BoxError, never::Never};
 
 mod accepting;
+mod app;
 mod connection;
+mod head_timeout;
 mod in_span;
 mod incoming_stream;
 mod layered;
+mod request_body;
 mod serve_future;
 pub(crate) mod shutdown;
 mod stop;
-mod timer;
 mod under_axum;
 mod with_graceful_shutdown;
 
@@ -137,8 +140,9 @@ impl<L, M, S, B> Serve<L, M, S, B> {
 
     /// Sets what hyper can have set, for HTTP/1 and HTTP/2.
     ///
-    /// There is a timer already, so time-outs and pings may be set. For HTTP/1 each connection has
-    /// one of its own, and one that is set here is not used. May be called several times.
+    /// There is a timer already, so time-outs and pings may be set. hyper's own
+    /// `header_read_timeout` is off, as [`Serve::header_read_timeout`] is cheaper and covers more; if it
+    /// is set here, both apply. May be called several times.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -147,10 +151,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// # async fn example(listener: tokio::net::TcpListener, app: Router) {
     /// axum_defer::serve(listener, app)
     ///     .configure(|builder| {
-    ///         builder
-    ///             .http1()
-    ///             .header_read_timeout(Duration::from_secs(10))
-    ///             .max_headers(64);
+    ///         builder.http1().max_headers(64);
     ///         // Clients that are gone without a word are found within half a minute.
     ///         builder
     ///             .http2()
@@ -166,6 +167,33 @@ impl<L, M, S, B> Serve<L, M, S, B> {
         F: FnOnce(&mut Builder<TokioExecutor>),
     {
         configure(&mut self.accepting.builder);
+        self
+    }
+
+    /// How long the head of a request may take; 30 seconds by default, as in hyper, and with `None` for
+    /// ever, as in `axum::serve`.
+    ///
+    /// The connection is closed then, without an answer. The time of the first request starts with the
+    /// connection, whichever version of HTTP it is for, and that of each further one over HTTP/1 when the
+    /// response before it has left the process: so this is also for how long a client may be connected
+    /// and say nothing. HTTP/2, once it has begun, has its pings for that: see
+    /// [`configure`](Self::configure).
+    ///
+    /// Of a request whose response has left the process before its body has come, the rest of the body
+    /// may come, if it does not pause for so long.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// # use axum::Router;
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) {
+    /// axum_defer::serve(listener, app)
+    ///     .header_read_timeout(Duration::from_secs(10))
+    ///     .await
+    /// # }
+    /// ```
+    pub fn header_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.accepting.header_read_timeout = timeout.into();
         self
     }
 

@@ -16,11 +16,11 @@ use self::{
     platform::Platform,
     requested::Requested,
     response_future::{Elsewhere, ResponseFuture},
-    room::make_room,
     to_completion::Hold,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
+    extensions::make_room,
     observe::scope_info::{RequestInfo, ScopeInfo},
     response::end_of_body::Exchange,
     runner::{completer::Completer, scoped::Scoped},
@@ -35,7 +35,6 @@ mod inline;
 mod platform;
 mod requested;
 pub(crate) mod response_future;
-mod room;
 mod to_completion;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).

@@ -1,4 +1,4 @@
-//! Room for the extensions of a request.
+//! The extensions of a request.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use http::Extensions;
 ///
 /// axum puts in three, and the fourth makes the map grow: allocated anew, hashed anew, which costs
 /// more than what is put in. A clone of an empty map has the room of the original.
-pub(super) fn make_room(extensions: &mut Extensions) {
+pub(crate) fn make_room(extensions: &mut Extensions) {
     static ROOM: LazyLock<Extensions> = LazyLock::new(|| {
         let mut extensions = Extensions::new();
         extensions.insert([(); 1]);
