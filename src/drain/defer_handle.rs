@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    asker::Asker,
     deadline::at_most_until,
     draining::Draining,
     report::{DrainReport, UnfinishedCallback},
@@ -51,23 +52,25 @@ use super::{
 /// ```
 #[derive(Clone)]
 pub struct DeferHandle {
-    tracker: Arc<Tracker>,
+    asker: Asker,
 }
 
 impl DeferHandle {
     pub(crate) fn new(tracker: Arc<Tracker>) -> Self {
         tracker.watch();
-        Self { tracker }
+        Self {
+            asker: Asker::new(tracker),
+        }
     }
 
     /// Callbacks that are registered and have not started, those of requests in flight included.
     pub fn pending(&self) -> usize {
-        self.tracker.pending()
+        self.asker.tracker().pending()
     }
 
     /// Callbacks that are running now.
     pub fn running(&self) -> usize {
-        self.tracker.running()
+        self.asker.tracker().running()
     }
 
     /// The callbacks that are pending or running now: name, place, request, and for how long.
@@ -96,7 +99,7 @@ impl DeferHandle {
     /// # }
     /// ```
     pub fn snapshot(&self) -> Vec<UnfinishedCallback> {
-        self.tracker.unfinished()
+        self.asker.tracker().unfinished()
     }
 
     /// Waits until no callback is pending or running, and no handler is being
@@ -105,7 +108,7 @@ impl DeferHandle {
     /// Requests that register callbacks later are not waited for. While requests keep coming in,
     /// this may take for ever; [`drain`](Self::drain) has a deadline.
     pub async fn wait_idle(&self) {
-        self.tracker.wait_idle().await;
+        self.asker.tracker().wait_idle().await;
     }
 
     /// Waits as [`wait_idle`](Self::wait_idle) does, but not longer than `deadline`, and reports.
@@ -117,8 +120,8 @@ impl DeferHandle {
     ///
     /// Outside of a Tokio runtime whose time driver is enabled.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
-        let drain = Draining::default();
-        drain.add(&self.tracker);
+        let drain = Draining::that_reports();
+        drain.add(self.asker.tracker());
         let deadline = Instant::now().checked_add(deadline);
         at_most_until(deadline, drain.wait_idle()).await;
         drain.report()

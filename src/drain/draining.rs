@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "serve")]
 use super::stopping::Stopping;
-use super::{report::DrainReport, tally::Tally, tracker::Tracker};
+use super::{asker::Asker, report::DrainReport, tally::Tally, tracker::Tracker};
 
 /// What is drained together.
 #[derive(Default)]
 pub(crate) struct Draining {
     drained: Mutex<Drained>,
+    /// A server without a graceful shutdown is not asked for one, and knows of no tracker.
+    reports: bool,
     /// The server that drains, for those who are told when it stops.
     #[cfg(feature = "serve")]
     pub(crate) stopping: Stopping,
@@ -18,25 +20,35 @@ pub(crate) struct Draining {
 /// The trackers, each with its tally when the counting began.
 #[derive(Default)]
 struct Drained {
-    trackers: Vec<(Arc<Tracker>, Tally)>,
+    trackers: Vec<(Asker, Tally)>,
     has_started: bool,
 }
 
 impl Draining {
+    pub(crate) fn that_reports() -> Self {
+        Self {
+            reports: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds a tracker, counting from now, unless it is known.
     ///
     /// Those that nobody else has any more are let go, so that an app which makes its layers per
     /// request does not pile them up; but not during a drain, which is about to report them.
     pub(crate) fn add(&self, tracker: &Arc<Tracker>) {
+        if !self.reports {
+            return;
+        }
         let mut drained = self.lock();
         let Drained {
             trackers,
             has_started,
         } = &mut *drained;
-        let known = |(known, _): &(Arc<Tracker>, Tally)| Arc::ptr_eq(known, tracker);
+        let known = |(known, _): &(Asker, Tally)| Arc::ptr_eq(known.tracker(), tracker);
         if !trackers.iter().any(known) {
-            trackers.retain(|(known, _)| *has_started || Arc::strong_count(known) > 1);
-            trackers.push((tracker.clone(), tracker.tally()));
+            trackers.retain(|(known, _)| *has_started || Arc::strong_count(known.tracker()) > 1);
+            trackers.push((Asker::new(tracker.clone()), tracker.tally()));
         }
     }
 
@@ -46,7 +58,7 @@ impl Draining {
         let mut drained = self.lock();
         drained.has_started = true;
         for (tracker, tally) in &mut drained.trackers {
-            *tally = tracker.tally();
+            *tally = tracker.tracker().tally();
         }
     }
 
@@ -54,7 +66,7 @@ impl Draining {
         // A request that is still driven may come to a layer that was not known before.
         for index in 0.. {
             let tracker = match self.lock().trackers.get(index) {
-                Some((tracker, _)) => tracker.clone(),
+                Some((tracker, _)) => tracker.tracker().clone(),
                 None => return,
             };
             tracker.wait_idle().await;
@@ -63,7 +75,8 @@ impl Draining {
 
     pub(crate) fn report(&self) -> DrainReport {
         let mut report = DrainReport::default();
-        for (tracker, start) in &self.lock().trackers {
+        for (asker, start) in &self.lock().trackers {
+            let tracker = asker.tracker();
             let now = tracker.tally();
             report.ran += now.ran - start.ran;
             report.failed += now.failed - start.failed;
@@ -87,7 +100,7 @@ mod tests {
 
     #[test]
     fn trackers_that_nobody_has_any_more_do_not_pile_up_before_a_drain() {
-        let draining = Draining::default();
+        let draining = Draining::that_reports();
         let kept = Arc::new(Tracker::default());
         draining.add(&kept);
         for _ in 0..100 {
@@ -124,7 +137,7 @@ mod tests {
             assert_eq!(report.is_complete(), report.lost == 0);
             [report.ran, report.failed, report.skipped, report.lost]
         };
-        let draining = Draining::default();
+        let draining = Draining::that_reports();
         end(1);
         both.iter().for_each(|tracker| draining.add(tracker));
         assert_eq!(counts(&draining.report()), [0; 4]);

@@ -1,5 +1,6 @@
 //! Waits for what is pending and running, and reports what was left.
 
+pub(crate) mod asker;
 pub(crate) mod deadline;
 pub(crate) mod defer_handle;
 pub(crate) mod draining;

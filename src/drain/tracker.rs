@@ -26,7 +26,9 @@ pub(crate) struct Tracker {
     shards: [Shard; SHARDS],
     /// Requests that were admitted under `max_pending` and have deferred nothing yet.
     reserved: AtomicUsize,
-    /// Somebody has a handle, with which to ask what is pending.
+    /// Those who can ask what is unfinished.
+    askers: AtomicUsize,
+    /// Somebody had a handle, so that what is unfinished is wanted with its request.
     is_watched: AtomicBool,
     idle: Notify,
     /// Those who wait for `idle`, so that the last callback need not call into the void.
@@ -173,6 +175,20 @@ impl Tracker {
     pub(super) fn unreserve(&self) {
         self.reserved.fetch_sub(1, SeqCst);
         self.room.notify_one();
+    }
+
+    pub(super) fn asker_comes(&self) {
+        self.askers.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn asker_goes(&self) {
+        self.askers.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether anybody can ask what is unfinished.
+    #[inline]
+    pub(crate) fn can_be_asked(&self) -> bool {
+        self.askers.load(Relaxed) > 0
     }
 
     pub(crate) fn watch(&self) {

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::{
     defer::scope::{self, UnitOutput},
-    drain::defer_handle::DeferHandle,
+    drain::{asker::Asker, defer_handle::DeferHandle},
     response::classify::Classification,
     scope::{
         options::Options,
@@ -51,6 +51,7 @@ mod settings;
 #[derive(Clone)]
 pub struct DeferLayer {
     options: SharedOptions,
+    asker: Asker,
 }
 
 impl DeferLayer {
@@ -85,6 +86,7 @@ impl DeferLayer {
         crate::observe::meter::describe();
         Self {
             options: SharedOptions::new(options),
+            asker: Asker::new(options.tracker.clone()),
         }
     }
 
@@ -138,7 +140,7 @@ impl DeferLayer {
     /// # }
     /// ```
     pub fn handle(&self) -> DeferHandle {
-        DeferHandle::new(self.options.of_this_thread().tracker.clone())
+        DeferHandle::new(self.asker.tracker().clone())
     }
 
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.

@@ -461,6 +461,7 @@ impl DeferLayer {
         set(&mut options);
         Self {
             options: SharedOptions::new(&options),
+            asker: self.asker,
         }
     }
 }

@@ -223,7 +223,7 @@ impl Ledger {
 
         let handle = DeferHandle::new(options.tracker.clone());
         assert_eq!((handle.pending(), handle.running()), (0, 0));
-        let draining = Draining::default();
+        let draining = Draining::that_reports();
         draining.add(&options.tracker);
         assert_eq!(draining.report().unfinished, []);
         assert_eq!(Arc::strong_count(&options), 1, "a scope was leaked");

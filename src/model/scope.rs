@@ -330,7 +330,7 @@ fn a_report_while_callbacks_run() {
         let reporter = {
             let tracker = ledger.options.tracker.clone();
             loom::thread::spawn(move || {
-                let draining = Draining::default();
+                let draining = Draining::that_reports();
                 draining.add(&tracker);
                 draining.report().unfinished.len()
             })

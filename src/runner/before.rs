@@ -96,7 +96,7 @@ pub(super) async fn run(
 ) -> Result<(), BeforeResponseFailed> {
     scope.before_begins(*completion);
     while let Some(entry) = scope.next_before() {
-        let mut turn = Turn::of(scope.clone(), entry);
+        let mut turn = Turn::of(scope.clone(), Some(entry));
         let (name, location) = turn.who();
         turn.run(completion).await;
         if let Some(message) = turn.failure() {

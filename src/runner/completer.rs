@@ -111,7 +111,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        let Some(Current { scope, .. }) = self.scope.take() else {
+        let Some(Current { mut scope, .. }) = self.scope.take() else {
             return;
         };
         if scope.release_head() {
@@ -133,12 +133,13 @@ impl Drop for Completer {
             return;
         }
         let Some(transmission) = scope.transmission.clone() else {
-            let start = scope.decide(self.handed_over(&scope));
+            let completion = self.handed_over(&scope);
+            let start = scope.decide_and_hand_over(completion);
             super::hand_over(scope, start);
             return;
         };
         let held = Held {
-            scope,
+            scope: Some(scope),
             verdict: self.verdict,
             transmitted: Transmitted::Aborted { bytes: 0 },
         };
@@ -202,7 +203,8 @@ impl Preparing {
 /// A verdict that waits until the transport has the response; like [`Completer`], it decides
 /// when it is dropped.
 struct Held {
-    scope: Arc<Scope>,
+    /// Gone when it has been decided.
+    scope: Option<Arc<Scope>>,
     verdict: Verdict,
     transmitted: Transmitted,
 }
@@ -215,6 +217,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let Some(mut scope) = self.scope.take() else {
+            return;
+        };
         let verdict = &mut self.verdict;
         match self.transmitted {
             Transmitted::Sent { bytes } => verdict.bytes = bytes,
@@ -226,7 +231,8 @@ impl Drop for Held {
                 }
             }
         }
-        let completion = verdict.at(Level::Sent, self.scope.opened.elapsed());
-        super::start(&self.scope, self.scope.decide(completion));
+        let completion = verdict.at(Level::Sent, scope.opened.elapsed());
+        let start = scope.decide_and_hand_over(completion);
+        super::hand_over(scope, start);
     }
 }

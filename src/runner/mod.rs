@@ -16,6 +16,7 @@ use tokio::{
 
 use self::turn::Turn;
 use crate::{
+    callback::entry::BoxEntry,
     completion::Completion,
     isolate::isolate,
     observe::outcome::LostReason,
@@ -44,12 +45,13 @@ fn hand_over(scope: Arc<Scope>, start: Start) {
     let Start::Runner {
         completion,
         runtime,
+        first,
     } = start
     else {
         return;
     };
     let place = Place::of(&scope, runtime);
-    let runner = Runner::new(scope, completion, Unfinished::IsLost);
+    let runner = Runner::new(scope, first, completion, Unfinished::IsLost);
     if runner.has_limits() {
         place.spawn(runner.run_within_limits());
     } else {
@@ -119,10 +121,11 @@ pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
     if let Start::Runner {
         completion,
         runtime,
+        first,
     } = start
     {
         scope.keep_runtime(runtime);
-        let runner = Runner::new(scope.clone(), completion, Unfinished::MovesToATask);
+        let runner = Runner::new(scope.clone(), first, completion, Unfinished::MovesToATask);
         if runner.has_limits() {
             runner.run_within_limits().await;
         } else {
@@ -154,29 +157,34 @@ pub(crate) enum Unfinished {
 }
 
 impl Runner {
-    fn new(scope: Arc<Scope>, completion: Completion, unfinished: Unfinished) -> Self {
+    fn new(
+        scope: Arc<Scope>,
+        first: Option<BoxEntry>,
+        completion: Completion,
+        unfinished: Unfinished,
+    ) -> Self {
         Self {
-            turn: Turn::new(scope),
+            turn: Turn::of(scope, first),
             completion,
             unfinished: Some(unfinished),
         }
     }
 
     fn has_limits(&self) -> bool {
-        let options = &self.turn.scope().options;
-        options.concurrent || options.permits.is_some()
+        self.turn.scope().options.has_limits()
     }
 
     /// Waits until it may run, and runs side by side what may do so.
     fn run_within_limits(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            let scope = self.turn.scope().clone();
-            let permit = match &scope.options.permits {
+            let mut scope = self.turn.scope().clone();
+            let options = scope.options.clone();
+            let permit = match &options.permits {
                 Some(permits) if !is_nested_in(permits) => permits.acquire().await.ok(),
                 _ => None,
             };
             if scope.options.concurrent {
-                side_by_side(&scope, &self.completion).await;
+                side_by_side(&mut scope, &self.completion).await;
                 self.finish();
             } else {
                 self.await;
@@ -217,12 +225,13 @@ impl Drop for Runner {
         // What is cut off is told of before what has not begun.
         self.turn.cut_off();
         match unfinished {
-            Unfinished::IsLost => self.turn.scope().lose_all(LostReason::NoRuntime),
+            Unfinished::IsLost => self.turn.scope_mut().lose_all(LostReason::NoRuntime),
             Unfinished::MovesToATask => {
                 let scope = self.turn.scope();
                 let again = Start::Runner {
                     completion: self.completion,
                     runtime: scope.runtime(),
+                    first: None,
                 };
                 start(scope, again);
             }
@@ -239,13 +248,13 @@ fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
     })
 }
 
-async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
-    let run = async |entry| {
-        Turn::of(scope.clone(), entry).run(completion).await;
+async fn side_by_side(scope: &mut Arc<Scope>, completion: &Completion) {
+    let run = async |scope: Arc<Scope>, entry| {
+        Turn::of(scope, Some(entry)).run(completion).await;
     };
     let mut running = FuturesUnordered::new();
     while let Some(entry) = scope.next(None) {
-        running.push(run(entry));
+        running.push(run(scope.clone(), entry));
         poll_fn(|cx| {
             loop {
                 // As above: this loop goes on for as long as callbacks end, or bring others.
@@ -254,7 +263,7 @@ async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
                     Poll::Ready(Some(())) => continue,
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => match scope.next_beside_others(cx) {
-                        Some(entry) => running.push(run(entry)),
+                        Some(entry) => running.push(run(scope.clone(), entry)),
                         None => return Poll::Pending,
                     },
                 }

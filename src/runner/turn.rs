@@ -73,24 +73,19 @@ enum Stage {
 }
 
 impl Turn {
-    /// Nobody's turn.
-    pub(super) fn new(scope: Arc<Scope>) -> Self {
+    /// The turn of this callback, or nobody's.
+    pub(super) fn of(scope: Arc<Scope>, entry: Option<BoxEntry>) -> Self {
+        if let Some(entry) = &entry {
+            scope.announce(entry);
+        }
         Self {
             current: Some(Current::driven(scope)),
-            entry: None,
+            entry,
             stage: Stage::Waits { follows: false },
             started: None,
             timeout: None,
             failure: None,
         }
-    }
-
-    /// The turn of this callback.
-    pub(super) fn of(scope: Arc<Scope>, entry: BoxEntry) -> Self {
-        scope.announce(&entry);
-        let mut turn = Self::new(scope);
-        turn.entry = Some(entry);
-        turn
     }
 
     #[inline]
@@ -101,14 +96,22 @@ impl Turn {
         }
     }
 
+    #[inline]
+    pub(super) fn scope_mut(&mut self) -> &mut Arc<Scope> {
+        match &mut self.current {
+            Some(current) => &mut current.scope,
+            None => unreachable!("the thread gives back what it was given"),
+        }
+    }
+
     /// Tells of the end of a callback, and has the next one in its place if there is one.
     #[inline]
     pub(super) fn pass_on(&mut self) -> bool {
-        let scope = self.scope();
-        let next = match self.stage {
-            Stage::Ended { id, .. } => scope.next(Some(id)),
-            Stage::Waits { .. } | Stage::Runs => scope.next(None),
+        let ended = match self.stage {
+            Stage::Ended { id, .. } => Some(id),
+            Stage::Waits { .. } | Stage::Runs => None,
         };
+        let next = self.scope_mut().next(ended);
         self.tell_tracker(next.is_some());
         self.entry = next;
         if let Some(entry) = &self.entry {

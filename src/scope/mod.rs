@@ -6,7 +6,7 @@
 //! returned, and told of and dropped after it.
 
 use std::{
-    sync::{Arc, atomic::fence},
+    sync::{Arc, PoisonError, atomic::fence},
     task::Context,
 };
 
@@ -125,9 +125,24 @@ impl Scope {
         }
     }
 
+    /// The state, where nobody else has the scope, or could get hold of it: no lock is needed then.
+    ///
+    /// Only for who drives the scope. Code that runs in it may have it meanwhile, and has given it back
+    /// or has kept it when it is asked again.
+    #[inline]
+    fn state_alone(self: &mut Arc<Self>) -> Option<&mut State> {
+        // `get_mut` would find out too, at the price of half a lock.
+        if Arc::strong_count(self) > 1 || Arc::weak_count(self) > 0 {
+            return None;
+        }
+        let state = Arc::get_mut(self)?.state.get_mut();
+        Some(state.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
     pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
         self.options.tracker.registered(self.options.shard);
+        self.watch_from_now();
         let mut state = lock(&self.state);
         let id = state.queue.push(entry);
         if held {
@@ -143,6 +158,7 @@ impl Scope {
     /// Registers a callback of the first phase; `None`, and nothing is registered, when the head
     /// of the response was released before.
     pub(crate) fn push_before(self: &Arc<Self>, entry: BoxEntry) -> Option<Registration> {
+        self.watch_from_now();
         let mut state = lock(&self.state);
         if !self.head.wait_for() {
             drop(state);
@@ -159,13 +175,23 @@ impl Scope {
         })
     }
 
+    /// Before the first callback is registered: its response is watched, and a server that drains
+    /// hears of the layer.
+    #[inline]
+    fn watch_from_now(&self) {
+        if let Some(transmission) = &self.transmission {
+            if !self.is_used.load(Ordering::Relaxed) {
+                transmission.watch(&self.options.tracker);
+            }
+        }
+    }
+
     #[inline]
     fn pushed(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Start {
         state.remember_runtime();
         let reservation = state.reservation.take();
-        let newly_listed = state.listed.is_none();
-        if newly_listed {
-            self.is_used.store(true, Ordering::Relaxed);
+        self.is_used.store(true, Ordering::Relaxed);
+        if state.listed.is_none() && self.options.tracker.can_be_asked() {
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
             state.listed = Some(self.options.tracker.list(self.options.shard, scope));
         }
@@ -175,28 +201,48 @@ impl Scope {
             runner.wake();
         }
         drop(reservation);
-        if newly_listed {
-            if let Some(transmission) = &self.transmission {
-                transmission.watch(&self.options.tracker);
-            }
-        }
         start
     }
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
     pub(crate) fn decide(&self, completion: Completion) -> Start {
-        if let Some(info) = &self.info {
-            // Before it is: no callback can have started yet.
-            self.options.observers.decided(info, &completion);
-        }
+        self.tell_decided(&completion);
+        self.decide_told(completion)
+    }
+
+    fn decide_told(&self, completion: Completion) -> Start {
         let mut state = lock(&self.state);
-        // Whoever registers something from now on may do so on a thread that has none.
-        state.remember_runtime();
         let reservation = state.reservation.take();
         let start = state.decide(completion);
         drop(state);
         drop(reservation);
         start
+    }
+
+    /// The same for who hands the scope over to its runner: if nobody else has it, the runner gets the
+    /// first callback with it, as nobody is left who could withdraw that.
+    pub(crate) fn decide_and_hand_over(self: &mut Arc<Self>, completion: Completion) -> Start {
+        self.tell_decided(&completion);
+        let has_limits = self.options.has_limits();
+        let Some(state) = self.state_alone() else {
+            return self.decide_told(completion);
+        };
+        let reservation = state.reservation.take();
+        let mut start = state.decide(completion);
+        if let Start::Runner { first, .. } = &mut start {
+            if !has_limits {
+                *first = state.take();
+            }
+        }
+        drop(reservation);
+        start
+    }
+
+    fn tell_decided(&self, completion: &Completion) {
+        if let Some(info) = &self.info {
+            // Before it is: no callback can have started yet.
+            self.options.observers.decided(info, completion);
+        }
     }
 
     pub(crate) fn completion(&self) -> Option<Completion> {
@@ -279,27 +325,30 @@ impl Scope {
 
     /// The next callback for the runner, which is done with the one that is given; with `None` the
     /// runner has been let go, and the next push starts another one.
-    pub(crate) fn next(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
+    pub(crate) fn next(self: &mut Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
+        match self.state_alone() {
+            Some(state) => state.end_and_take(ended),
+            None => self.next_beside_pushes(ended),
+        }
+    }
+
+    fn next_beside_pushes(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
         let mut state = lock(&self.state);
-        if let Some(id) = ended {
-            state.in_progress.remove(id);
+        let next = state.end_and_take(ended);
+        if next.is_some() {
+            return next;
         }
-        match state.take_or_let_go() {
-            Some(entry) => Some(entry),
-            None => {
-                if Arc::strong_count(self) > 1 {
-                    // Whoever registers something later may do so on a thread that has none.
-                    state.remember_runtime();
-                }
-                let is_empty = state.is_empty();
-                let listed = is_empty.then(|| state.listed.take()).flatten();
-                drop(state);
-                if let Some(key) = listed {
-                    self.options.tracker.delist(self.options.shard, key);
-                }
-                None
-            }
+        if Arc::strong_count(self) > 1 {
+            // Whoever registers something later may do so on a thread that has none.
+            state.remember_runtime();
         }
+        let is_empty = state.is_empty();
+        let listed = is_empty.then(|| state.listed.take()).flatten();
+        drop(state);
+        if let Some(key) = listed {
+            self.options.tracker.delist(self.options.shard, key);
+        }
+        None
     }
 
     /// The next callback for a runner that has others going; with `None` it is woken by a push.
@@ -317,7 +366,7 @@ impl Scope {
     }
 
     /// Gives up what is registered: it should have run, and can't.
-    pub(crate) fn lose_all(self: &Arc<Self>, reason: LostReason) {
+    pub(crate) fn lose_all(self: &mut Arc<Self>, reason: LostReason) {
         while let Some(entry) = self.next(None) {
             self.drop_taken(entry, End::Lost, |observers, callback| {
                 observers.lost(callback, reason);

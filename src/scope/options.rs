@@ -63,6 +63,11 @@ impl Options {
         self.failure.is_none() && matches!(self.classification, Classification::Grpc)
     }
 
+    /// Whether a runner may have to wait, or has several callbacks going.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.concurrent || self.permits.is_some()
+    }
+
     /// Whether anybody is told to which unit of work a callback belongs.
     #[inline]
     pub(crate) fn hear_scopes(&self) -> bool {

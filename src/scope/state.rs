@@ -65,13 +65,14 @@ pub(super) struct Before {
 }
 
 /// Whether the caller has to start a runner.
-#[derive(Debug)]
 #[must_use]
 pub(crate) enum Start {
     Runner {
         completion: Completion,
         /// The one that `defer` was called on, if it was called on any.
         runtime: Option<Handle>,
+        /// The first callback, where the runner has been handed it.
+        first: Option<BoxEntry>,
     },
     Nothing,
 }
@@ -84,8 +85,11 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn decide(&mut self, completion: Completion) -> Start {
         debug_assert!(self.completion.is_none(), "a scope is decided once");
+        // Whoever registers something from now on may do so on a thread that has none.
+        self.remember_runtime();
         self.completion = Some(completion);
         self.start_runner()
     }
@@ -146,7 +150,9 @@ impl State {
     /// The next callback of the first phase.
     pub(super) fn take_before(&mut self) -> Option<BoxEntry> {
         let entry = self.before.as_mut()?.queue.pop()?;
-        self.in_progress.insert(&entry.header);
+        if self.listed.is_some() {
+            self.in_progress.insert(&entry.header);
+        }
         Some(entry)
     }
 
@@ -158,6 +164,7 @@ impl State {
                 Start::Runner {
                     completion,
                     runtime: self.runtime.take(),
+                    first: None,
                 }
             }
             _ => Start::Nothing,
@@ -168,13 +175,19 @@ impl State {
     #[inline]
     pub(super) fn take(&mut self) -> Option<BoxEntry> {
         let entry = self.queue.pop()?;
-        self.in_progress.insert(&entry.header);
+        // Those ask for it who find the scope by the list.
+        if self.listed.is_some() {
+            self.in_progress.insert(&entry.header);
+        }
         Some(entry)
     }
 
-    /// The next callback for the runner; with `None` it has been let go.
+    /// One has ended; the next one for the runner, which has been let go with `None`.
     #[inline]
-    pub(super) fn take_or_let_go(&mut self) -> Option<BoxEntry> {
+    pub(super) fn end_and_take(&mut self, ended: Option<u64>) -> Option<BoxEntry> {
+        if let Some(id) = ended {
+            self.in_progress.remove(id);
+        }
         let entry = self.take();
         self.has_runner = entry.is_some();
         entry

@@ -45,8 +45,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
-        let draining = Arc::new(Draining::default());
+    pub(super) fn new(draining: Draining) -> Self {
+        let draining = Arc::new(draining);
         Self {
             tasks: JoinSet::new(),
             _told_at_the_latest: draining.stopping.at_the_latest_here(),

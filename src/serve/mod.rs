@@ -22,7 +22,7 @@ pub use self::{
     incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::MissingServe,
     with_graceful_shutdown::WithGracefulShutdown,
 };
-use crate::{callback::output::BoxError, never::Never};
+use crate::{callback::output::BoxError, drain::draining::Draining, never::Never};
 
 mod accepting;
 mod app;
@@ -243,7 +243,7 @@ where
 
     fn into_future(self) -> ServeFuture<Never> {
         ServeFuture::new(async move {
-            let mut connections = Connections::new();
+            let mut connections = Connections::new(Draining::default());
             self.accepting.accept_into(&mut connections).await
         })
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    drain::{deadline::at_most_until, report::DrainReport},
+    drain::{deadline::at_most_until, draining::Draining, report::DrainReport},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ where
             timeouts,
         } = self;
         ServeFuture::new(async move {
-            let mut connections = Connections::new();
+            let mut connections = Connections::new(Draining::that_reports());
             // The listener goes with the future that accepts.
             tokio::select! {
                 biased;
