@@ -9,7 +9,6 @@ use std::{
 
 use crate::{
     completion::Delivery,
-    observe::scope_info::ScopeInfo,
     runner::{Unfinished, completer::Completer, scoped::Scoped},
     scope::{Scope, options::Options},
 };
@@ -51,8 +50,7 @@ pub(crate) async fn run<F>(options: Arc<Options>, future: F) -> F::Output
 where
     F: Future<Output: UnitOutput>,
 {
-    let info = options.hear_scopes().then(|| ScopeInfo::new(None));
-    let scope = Scope::open(options, None, info, None);
+    let scope = Scope::open(options, None, || None, None);
     let mut unit = pin!(Scoped::new(Completer::new(scope), future));
     let output = poll_fn(|cx| unit.as_mut().poll_inside(cx)).await;
     unit.as_mut().drop_future();

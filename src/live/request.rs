@@ -142,9 +142,9 @@ impl Request {
         }
     }
 
-    pub(super) fn begin(&mut self, scope: &ScopeInfo, at: Instant) {
+    pub(super) fn begin(&mut self, scope: &ScopeInfo) {
         self.number = scope.number;
-        self.arrived = scope.opened.unwrap_or(at);
+        self.arrived = scope.opened;
         self.answered = None;
         self.completion = None;
         self.recorded = 0;

@@ -63,7 +63,7 @@ impl Requests {
             None => {
                 let place = self.free_place(at, dropped_events)?;
                 self.index.insert(scope.number, place);
-                self.places[place as usize].begin(scope, at);
+                self.places[place as usize].begin(scope);
                 place
             }
         };

@@ -123,7 +123,7 @@ impl Ledger {
             .options
             .max_pending
             .and_then(|limit| Reservation::take(&self.options.tracker, limit));
-        let scope = Scope::open(self.options.clone(), transmission, None, place);
+        let scope = Scope::open(self.options.clone(), transmission, || None, place);
         let collection = DeferredCallbackCollection::new(scope.clone());
         (Completer::new(scope), collection)
     }

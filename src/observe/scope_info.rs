@@ -37,18 +37,17 @@ use http::{HeaderValue, Method, Request, Uri};
 pub struct ScopeInfo {
     pub(crate) number: u64,
     pub(crate) request: Option<RequestInfo>,
-    /// Set when the scope is opened.
-    pub(crate) opened: Option<Instant>,
+    pub(crate) opened: Instant,
     pub(crate) answered: OnceLock<Duration>,
 }
 
 impl ScopeInfo {
-    pub(crate) fn new(request: Option<RequestInfo>) -> Self {
+    pub(crate) fn new(opened: Instant, request: Option<RequestInfo>) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
             number: LAST.fetch_add(1, Relaxed) + 1,
             request,
-            opened: None,
+            opened,
             answered: OnceLock::new(),
         }
     }
@@ -69,7 +68,7 @@ impl ScopeInfo {
     /// When the request arrived at the layer, or the unit of work began.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub fn arrived(&self) -> std::time::Instant {
-        self.opened.unwrap_or_else(Instant::now).into_std()
+        self.opened.into_std()
     }
 
     /// How long after its arrival the handler had answered with the head of a response, or failed;

@@ -31,9 +31,11 @@ type ClassifyEnd = dyn FnOnce(Option<&HeaderMap>) -> bool + Send + Sync;
 pub(crate) enum Classifier {
     Status,
     Grpc,
-    // Boxed once more: it is part of every response future.
-    Custom(Box<Box<ClassifyHead>>),
+    Custom(CustomClassifier),
 }
+
+/// What a classifier that is not ours has made of a request.
+pub(crate) type CustomClassifier = Box<ClassifyHead>;
 
 /// What the head of a response says.
 pub(crate) struct Classified {
@@ -68,14 +70,22 @@ impl Classification {
         }))
     }
 
+    /// Where the request plays a part, what is made of it.
     #[inline]
-    pub(crate) fn classifier<B>(&self, request: &mut Request<B>) -> Classifier {
+    pub(crate) fn of_request<B>(&self, request: &mut Request<B>) -> Option<CustomClassifier> {
         match self {
-            Self::Status => Classifier::Status,
-            Self::Grpc => Classifier::Grpc,
-            Self::Custom(make) => {
-                Classifier::Custom(Box::new(head_of_request(request, |head| make(head))))
-            }
+            Self::Status | Self::Grpc => None,
+            Self::Custom(make) => Some(head_of_request(request, |head| make(head))),
+        }
+    }
+
+    /// What a response is judged by, with what was made of its request.
+    #[inline]
+    pub(crate) fn of_response(&self, custom: Option<CustomClassifier>) -> Classifier {
+        match (self, custom) {
+            (_, Some(custom)) => Classifier::Custom(custom),
+            (Self::Grpc, None) => Classifier::Grpc,
+            (Self::Status | Self::Custom(_), None) => Classifier::Status,
         }
     }
 }
@@ -229,8 +239,7 @@ mod tests {
                     .unwrap()
             };
             let (mut asked, mut answered) = (request(), response());
-            let classifier = Classification::custom(ByHead).classifier(&mut asked);
-            let classified = classifier.classify(&mut answered);
+            let classified = classify(&Classification::custom(ByHead), &mut asked, &mut answered);
             assert_eq!(classified.is_success, success);
             assert!(classified.at_end.is_none());
             assert_eq!(asked.extensions().get(), Some(&7_u8));
@@ -240,11 +249,19 @@ mod tests {
         }
     }
 
+    fn classify<B>(
+        classification: &Classification,
+        request: &mut Request<B>,
+        response: &mut Response<B>,
+    ) -> Classified {
+        let custom = classification.of_request(request);
+        classification.of_response(custom).classify(response)
+    }
+
     fn is_success(classification: &Classification, status: u16) -> bool {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        let classifier = classification.classifier(&mut Request::new(()));
-        classifier.classify(&mut response).is_success
+        classify(classification, &mut Request::new(()), &mut response).is_success
     }
 
     #[test]
@@ -262,23 +279,21 @@ mod tests {
 
     #[test]
     fn grpc_tells_at_the_end_or_in_the_head() {
-        let classify = |header: Option<&'static str>| {
+        let of_head = |header: Option<&'static str>| {
             let mut response = Response::new(());
             if let Some(status) = header {
                 let status = http::HeaderValue::from_static(status);
                 response.headers_mut().insert("grpc-status", status);
             }
-            Classification::Grpc
-                .classifier(&mut Request::new(()))
-                .classify(&mut response)
+            classify(&Classification::Grpc, &mut Request::new(()), &mut response)
         };
-        let head = classify(Some("5"));
+        let head = of_head(Some("5"));
         assert!(!head.is_success && head.at_end.is_none());
         let custom = SharedClassifier::new(GrpcErrorsAsFailures::new());
         for classification in [Classification::Grpc, Classification::custom(custom)] {
             for (status, success) in [("0", true), ("13", false)] {
-                let classifier = classification.classifier(&mut Request::new(()));
-                let head = classifier.classify(&mut Response::new(()));
+                let (mut request, mut response) = (Request::new(()), Response::new(()));
+                let head = classify(&classification, &mut request, &mut response);
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", http::HeaderValue::from_static(status));
                 assert!(head.is_success, "until the trailers are there");

@@ -12,41 +12,40 @@ use crate::{
     drain::tally::End,
     isolate::drop_isolated,
     observe::{callback_info::CallbackInfo, observers::Observers, phase::Phase},
-    sync::lock,
 };
 
 impl Scope {
     pub(crate) fn set_rule(&self, registration: Registration, rule: Rule) {
         let mut rule = Some(rule);
-        let mut state = lock(&self.state);
         // What was there before may be a predicate of the user's, and so is dropped unlocked.
-        let old = match state.header_mut(registration) {
+        let old = self.step(|state| match state.header_mut(registration) {
             Some(header) => rule
                 .take()
                 .map(|rule| std::mem::replace(&mut header.rule, rule)),
             None => rule.take(),
-        };
-        drop(state);
+        });
         drop_isolated(old);
     }
 
     pub(crate) fn set_timeout(&self, registration: Registration, timeout: Duration) {
-        if let Some(header) = lock(&self.state).header_mut(registration) {
-            header.limits_mut().timeout = Some(timeout);
-        }
+        self.step(|state| {
+            if let Some(header) = state.header_mut(registration) {
+                header.limits_mut().timeout = Some(timeout);
+            }
+        });
     }
 
     pub(crate) fn rename(&self, registration: Registration, name: Cow<'static, str>) {
-        let mut state = lock(&self.state);
-        let mut named = state
-            .queue_of(registration.phase)
-            .rename(registration.id, name);
-        if let Named::Replaced(Some(replaced)) = &mut named {
-            // The name is free, for the callback that has it now.
-            replaced.as_mut().header_mut().give_up_claim();
-        }
-        let duplicate = self.claim(&mut state, registration);
-        drop(state);
+        let (named, duplicate) = self.step(|state| {
+            let mut named = state
+                .queue_of(registration.phase)
+                .rename(registration.id, name);
+            if let Named::Replaced(Some(replaced)) = &mut named {
+                // The name is free, for the callback that has it now.
+                replaced.as_mut().header_mut().give_up_claim();
+            }
+            (named, self.claim(state, registration))
+        });
         if let Named::Replaced(Some(entry)) | Named::Outranked(entry) = named {
             self.drop_pending(entry, Observers::replaced);
         }
@@ -57,12 +56,12 @@ impl Scope {
 
     /// It is to be the only one of its name in the layer.
     pub(crate) fn make_unique(&self, registration: Registration) {
-        let mut state = lock(&self.state);
-        if let Some(header) = state.header_mut(registration) {
-            header.limits_mut().unique = true;
-        }
-        let duplicate = self.claim(&mut state, registration);
-        drop(state);
+        let duplicate = self.step(|state| {
+            if let Some(header) = state.header_mut(registration) {
+                header.limits_mut().unique = true;
+            }
+            self.claim(state, registration)
+        });
         if let Some(duplicate) = duplicate {
             self.drop_pending(duplicate, Observers::duplicate);
         }
@@ -83,19 +82,17 @@ impl Scope {
     }
 
     pub(crate) fn cancel(&self, registration: Registration) -> bool {
-        let entry = lock(&self.state).remove(registration);
+        let entry = self.step(|state| state.remove(registration));
         self.withdraw(entry)
     }
 
     /// Takes out what has this name, in either phase; how many that were.
     pub(crate) fn forget(&self, name: &str) -> usize {
-        let mut state = lock(&self.state);
-        let before = state
-            .before
-            .as_mut()
-            .and_then(|before| before.queue.remove_named(name));
-        let after = state.queue.remove_named(name);
-        drop(state);
+        let (before, after) = self.step(|state| {
+            let before = state.before.as_mut();
+            let before = before.and_then(|before| before.queue.remove_named(name));
+            (before, state.queue.remove_named(name))
+        });
         usize::from(self.withdraw(before)) + usize::from(self.withdraw(after))
     }
 
@@ -118,33 +115,31 @@ impl Scope {
     /// The handle of a callback is gone: its name and its rule are final, and it may run.
     pub(crate) fn settled(&self, registration: Registration) -> Start {
         self.announce_settled(registration);
-        let mut state = lock(&self.state);
-        // Nobody holds one of the first phase.
-        if registration.phase == Phase::After {
-            state.queue.release(registration.id);
-        }
-        let (start, runner) = state.go_on();
-        drop(state);
-        if let Some(runner) = runner {
-            runner.wake();
-        }
-        start
+        let released = self.step(|state| {
+            // Nobody holds one of the first phase.
+            if registration.phase == Phase::After {
+                state.queue.release(registration.id);
+            }
+            state.pushed()
+        });
+        released.go_on()
     }
 
     fn announce_settled(&self, registration: Registration) {
         if !self.options.observers.hear_registrations() {
             return;
         }
-        let mut state = lock(&self.state);
-        let info = state.header_mut(registration).and_then(|header| {
-            let first = !std::mem::replace(&mut header.announced, true);
-            first.then(|| (header.observed_id(), header.name.clone(), header.location))
+        let info = self.step(|state| {
+            let header = state.header_mut(registration)?;
+            let is_first = !std::mem::replace(&mut header.announced, true);
+            let info =
+                is_first.then(|| (header.observed_id(), header.name.clone(), header.location))?;
+            if registration.phase == Phase::After {
+                // It must not start before everybody was told of it.
+                state.queue.hold(registration.id);
+            }
+            Some(info)
         });
-        if info.is_some() && registration.phase == Phase::After {
-            // It must not start before everybody was told of it.
-            state.queue.hold(registration.id);
-        }
-        drop(state);
         if let Some((id, name, location)) = info {
             self.options.observers.registered(&CallbackInfo {
                 id,

@@ -18,7 +18,7 @@ use self::{
     idle::Idle,
     options::Options,
     queue::Queue,
-    state::{Registration, Start, State},
+    state::{LazyState, Pushed, Registration, Start, State},
 };
 use crate::{
     callback::entry::BoxEntry,
@@ -27,11 +27,14 @@ use crate::{
     drain::{reservation::Reservation, tally::End},
     isolate::drop_isolated,
     observe::{
-        callback_info::CallbackInfo, observers::Observers, outcome::LostReason, phase::Phase,
-        scope_info::ScopeInfo,
+        callback_info::CallbackInfo,
+        observers::Observers,
+        outcome::LostReason,
+        phase::Phase,
+        scope_info::{RequestInfo, ScopeInfo},
     },
     sent::transmission::Transmission,
-    sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock},
+    sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
 mod changes;
@@ -58,7 +61,7 @@ pub(crate) struct Scope {
     head: Head,
     /// Something was registered.
     is_used: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<LazyState>,
     /// Where somebody waits for it. The last one: what callbacks captured goes before.
     pub(crate) idle: Option<Idle>,
 }
@@ -67,14 +70,13 @@ impl Scope {
     pub(crate) fn open(
         options: Arc<Options>,
         transmission: Option<Transmission>,
-        info: Option<ScopeInfo>,
+        request: impl FnOnce() -> Option<RequestInfo>,
         reservation: Option<Reservation>,
     ) -> Arc<Self> {
         let opened = Instant::now();
-        let info = info.map(|mut info| {
-            info.opened = Some(opened);
-            Arc::new(info)
-        });
+        let info = options
+            .hear_scopes()
+            .then(|| Arc::new(ScopeInfo::new(opened, request())));
         Arc::new(Self {
             client: options.to_completion.then(Arc::default),
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
@@ -84,7 +86,7 @@ impl Scope {
             info,
             head: Head::default(),
             is_used: AtomicBool::new(false),
-            state: Mutex::new(State::new(reservation)),
+            state: Mutex::new(LazyState::new(reservation)),
         })
     }
 
@@ -136,39 +138,50 @@ impl Scope {
             return None;
         }
         let state = Arc::get_mut(self)?.state.get_mut();
-        Some(state.unwrap_or_else(PoisonError::into_inner))
+        Some(state.unwrap_or_else(PoisonError::into_inner).get())
+    }
+
+    /// One step, under the lock. What was taken out is returned, and so dropped after it.
+    #[inline]
+    fn step<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
+        step(lock(&self.state).get())
     }
 
     /// Registers a callback. One that is held waits until it is [settled](Self::settled).
     pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
         self.options.tracker.registered(self.options.shard);
         self.watch_from_now();
-        let mut state = lock(&self.state);
-        let id = state.queue.push(entry);
-        if held {
-            state.queue.hold(id);
-        }
+        let (id, pushed) = self.step(|state| {
+            let id = state.queue.push(entry);
+            if held {
+                state.queue.hold(id);
+            }
+            (id, self.pushed(state))
+        });
         let registration = Registration {
             phase: Phase::After,
             id,
         };
-        (registration, self.pushed(state))
+        (registration, pushed.go_on())
     }
 
     /// Registers a callback of the first phase; `None`, and nothing is registered, when the head
     /// of the response was released before.
     pub(crate) fn push_before(self: &Arc<Self>, entry: BoxEntry) -> Option<Registration> {
         self.watch_from_now();
-        let mut state = lock(&self.state);
-        if !self.head.wait_for() {
-            drop(state);
-            drop_isolated(entry);
-            return None;
-        }
-        self.options.tracker.registered(self.options.shard);
-        let id = state.queue_of(Phase::Before).push(entry);
+        let mut entry = Some(entry);
+        let pushed = self.step(|state| {
+            if !self.head.wait_for() {
+                return None;
+            }
+            self.options.tracker.registered(self.options.shard);
+            let id = state.queue_of(Phase::Before).push(entry.take()?);
+            Some((id, self.pushed(state)))
+        });
+        drop_isolated(entry);
+        let (id, pushed) = pushed?;
         // It starts no runner: who holds the head back runs it.
-        let _ = self.pushed(state);
+        let _ = pushed.go_on();
         Some(Registration {
             phase: Phase::Before,
             id,
@@ -186,22 +199,16 @@ impl Scope {
         }
     }
 
+    /// Under the lock: what there is to do for something that was registered.
     #[inline]
-    fn pushed(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Start {
+    fn pushed(self: &Arc<Self>, state: &mut State) -> Pushed {
         state.remember_runtime();
-        let reservation = state.reservation.take();
         self.is_used.store(true, Ordering::Relaxed);
         if state.listed.is_none() && self.options.tracker.can_be_asked() {
             let scope: std::sync::Weak<Self> = Arc::downgrade(self);
             state.listed = Some(self.options.tracker.list(self.options.shard, scope));
         }
-        let (start, runner) = state.go_on();
-        drop(state);
-        if let Some(runner) = runner {
-            runner.wake();
-        }
-        drop(reservation);
-        start
+        state.pushed()
     }
 
     /// Fires the scope. Decided exactly once; the caller owns the right to do it.
@@ -211,11 +218,8 @@ impl Scope {
     }
 
     fn decide_told(&self, completion: Completion) -> Start {
-        let mut state = lock(&self.state);
-        let reservation = state.reservation.take();
-        let start = state.decide(completion);
-        drop(state);
-        drop(reservation);
+        let (start, _reservation) =
+            self.step(|state| (state.decide(completion), state.reservation.take()));
         start
     }
 
@@ -227,14 +231,13 @@ impl Scope {
         let Some(state) = self.state_alone() else {
             return self.decide_told(completion);
         };
-        let reservation = state.reservation.take();
         let mut start = state.decide(completion);
         if let Start::Runner { first, .. } = &mut start {
             if !has_limits {
                 *first = state.take();
             }
         }
-        drop(reservation);
+        drop(state.reservation.take());
         start
     }
 
@@ -246,12 +249,12 @@ impl Scope {
     }
 
     pub(crate) fn completion(&self) -> Option<Completion> {
-        lock(&self.state).completion()
+        self.step(|state| state.completion())
     }
 
     /// What the callbacks of a phase are told, once it has begun.
     pub(crate) fn completion_in(&self, phase: Phase) -> Option<Completion> {
-        lock(&self.state).completion_in(phase)
+        self.step(|state| state.completion_in(phase))
     }
 
     /// The response may go out, unless something is registered that it has to wait for; whether
@@ -267,19 +270,22 @@ impl Scope {
 
     /// The first phase begins, and this is what its callbacks are told.
     pub(crate) fn before_begins(&self, completion: Completion) {
-        if let Some(before) = &mut lock(&self.state).before {
-            before.completion = Some(completion);
-        }
+        self.step(|state| {
+            if let Some(before) = &mut state.before {
+                before.completion = Some(completion);
+            }
+        });
     }
 
     /// The next callback of the first phase; with `None` the head is released.
     pub(crate) fn next_before(&self) -> Option<BoxEntry> {
-        let mut state = lock(&self.state);
-        let entry = state.take_before();
-        if entry.is_none() {
-            self.head.released();
-        }
-        entry
+        self.step(|state| {
+            let entry = state.take_before();
+            if entry.is_none() {
+                self.head.released();
+            }
+            entry
+        })
     }
 
     /// One of the first phase has failed: those after it are not run.
@@ -315,12 +321,12 @@ impl Scope {
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        lock(&self.state).runtime.clone()
+        self.step(|state| state.runtime.clone())
     }
 
     /// Of a runner that runs in the calling task, and may have to move.
     pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
-        lock(&self.state).runtime = runtime;
+        self.step(|state| state.runtime = runtime);
     }
 
     /// The next callback for the runner, which is done with the one that is given; with `None` the
@@ -333,36 +339,37 @@ impl Scope {
     }
 
     fn next_beside_pushes(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
-        let mut state = lock(&self.state);
-        let next = state.end_and_take(ended);
-        if next.is_some() {
-            return next;
-        }
-        if Arc::strong_count(self) > 1 {
-            // Whoever registers something later may do so on a thread that has none.
-            state.remember_runtime();
-        }
-        let is_empty = state.is_empty();
-        let listed = is_empty.then(|| state.listed.take()).flatten();
-        drop(state);
+        let (next, listed) = self.step(|state| {
+            let next = state.end_and_take(ended);
+            if next.is_some() {
+                return (next, None);
+            }
+            if Arc::strong_count(self) > 1 {
+                // Whoever registers something later may do so on a thread that has none.
+                state.remember_runtime();
+            }
+            let is_empty = state.is_empty();
+            (None, is_empty.then(|| state.listed.take()).flatten())
+        });
         if let Some(key) = listed {
             self.options.tracker.delist(self.options.shard, key);
-        }
-        None
-    }
-
-    /// The next callback for a runner that has others going; with `None` it is woken by a push.
-    pub(crate) fn next_beside_others(&self, cx: &Context<'_>) -> Option<BoxEntry> {
-        let mut state = lock(&self.state);
-        let next = state.take();
-        if next.is_none() {
-            state.runner = Some(cx.waker().clone());
         }
         next
     }
 
+    /// The next callback for a runner that has others going; with `None` it is woken by a push.
+    pub(crate) fn next_beside_others(&self, cx: &Context<'_>) -> Option<BoxEntry> {
+        self.step(|state| {
+            let next = state.take();
+            if next.is_none() {
+                state.runner = Some(cx.waker().clone());
+            }
+            next
+        })
+    }
+
     pub(crate) fn ended(&self, id: u64) {
-        lock(&self.state).in_progress.remove(id);
+        self.step(|state| state.in_progress.remove(id));
     }
 
     /// Gives up what is registered: it should have run, and can't.
@@ -375,19 +382,20 @@ impl Scope {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        lock(&self.state).queues().any(|queue| queue.contains(name))
+        self.step(|state| state.queues().any(|queue| queue.contains(name)))
     }
 
     pub(crate) fn len(&self) -> usize {
-        lock(&self.state).queues().map(Queue::len).sum()
+        self.step(|state| state.queues().map(Queue::len).sum())
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        lock(&self.state)
-            .queues()
-            .flat_map(Queue::headers)
-            .filter_map(|header| header.name.as_deref().map(str::to_owned))
-            .collect()
+        self.step(|state| {
+            let headers = state.queues().flat_map(Queue::headers);
+            headers
+                .filter_map(|header| header.name.as_deref().map(str::to_owned))
+                .collect()
+        })
     }
 }
 
@@ -395,11 +403,8 @@ impl Drop for Scope {
     fn drop(&mut self) {
         // Where every callback was withdrawn, no runner came to tidy up. Nothing else can be left:
         // who decides the scope, and who runs it, holds on to it until then.
-        let listed = self
-            .state
-            .get_mut()
-            .ok()
-            .and_then(|state| state.listed.take());
+        let state = self.state.get_mut();
+        let listed = state.unwrap_or_else(PoisonError::into_inner).take_listed();
         if let Some(key) = listed {
             self.options.tracker.delist(self.options.shard, key);
         }

@@ -48,6 +48,29 @@ pub(super) struct State {
     pub(super) listed: Option<usize>,
 }
 
+/// The state of a scope that may never have one: most requests register nothing, and pay nothing for it.
+pub(super) struct LazyState(Option<State>);
+
+impl LazyState {
+    #[inline]
+    pub(super) fn new(reservation: Option<Reservation>) -> Self {
+        Self(reservation.map(|reservation| State {
+            reservation: Some(reservation),
+            ..State::default()
+        }))
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self) -> &mut State {
+        self.0.get_or_insert_default()
+    }
+
+    /// The key under which the tracker lists the scope, for who takes it off the list.
+    pub(super) fn take_listed(&mut self) -> Option<usize> {
+        self.0.as_mut()?.listed.take()
+    }
+}
+
 /// A callback that was registered, as its handle knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
@@ -77,14 +100,28 @@ pub(crate) enum Start {
     Nothing,
 }
 
-impl State {
-    pub(super) fn new(reservation: Option<Reservation>) -> Self {
-        Self {
-            reservation,
-            ..Self::default()
-        }
-    }
+/// What is to be done, without the lock, after something was registered or released.
+#[must_use]
+pub(super) struct Pushed {
+    start: Start,
+    /// Of a concurrent runner, which waits for it.
+    runner: Option<Waker>,
+    /// There is a callback in the place that was kept.
+    reservation: Option<Reservation>,
+}
 
+impl Pushed {
+    #[inline]
+    pub(super) fn go_on(self) -> Start {
+        if let Some(runner) = self.runner {
+            runner.wake();
+        }
+        drop(self.reservation);
+        self.start
+    }
+}
+
+impl State {
     #[inline]
     pub(super) fn decide(&mut self, completion: Completion) -> Start {
         debug_assert!(self.completion.is_none(), "a scope is decided once");
@@ -130,11 +167,14 @@ impl State {
         self.queue_of(registration.phase).remove(registration.id)
     }
 
-    /// Something may be ready now: for a runner that is to be started, or for the one that waits
-    /// for it, to be woken without the lock.
+    /// Something may be ready now.
     #[inline]
-    pub(super) fn go_on(&mut self) -> (Start, Option<Waker>) {
-        (self.start_runner(), self.runner.take())
+    pub(super) fn pushed(&mut self) -> Pushed {
+        Pushed {
+            start: self.start_runner(),
+            runner: self.runner.take(),
+            reservation: self.reservation.take(),
+        }
     }
 
     /// Those of both phases, in their order.

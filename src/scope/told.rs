@@ -9,7 +9,6 @@ use crate::{
     completion::Completion,
     drain::{report::UnfinishedCallback, shard::Unfinished},
     observe::callback_info::{self, CallbackInfo},
-    sync::lock,
 };
 
 impl Scope {
@@ -93,21 +92,19 @@ impl Scope {
 
 impl Unfinished for Scope {
     fn unfinished(&self) -> Vec<UnfinishedCallback> {
-        let state = lock(&self.state);
-        let pending = state
-            .queues()
-            .flat_map(Queue::headers)
-            .map(|header| UnfinishedCallback {
-                name: header.name.clone(),
-                location: header.location,
-                running: false,
-                age: header
-                    .observed
-                    .as_ref()
-                    .map(|observed| observed.registered.elapsed()),
-                scope: self.info.clone(),
+        self.step(|state| {
+            let pending = state.queues().flat_map(Queue::headers).map(|header| {
+                let observed = header.observed.as_ref();
+                UnfinishedCallback {
+                    name: header.name.clone(),
+                    location: header.location,
+                    running: false,
+                    age: observed.map(|observed| observed.registered.elapsed()),
+                    scope: self.info.clone(),
+                }
             });
-        let running = state.in_progress.unfinished(self.info.as_ref());
-        running.chain(pending).collect()
+            let running = state.in_progress.unfinished(self.info.as_ref());
+            running.chain(pending).collect()
+        })
     }
 }

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use crate::{
     completion::Delivery,
     response::{
-        classify::{Classified, Classifier, EndClassifier},
+        classify::{Classified, Classifier, CustomClassifier, EndClassifier},
         end_of_body::{EndOfBody, Exchange, Progress},
     },
     runner::completer::Completer,
@@ -58,9 +58,11 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let mut beside = this.watch.beside();
-            let _entered = match &mut this.watch.completer {
-                Some(completer) => completer.enter(),
-                None => current::enter(&mut beside),
+            let _entered = match (&mut this.watch.completer, &mut beside) {
+                (Some(completer), _) => completer.enter(),
+                (None, Some(_)) => current::enter(&mut beside),
+                // It is over, and its destructor is in no scope.
+                (None, None) => return,
             };
             this.inner.set(None);
         }
@@ -84,6 +86,31 @@ struct Watch {
 }
 
 impl Watch {
+    #[inline]
+    fn of<B: Body>(
+        response: &mut Response<B>,
+        exchange: Exchange,
+        classifier: Option<CustomClassifier>,
+        mut completer: Completer,
+    ) -> Self {
+        let classifier = match completer.scope() {
+            Some(scope) => scope.options.classification.of_response(classifier),
+            None => Classifier::Status,
+        };
+        let Classified { is_success, at_end } = classifier.classify(response);
+        completer.verdict.status = Some(response.status());
+        completer.verdict.success = is_success;
+        let end = EndOfBody::of(exchange, response);
+        Self {
+            completer: Some(completer),
+            is_over_already: end.is_over_already(response.body()),
+            end,
+            at_end: at_end.map(Box::new),
+            handed_over: false,
+            decided_early: None,
+        }
+    }
+
     /// The scope of a body that goes on after its scope was decided.
     fn beside(&self) -> Option<Current> {
         self.decided_early.clone().map(Current::beside)
@@ -136,29 +163,26 @@ impl Drop for Watch {
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// Wraps the body of a response, and classifies it as far as its head tells.
+    /// Wraps the body of a response, and classifies it as far as its head tells. Where it `leaves`
+    /// the layer now, there is no need to say that it is [handed over](Self::handed_over).
     #[inline]
     pub(crate) fn wrap(
         mut response: Response<B>,
         exchange: Exchange,
-        classifier: Classifier,
-        mut completer: Completer,
+        classifier: Option<CustomClassifier>,
+        completer: Completer,
+        leaves: bool,
     ) -> Response<Self> {
-        let Classified { is_success, at_end } = classifier.classify(&mut response);
-        completer.verdict.status = Some(response.status());
-        completer.verdict.success = is_success;
-        let end = EndOfBody::of(exchange, &response);
-        let is_over_already = end.is_over_already(response.body());
-        response.map(|inner| Self {
-            watch: Watch {
-                completer: Some(completer),
-                end,
-                at_end: at_end.map(Box::new),
-                is_over_already,
-                handed_over: false,
-                decided_early: None,
-            },
-            inner: Some(inner),
+        let watch = Watch::of(&mut response, exchange, classifier, completer);
+        response.map(|inner| {
+            let mut body = Self {
+                watch,
+                inner: Some(inner),
+            };
+            if leaves {
+                body.handed_over();
+            }
+            body
         })
     }
 

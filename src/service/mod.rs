@@ -14,14 +14,14 @@ use self::{
     admission::Admission,
     body::ResponseBody,
     platform::Platform,
-    requested::Requested,
-    response_future::{Elsewhere, ResponseFuture},
+    requested::{Beside, Requested},
+    response_future::{Asked, Elsewhere, ResponseFuture},
     to_completion::Hold,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
     extensions::make_room,
-    observe::scope_info::{RequestInfo, ScopeInfo},
+    observe::scope_info::RequestInfo,
     response::end_of_body::Exchange,
     runner::{completer::Completer, scoped::Scoped},
     scope::{Scope, shared_options::ServiceOptions},
@@ -132,16 +132,13 @@ where
         if let Some(transmission) = &transmission {
             transmission.scope_opened();
         }
-        let info = options
-            .hear_scopes()
-            .then(|| ScopeInfo::new(Some(RequestInfo::of(&request))));
         let place = self.admission.take_place();
+        let info = || Some(RequestInfo::of(&request));
         let scope = Scope::open(options.clone(), transmission, info, place);
         let hold = hold.map(|hold| hold.of(scope.client.clone()));
         let platform = match (&options.wait_until, &scope.idle) {
             (Some(hook), Some(idle)) => {
-                let platform = Platform::new(hook.clone(), request.extensions(), idle);
-                Some(Box::new(platform))
+                Some(Platform::new(hook.clone(), request.extensions(), idle))
             }
             _ => None,
         };
@@ -150,9 +147,8 @@ where
         extensions.insert(DeferredCallbackCollection::new(scope.clone()));
         let requested = Requested {
             hands_over: hold.is_none() && !options.inline,
-            classifier: options.classification.classifier(&mut request),
+            beside: Beside::of(options.classification.of_request(&mut request), platform),
             exchange: Exchange::of(&request),
-            platform,
         };
         if !requested.hands_over {
             return self.call_apart(request, requested, Completer::new(scope), hold);
@@ -164,8 +160,10 @@ where
         // Built where it is returned: each move of it costs as much as the rest of this function.
         ResponseFuture {
             future: Some(future),
-            completer: Some(completer),
-            request: Some(requested),
+            asked: Some(Asked {
+                completer,
+                request: requested,
+            }),
             elsewhere: None,
         }
     }
@@ -201,8 +199,10 @@ impl<S> Defer<S> {
         }
         let in_place = ResponseFuture {
             future: Some(future),
-            completer: Some(completer),
-            request: Some(requested),
+            asked: Some(Asked {
+                completer,
+                request: requested,
+            }),
             elsewhere: None,
         };
         match hold {

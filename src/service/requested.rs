@@ -5,20 +5,40 @@ use http_body::Body;
 
 use super::{body::ResponseBody, platform::Platform};
 use crate::{
-    response::{classify::Classifier, end_of_body::Exchange},
+    response::{classify::CustomClassifier, end_of_body::Exchange},
     runner::completer::Completer,
 };
 
 /// What is kept of a request until there is a response.
 pub(super) struct Requested {
-    pub(super) classifier: Classifier,
     pub(super) exchange: Exchange,
     /// Who polls this takes the response to the server; else it is a task that drives the request
     /// to its end, or a test, and whoever takes the response from there says when it
     /// [does](ResponseBody::handed_over).
     pub(super) hands_over: bool,
     /// Boxed, so that it takes no room where it is not used.
-    pub(super) platform: Option<Box<Platform>>,
+    pub(super) beside: Option<Box<Beside>>,
+}
+
+/// What few layers have.
+pub(super) struct Beside {
+    pub(super) classifier: Option<CustomClassifier>,
+    pub(super) platform: Option<Platform>,
+}
+
+impl Beside {
+    pub(super) fn of(
+        classifier: Option<CustomClassifier>,
+        platform: Option<Platform>,
+    ) -> Option<Box<Self>> {
+        let is_used = classifier.is_some() || platform.is_some();
+        is_used.then(|| {
+            Box::new(Self {
+                classifier,
+                platform,
+            })
+        })
+    }
 }
 
 impl Requested {
@@ -28,11 +48,14 @@ impl Requested {
         response: Response<B>,
         completer: Completer,
     ) -> Response<ResponseBody<B>> {
-        let mut response = ResponseBody::wrap(response, self.exchange, self.classifier, completer);
-        if self.hands_over {
-            response.body_mut().handed_over();
-        }
-        response
+        let classifier = self.beside.and_then(|beside| beside.classifier);
+        ResponseBody::wrap(
+            response,
+            self.exchange,
+            classifier,
+            completer,
+            self.hands_over,
+        )
     }
 
     /// There is a response, or it is known that there will be none.
@@ -42,6 +65,8 @@ impl Requested {
             scope.answered();
             scope.watch_if_shared();
         }
-        self.platform = None;
+        if let Some(beside) = &mut self.beside {
+            beside.platform = None;
+        }
     }
 }

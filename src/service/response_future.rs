@@ -39,8 +39,7 @@ pin_project! {
     pub struct ResponseFuture<F, B, E> {
         #[pin]
         pub(super) future: Option<F>,
-        pub(super) completer: Option<Completer>,
-        pub(super) request: Option<Requested>,
+        pub(super) asked: Option<Asked>,
         // Boxed, so that it takes no room where it is not used.
         pub(super) elsewhere: Option<Box<Elsewhere<B, E>>>,
     }
@@ -48,11 +47,19 @@ pin_project! {
     impl<F, B, E> PinnedDrop for ResponseFuture<F, B, E> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            // A destructor may still defer.
-            let _entered = this.completer.as_mut().map(Completer::enter);
-            this.future.set(None);
+            // A destructor may still defer, unless there is a response already.
+            if let Some(asked) = this.asked {
+                let _entered = asked.completer.enter();
+                this.future.set(None);
+            }
         }
     }
+}
+
+/// A request that has no response yet.
+pub(super) struct Asked {
+    pub(super) completer: Completer,
+    pub(super) request: Requested,
 }
 
 type Answer<B, E> = Result<Response<ResponseBody<B>>, E>;
@@ -68,8 +75,7 @@ impl<F, B, E> ResponseFuture<F, B, E> {
     pub(super) fn elsewhere(elsewhere: Elsewhere<B, E>) -> Self {
         Self {
             future: None,
-            completer: None,
-            request: None,
+            asked: None,
             elsewhere: Some(Box::new(elsewhere)),
         }
     }
@@ -87,25 +93,27 @@ where
         if let Some(elsewhere) = this.elsewhere {
             return elsewhere.poll(cx);
         }
-        let answer = match (&mut *this.completer, this.future.as_pin_mut()) {
-            (Some(completer), Some(future)) => {
-                let _entered = completer.enter();
+        let answer = match (&mut *this.asked, this.future.as_pin_mut()) {
+            (Some(asked), Some(future)) => {
+                let _entered = asked.completer.enter();
                 ready!(future.poll(cx))
             }
             _ => panic!("futures are not polled after they are ready"),
         };
-        let (Some(mut request), Some(completer)) = (this.request.take(), this.completer.take())
-        else {
+        let Some(mut asked) = this.asked.take() else {
             return Poll::Pending;
         };
-        request.is_answered(&completer);
-        let response = answer?;
-        if completer.release_head() {
-            let held_back = HeldBack::new(request, response, completer);
-            let elsewhere = Box::new(Elsewhere::HeldBack(held_back));
-            return this.elsewhere.insert(elsewhere).poll(cx);
+        asked.request.is_answered(&asked.completer);
+        let Asked { completer, request } = asked;
+        match answer {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(response) if completer.release_head() => {
+                let held_back = HeldBack::new(request, response, completer);
+                let elsewhere = Box::new(Elsewhere::HeldBack(held_back));
+                this.elsewhere.insert(elsewhere).poll(cx)
+            }
+            Ok(response) => Poll::Ready(Ok(request.answer(response, completer))),
         }
-        Poll::Ready(Ok(request.answer(response, completer)))
     }
 }
 

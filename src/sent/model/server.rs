@@ -22,10 +22,7 @@ use crate::{
     completion::{Completion, Delivery, Level},
     defer::collection::DeferredCallbackCollection,
     model::ledger::{Ended, Ledger},
-    response::{
-        classify::Classifier,
-        end_of_body::{EndOfBody, Exchange},
-    },
+    response::end_of_body::{EndOfBody, Exchange},
     runner::completer::Completer,
     service::body::ResponseBody,
     sync::{Mutex, lock},
@@ -141,9 +138,7 @@ impl Server {
         completer: Completer,
         transmission: Transmission,
     ) -> WholeBody {
-        let mut response =
-            ResponseBody::wrap(Response::new(body), exchange, Classifier::Status, completer);
-        response.body_mut().handed_over();
+        let response = ResponseBody::wrap(Response::new(body), exchange, None, completer, true);
         let end = EndOfBody::of(exchange, &response);
         let multiplexed = exchange.is_multiplexed;
         SentBody::new(response.into_body(), end, multiplexed, transmission)
