@@ -25,10 +25,14 @@ pub(crate) struct Header {
     pub(crate) announced: bool,
     /// Its handle may still say how it is to run.
     pub(crate) held: bool,
-    /// Boxed, as few have any.
-    pub(crate) limits: Option<Box<Limits>>,
-    /// Left out where nobody is told of it.
-    pub(crate) observed: Option<Box<Observed>>,
+    /// Boxed, as most have none of it.
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
+    limits: Limits,
+    observed: Option<Observed>,
 }
 
 /// What a callback must not exceed.
@@ -62,34 +66,47 @@ impl Header {
             phase,
             announced: false,
             held: false,
-            limits: None,
-            observed: None,
+            more: None,
         }
     }
 
     pub(crate) fn limits_mut(&mut self) -> &mut Limits {
-        self.limits.get_or_insert_default()
+        &mut self.more.get_or_insert_default().limits
     }
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.limits.as_ref()?.timeout
+        self.more.as_ref()?.limits.timeout
+    }
+
+    pub(crate) fn is_unique(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.limits.unique)
     }
 
     /// Its name is free, for another callback.
     pub(crate) fn give_up_claim(&mut self) {
-        if let Some(limits) = &mut self.limits {
-            limits.claim = None;
+        if let Some(more) = &mut self.more {
+            more.limits.claim = None;
         }
+    }
+
+    /// There where somebody is told of it.
+    #[inline]
+    pub(crate) fn observed(&self) -> Option<&Observed> {
+        self.more.as_ref()?.observed.as_ref()
+    }
+
+    pub(crate) fn observe(&mut self, observed: Observed) {
+        self.more.get_or_insert_default().observed = Some(observed);
     }
 
     #[cfg(feature = "tracing")]
     pub(crate) fn span(&self) -> Option<&tracing::Span> {
-        self.observed.as_ref()?.span.as_ref()
+        self.observed()?.span.as_ref()
     }
 
     /// 0 where nobody is told of it.
     pub(crate) fn observed_id(&self) -> u64 {
-        self.observed.as_ref().map_or(0, |observed| observed.id)
+        self.observed().map_or(0, |observed| observed.id)
     }
 }
 

@@ -169,6 +169,7 @@ impl DeferredCallback {
 }
 
 impl Drop for DeferredCallback {
+    #[inline]
     fn drop(&mut self) {
         if self.holds || self.scope.options.observers.hear_registrations() {
             runner::start(&self.scope, self.scope.settled(self.registration));

@@ -201,16 +201,40 @@ impl Turn {
         let Some(entry) = &mut self.entry else {
             return Poll::Ready(());
         };
-        let polled = {
+        let id = entry.header.id;
+        let polled = if entry.header.observed().is_some() {
             // Left before anybody is told of the end: who waits for it may rely on the span
             // being closed.
             #[cfg(feature = "tracing")]
             let _span = entry.header.span().map(|span| span.clone().entered());
             let _entered = current::enter(&mut self.current);
             isolate(|| entry.as_mut().poll_callback(cx, completion))
+        } else {
+            let _entered = current::enter(&mut self.current);
+            let entry = &mut self.entry;
+            let mut has_run = false;
+            let polled = isolate(|| {
+                let polled = match entry {
+                    Some(entry) => entry.as_mut().poll_callback(cx, completion),
+                    None => Poll::Pending,
+                };
+                // Nobody is told of its good end, so it may go at once: with one guard for both.
+                if let Poll::Ready(Ok(())) = polled {
+                    has_run = true;
+                    *entry = None;
+                }
+                polled
+            });
+            // The destructor may panic as it likes.
+            if has_run {
+                Ok(Poll::Ready(Ok(())))
+            } else {
+                polled
+            }
         };
         match polled {
             Ok(Poll::Pending) => return self.poll_timeout(cx, completion),
+            Ok(Poll::Ready(Ok(()))) if self.entry.is_none() => self.left(id, End::Ran),
             Ok(Poll::Ready(Ok(()))) => self.finish(Outcome::Ok, completion),
             Ok(Poll::Ready(Err(Failure::Lost))) => self.lose(LostReason::NoRuntime),
             Ok(Poll::Ready(Err(Failure::Error(error)))) => {
@@ -310,7 +334,7 @@ impl Turn {
         let Some(entry) = &self.entry else { return };
         let is_ok = matches!(outcome, Outcome::Ok);
         // Of a good end, nobody is told where nobody was of the registration.
-        if !is_ok || entry.header.observed.is_some() {
+        if !is_ok || entry.header.observed().is_some() {
             self.tell_of_end(entry, outcome, completion);
         }
         if !is_ok {
@@ -372,20 +396,27 @@ impl Turn {
         let Some(entry) = self.entry.take() else {
             return;
         };
-        self.timeout = None;
+        self.left(entry.header.id, end);
+        // What the callback captured may defer something when it is dropped, as its code may.
+        let _entered = current::enter(&mut self.current);
+        drop_isolated(entry);
+    }
+
+    #[inline(always)]
+    fn left(&mut self, id: u64, end: End) {
+        if self.timeout.is_some() {
+            self.timeout = None;
+        }
         let (had_started, counts_as_running) = match self.stage {
             Stage::Waits { follows } => (false, follows),
             Stage::Runs | Stage::Ended { .. } => (true, true),
         };
         self.stage = Stage::Ended {
-            id: entry.header.id,
+            id,
             end,
             had_started,
             counts_as_running,
         };
-        // What the callback captured may defer something when it is dropped, as its code may.
-        let _entered = current::enter(&mut self.current);
-        drop_isolated(entry);
     }
 }
 

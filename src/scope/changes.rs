@@ -70,15 +70,18 @@ impl Scope {
     /// Claims the name of a callback that is to be unique; one that can't have it is out.
     fn claim(&self, state: &mut State, registration: Registration) -> Option<BoxEntry> {
         let header = state.header_mut(registration)?;
-        let limits = header.limits.as_mut().filter(|limits| limits.unique)?;
-        // Of the name that it had before.
-        limits.claim = None;
-        let name = header.name.as_ref()?;
-        limits.claim = self.options.unique_names.claim(registration.phase, name);
-        match limits.claim {
-            Some(_) => None,
-            None => state.remove(registration),
+        if !header.is_unique() {
+            return None;
         }
+        // Of the name that it had before.
+        header.give_up_claim();
+        let name = header.name.as_ref()?;
+        let claim = self.options.unique_names.claim(registration.phase, name);
+        if claim.is_none() {
+            return state.remove(registration);
+        }
+        header.limits_mut().claim = claim;
+        None
     }
 
     pub(crate) fn cancel(&self, registration: Registration) -> bool {

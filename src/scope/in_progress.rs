@@ -30,7 +30,7 @@ impl InProgress {
             id: header.id,
             name: header.name.clone(),
             location: header.location,
-            since: header.observed.as_ref().map(|_| Instant::now()),
+            since: header.observed().map(|_| Instant::now()),
         };
         match self.one {
             None => self.one = Some(started),

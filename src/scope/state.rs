@@ -111,7 +111,7 @@ pub(super) struct Pushed {
 }
 
 impl Pushed {
-    #[inline]
+    #[inline(always)]
     pub(super) fn go_on(self) -> Start {
         if let Some(runner) = self.runner {
             runner.wake();
@@ -212,7 +212,7 @@ impl State {
     }
 
     /// The next callback for the runner, which stays.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self) -> Option<BoxEntry> {
         let entry = self.queue.pop()?;
         // Those ask for it who find the scope by the list.
@@ -225,7 +225,7 @@ impl State {
     /// One has ended; the next one for the runner, which has been let go with `None`.
     #[inline]
     pub(super) fn end_and_take(&mut self, ended: Option<u64>) -> Option<BoxEntry> {
-        if let Some(id) = ended {
+        if let (Some(id), Some(_)) = (ended, self.listed) {
             self.in_progress.remove(id);
         }
         let entry = self.take();

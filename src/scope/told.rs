@@ -17,7 +17,7 @@ impl Scope {
     #[inline]
     pub(crate) fn announce(&self, entry: &BoxEntry) {
         // Nobody was told when it was registered, or is now.
-        if entry.header.observed.is_some() {
+        if entry.header.observed().is_some() {
             self.announce_observed(entry);
         }
     }
@@ -53,25 +53,21 @@ impl Scope {
     }
 
     fn observe_it(&self, header: &mut Header) {
-        let observed = header.observed.insert(Box::new(Observed {
-            id: callback_info::next_id(),
+        let id = callback_info::next_id();
+        let observed = Observed {
+            id,
             registered: Instant::now(),
             #[cfg(feature = "tracing")]
-            span: None,
-        }));
-        #[cfg(feature = "tracing")]
-        {
-            observed.span = self.options.observers.span(&CallbackInfo {
-                id: observed.id,
+            span: self.options.observers.span(&CallbackInfo {
+                id,
                 name: None,
                 location: header.location,
                 phase: header.phase,
                 scope: self.info.as_deref(),
                 span: None,
-            });
-        }
-        #[cfg(not(feature = "tracing"))]
-        let _ = observed;
+            }),
+        };
+        header.observe(observed);
     }
 
     /// How long a callback that starts now has waited since it could have.
@@ -82,7 +78,7 @@ impl Scope {
         now: Instant,
     ) -> Duration {
         let decided = self.opened + completion.elapsed();
-        let ready = match &header.observed {
+        let ready = match header.observed() {
             Some(observed) => observed.registered.max(decided),
             None => decided,
         };
@@ -94,7 +90,7 @@ impl Unfinished for Scope {
     fn unfinished(&self) -> Vec<UnfinishedCallback> {
         self.step(|state| {
             let pending = state.queues().flat_map(Queue::headers).map(|header| {
-                let observed = header.observed.as_ref();
+                let observed = header.observed();
                 UnfinishedCallback {
                     name: header.name.clone(),
                     location: header.location,

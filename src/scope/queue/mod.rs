@@ -69,7 +69,7 @@ impl Queue {
         self.occupied > self.held
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, mut entry: BoxEntry) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -245,6 +245,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn rest_mut(&mut self) -> &mut Rest {
         self.rest.get_or_insert_default()
     }
