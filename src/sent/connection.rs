@@ -189,12 +189,19 @@ impl Connection {
             self.has_waiting.store(false, Relaxed);
         }
         drop(waiting);
-        for (departing, is_covered) in first.into_iter().chain(others) {
+        let tell = |(departing, is_covered): (Arc<dyn Departing>, bool)| {
             if is_covered {
                 departing.departure().flushed();
             } else {
                 departing.departure().closed();
             }
+        };
+        if let Some(over) = first {
+            tell(over);
+        }
+        // An iterator over none costs as much as all of this.
+        if !others.is_empty() {
+            others.into_iter().for_each(tell);
         }
     }
 }

@@ -248,8 +248,11 @@ fn settle(mut state: MutexGuard<'_, State>, ending: Ending) {
     let first = state.waiter.take();
     let more = std::mem::take(&mut state.more_waiters);
     drop(state);
-    for waiter in first.into_iter().chain(more) {
+    if let Some(waiter) = first {
         waiter(over);
+    }
+    if !more.is_empty() {
+        more.into_iter().for_each(|waiter| waiter(over));
     }
 }
 
