@@ -307,6 +307,39 @@ async fn the_shutdown_waits_for_what_was_deferred() {
     assert_eq!(report.ran, 1);
 }
 
+/// Nobody has the layer any more, and nobody a handle: the server alone asks.
+#[tokio::test(start_paused = true)]
+async fn the_report_of_a_shutdown_names_what_is_unfinished() {
+    let (started, mut has_started) = mpsc::unbounded_channel();
+    let app = Router::new().route(
+        "/",
+        get(move || async move {
+            defer(async move {
+                started.send(()).unwrap();
+                std::future::pending::<()>().await;
+            })
+            .name("stuck");
+            defer(async {}).name("behind it");
+            "hello"
+        }),
+    );
+    let (listener, address) = listen().await;
+    let (stop, server) = stoppable(axum_defer::serve(listener, DeferLayer::new().layer(app)));
+    let server: JoinHandle<_> = tokio::spawn(server.into_future());
+    assert_eq!(ask(address, "/").await, (200, "hello".into()));
+    has_started.recv().await.unwrap();
+    stop.send(()).unwrap();
+    let report = server.await.unwrap();
+    let unfinished = report.unfinished.iter();
+    let unfinished: Vec<_> = unfinished
+        .map(|callback| (callback.name(), callback.is_running()))
+        .collect();
+    assert_eq!(
+        unfinished,
+        [(Some("stuck"), true), (Some("behind it"), false)]
+    );
+}
+
 /// The line that a callback of a request for `/orders/7` logs.
 #[cfg(feature = "tracing")]
 async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> String {

@@ -1,6 +1,8 @@
 //! What the scope drops, it drops inside of itself: a destructor may still defer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/planned_panics.rs"]
+mod planned_panics;
 mod support;
 
 use std::{
@@ -182,4 +184,39 @@ async fn of_what_runs_inline() {
     poll_once(response.as_mut());
     drop(response);
     assert_eq!(all(&layer, &mut told).await, [("always", NoResponse)]);
+}
+
+/// Of what a callback captured, which goes when that has run: it may defer, or panic, and neither is
+/// in the way of the next one. Nobody is told of any of it, and nobody can ask.
+#[tokio::test]
+async fn of_a_callback_of_which_nobody_is_told() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            std::panic::panic_any(String::from(planned_panics::PLANNED));
+        }
+    }
+
+    planned_panics::silence_planned_panics();
+    let (cleans_up, mut told) = CleansUp::new();
+    let (ran, mut has_run) = mpsc::unbounded_channel();
+    let mut captured = Some((cleans_up, ran));
+    let mut service = DeferLayer::new().layer(service_fn(move |_: Request| {
+        let (cleans_up, ran) = captured.take().unwrap();
+        async move {
+            let panics = Panics;
+            defer(async move {
+                let _panics = &panics;
+                drop(cleans_up);
+            });
+            defer(async move { ran.send(()).unwrap() });
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }
+    }));
+    drop(service.call(Request::default()).await);
+    drop(service);
+    in_time(has_run.recv()).await.unwrap();
+    for name in ["always", "by the rule"] {
+        assert_eq!(in_time(told.recv()).await.unwrap(), (name, Delivery::Sent));
+    }
 }

@@ -199,3 +199,23 @@ impl<S> Layer<S> for DeferLayer {
         self.layer(inner)
     }
 }
+
+#[cfg(all(test, not(axum_defer_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_long_as_there_is_a_layer_or_a_handle_its_tracker_can_be_asked() {
+        let layer = DeferLayer::new().concurrent();
+        let tracker = layer.asker.tracker().clone();
+        let (service, other) = (layer.layer(()), layer.clone());
+        drop(layer);
+        assert!(tracker.can_be_asked());
+        let handle = other.handle();
+        drop(other);
+        assert!(tracker.can_be_asked());
+        drop(handle);
+        assert!(!tracker.can_be_asked());
+        drop(service);
+    }
+}

@@ -78,6 +78,29 @@ fn the_last_push_while_the_body_is_dropped() {
     });
 }
 
+/// A runner that is alone with its scope takes no lock.
+#[test]
+fn the_last_push_while_the_runner_looks_for_more() {
+    explore("the last push while the runner looks for more", || {
+        let ledger = Ledger::open();
+        let (completer, collection) = ledger.request(None);
+        drop(ledger.defer(&collection));
+        let pusher = {
+            let ledger = ledger.clone();
+            loom::thread::spawn(move || {
+                drop(ledger.defer(&collection));
+                ledger.pass();
+                drop(collection);
+            })
+        };
+        succeed(completer);
+        pusher.join().unwrap();
+        let closed = ledger.close();
+        closed.all_ran(2);
+        assert!(closed.order.is_sorted(), "in the order of registration");
+    });
+}
+
 #[test]
 fn an_unused_collection_goes_while_the_body_is_dropped() {
     explore(
@@ -325,16 +348,12 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
 fn a_report_while_callbacks_run() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
+        let draining = Draining::that_reports();
+        // From the start, so that the scope is listed.
+        draining.add(&ledger.options.tracker);
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
-        let reporter = {
-            let tracker = ledger.options.tracker.clone();
-            loom::thread::spawn(move || {
-                let draining = Draining::that_reports();
-                draining.add(&tracker);
-                draining.report().unfinished.len()
-            })
-        };
+        let reporter = loom::thread::spawn(move || draining.report().unfinished.len());
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
