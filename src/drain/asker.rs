@@ -33,7 +33,7 @@ impl Drop for Asker {
     }
 }
 
-#[cfg(all(test, not(axum_defer_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
