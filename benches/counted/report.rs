@@ -83,6 +83,15 @@ fn targets(counted: &Counted) -> Vec<Target> {
             20.0,
         ),
         target(
+            "one callback, the same: locked, without the allocator's",
+            above(
+                Cost::locked_without_allocator,
+                one,
+                "spawn under no-op layer",
+            ),
+            20.0,
+        ),
+        target(
             "one of 1,000 callbacks: instructions",
             per_callback(instructions, "DeferLayer, 1000 callbacks", 1_000.0),
             1_000.0,
