@@ -340,6 +340,38 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
     );
 }
 
+/// Of two servers of one app, whose layer nobody has any more, one drains.
+#[tokio::test(start_paused = true)]
+async fn what_came_by_another_server_is_unfinished_too() {
+    let app = Router::new()
+        .route(
+            "/stuck",
+            get(|| async {
+                defer(std::future::pending::<()>());
+                "hello"
+            }),
+        )
+        .route(
+            "/",
+            get(|| async {
+                defer(async {});
+                "hello"
+            }),
+        );
+    let app = DeferLayer::new().layer(app);
+    let (listener, other) = listen().await;
+    tokio::spawn(axum_defer::serve(listener, app.clone()).into_future());
+    let (listener, address) = listen().await;
+    let (stop, server) = stoppable(axum_defer::serve(listener, app));
+    let server: JoinHandle<_> = tokio::spawn(server.into_future());
+    ask(other, "/stuck").await;
+    ask(address, "/").await;
+    stop.send(()).unwrap();
+    let report = server.await.unwrap();
+    let left = report.unfinished.len() as u64 + report.unfinished_unlisted;
+    assert_eq!((left, report.is_complete()), (1, false), "{report}");
+}
+
 /// The line that a callback of a request for `/orders/7` logs.
 #[cfg(feature = "tracing")]
 async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> String {

@@ -363,6 +363,34 @@ async fn a_body_whose_response_is_out_may_not_pause_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_slow_to_take_a_body_that_has_come_gets_all_of_it() {
+    let (taken, mut was_taken) = tokio::sync::mpsc::unbounded_channel();
+    let app = Router::new().route(
+        "/",
+        post(move |mut body: axum::body::Body| async move {
+            tokio::spawn(async move {
+                let mut length = 0;
+                while let Some(frame) = body.frame().await {
+                    length += frame.unwrap().into_data().map_or(0, |data| data.len());
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                }
+                taken.send(length).unwrap();
+            });
+            "soon"
+        }),
+    );
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut client = connect.connect();
+    let mut request = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    request.extend(b"1\r\nx\r\n".repeat(10));
+    request.extend(b"0\r\n\r\n");
+    client.write_all(&request).await.unwrap();
+    until_closed(&mut client).await;
+    assert_eq!(in_days(was_taken.recv()).await, Some(10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_for_a_head_can_be_set() {
     let a_day = Duration::from_secs(24 * 3600);
     for limit in [Some(Duration::from_secs(3)), Some(Duration::MAX), None] {

@@ -82,7 +82,11 @@ impl Draining {
             report.failed += now.failed - start.failed;
             report.skipped += now.skipped - start.skipped;
             report.lost += now.lost - start.lost;
-            report.unfinished.extend(tracker.unfinished());
+            // First, as what ends meanwhile is in no list any more.
+            let left = tracker.callbacks();
+            let unfinished = tracker.unfinished();
+            report.unfinished_unlisted += left.saturating_sub(unfinished.len()) as u64;
+            report.unfinished.extend(unfinished);
             report.unfinished_handlers += tracker.held() as u64;
         }
         report

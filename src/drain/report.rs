@@ -43,6 +43,10 @@ pub struct DrainReport {
     pub lost: u64,
     /// Callbacks that were pending or running at the deadline.
     pub unfinished: Vec<UnfinishedCallback>,
+    /// Callbacks that were pending or running at the deadline, too, and can't be named: they came by
+    /// another server of the same app, which nobody asks for a report, before the first one of this
+    /// server.
+    pub unfinished_unlisted: u64,
     /// Handlers that were being
     /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
     pub unfinished_handlers: u64,
@@ -59,6 +63,7 @@ impl DrainReport {
     /// Whether nothing was left unfinished, cut or lost.
     pub fn is_complete(&self) -> bool {
         self.unfinished.is_empty()
+            && self.unfinished_unlisted == 0
             && self.unfinished_handlers == 0
             && self.cut_connections == 0
             && self.unfinished_holders == 0
@@ -82,6 +87,7 @@ impl fmt::Display for DrainReport {
             callback.fmt(formatter)?;
         }
         let left = [
+            (self.unfinished_unlisted, "unlisted callback", "unfinished"),
             (self.unfinished_handlers, "handler", "unfinished"),
             (self.cut_connections, "connection", "cut"),
             (self.unfinished_holders, "`Shutdown`", "still held"),

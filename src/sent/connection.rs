@@ -43,16 +43,34 @@ pub(crate) enum Awaits {
     Head(u64),
     /// The body of a request whose response is out, after so many reads.
     RestOfBody(u64),
+    /// It is not the client: the app has such a body and does not take what has come of it. Nobody tells
+    /// when it goes on.
+    App,
 }
 
 /// The body of a request comes while this lives.
 #[cfg(feature = "serve")]
-pub(crate) struct RequestBodyComes(Arc<Connection>);
+pub(crate) struct RequestBodyComes {
+    connection: Arc<Connection>,
+    is_awaited: bool,
+}
+
+#[cfg(feature = "serve")]
+impl RequestBodyComes {
+    /// Whether the app waits for more of it.
+    pub(crate) fn set_awaited(&mut self, is_awaited: bool) {
+        if self.is_awaited != is_awaited {
+            self.is_awaited = is_awaited;
+            self.connection.dialogue.request_body_is_awaited(is_awaited);
+        }
+    }
+}
 
 #[cfg(feature = "serve")]
 impl Drop for RequestBodyComes {
     fn drop(&mut self) {
-        self.0.dialogue.request_body_has_come();
+        self.set_awaited(false);
+        self.connection.dialogue.request_body_has_come();
     }
 }
 
@@ -83,30 +101,39 @@ impl Connection {
         !self.dialogue.is_http1() && self.wire.written() == 0
     }
 
-    /// What the client has to say next, if it is its turn: over HTTP/1, and before it is known that it
-    /// is not.
+    /// What has to come next, unless the server is at work: over HTTP/1, and before it is known that
+    /// it is not.
     #[cfg(feature = "serve")]
     pub(crate) fn awaits(&self) -> Option<Awaits> {
         let dialogue = &self.dialogue;
-        let is_its_turn = if dialogue.is_http1() {
-            !dialogue.is_busy() && !dialogue.is_held_up()
+        if !dialogue.is_http1() {
+            return (self.wire.written() == 0).then_some(Awaits::Head(0));
+        }
+        if self.is_busy() || dialogue.is_held_up() {
+            None
+        } else if dialogue.awaits_request_body() {
+            Some(Awaits::RestOfBody(dialogue.reads()))
+        } else if dialogue.has_request_body() {
+            Some(Awaits::App)
         } else {
-            self.wire.written() == 0
-        };
-        is_its_turn.then(|| {
-            if dialogue.awaits_request_body() {
-                Awaits::RestOfBody(dialogue.reads())
-            } else {
-                Awaits::Head(dialogue.requests())
-            }
-        })
+            Some(Awaits::Head(dialogue.requests()))
+        }
+    }
+
+    /// Whether some request has no response yet, or none that the server has taken to its end.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.dialogue.is_busy()
     }
 
     /// The body of a request over HTTP/1 comes, until what is returned is dropped.
     #[cfg(feature = "serve")]
     pub(crate) fn request_body(self: &Arc<Self>) -> RequestBodyComes {
         self.dialogue.request_body_comes();
-        RequestBodyComes(self.clone())
+        RequestBodyComes {
+            connection: self.clone(),
+            is_awaited: false,
+        }
     }
 
     #[cfg(feature = "serve")]
@@ -118,7 +145,7 @@ impl Connection {
     /// nothing since [`listen_anew`](Self::listen_anew).
     #[cfg(feature = "serve")]
     pub(crate) fn is_silent(&self) -> bool {
-        !self.dialogue.is_http1() && !self.dialogue.is_busy() && !self.dialogue.has_heard()
+        !self.dialogue.is_http1() && !self.is_busy() && !self.dialogue.has_heard()
     }
 
     /// The transport was flushed of all that was written to it.

@@ -16,8 +16,10 @@ pub(super) struct Dialogue {
     requests: AtomicU64,
     /// Of these, those whose responses the server has taken to their end.
     responses: AtomicU64,
-    /// Over HTTP/1, bodies of requests that are coming.
+    /// Over HTTP/1, bodies of requests that have not come to their end.
     request_bodies: AtomicU64,
+    /// Of these, those of which the app has all that has come, and waits for more.
+    awaited_bodies: AtomicU64,
     /// How often something was read.
     reads: AtomicU64,
     /// What `reads` was when somebody began to listen.
@@ -60,8 +62,20 @@ impl Dialogue {
         self.request_bodies.fetch_sub(1, Release);
     }
 
-    pub(super) fn awaits_request_body(&self) -> bool {
+    pub(super) fn has_request_body(&self) -> bool {
         self.request_bodies.load(Acquire) > 0
+    }
+
+    pub(super) fn request_body_is_awaited(&self, is_awaited: bool) {
+        if is_awaited {
+            self.awaited_bodies.fetch_add(1, Relaxed);
+        } else {
+            self.awaited_bodies.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(super) fn awaits_request_body(&self) -> bool {
+        self.awaited_bodies.load(Relaxed) > 0
     }
 
     /// By the task that owns the IO, and no other.

@@ -43,8 +43,12 @@ pub(super) async fn serve<I, S, B>(
             // Once, for a proper goodbye where nothing has come.
             tokio::select! {
                 biased;
-                _ = connection => {}
+                _ = connection.as_mut() => return,
                 () = ready(()) => {}
+            }
+            if state.is_busy() {
+                // The head has come in this very moment, and is the last one.
+                let _ = connection.await;
             }
             return;
         }

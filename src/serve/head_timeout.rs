@@ -54,28 +54,32 @@ impl Future for HeadTimeout {
             this.awaited = None;
             return Poll::Pending;
         };
-        let deadline = match this.awaited {
-            Some((same, deadline)) if same == awaits => deadline,
-            _ => match Instant::now().checked_add(limit) {
-                Some(deadline) => this.awaited.insert((awaits, deadline)).1,
-                // Beyond all that the clock can tell there is no time-out.
-                None => return Poll::Pending,
-            },
-        };
-        let alarm = match &mut this.alarm {
-            // It wakes this task, as it was polled before.
-            Some(alarm) if !alarm.is_elapsed() => return Poll::Pending,
-            Some(alarm) => alarm,
-            none => none.insert(Box::pin(sleep_until(deadline))),
-        };
         loop {
+            let deadline = match this.awaited {
+                Some((same, deadline)) if same == awaits => deadline,
+                _ => match Instant::now().checked_add(limit) {
+                    Some(deadline) => this.awaited.insert((awaits, deadline)).1,
+                    // Beyond all that the clock can tell there is no time-out.
+                    None => return Poll::Pending,
+                },
+            };
+            let alarm = match &mut this.alarm {
+                // It wakes this task, as it was polled before.
+                Some(alarm) if !alarm.is_elapsed() => return Poll::Pending,
+                Some(alarm) => alarm,
+                none => none.insert(Box::pin(sleep_until(deadline))),
+            };
+            if alarm.deadline() < deadline {
+                alarm.as_mut().reset(deadline);
+            }
             // A task whose budget is used up would hear that this is pending, and Tokio would not
             // know whom to wake.
             ready!(Pin::new(&mut unconstrained(alarm.as_mut())).poll(cx));
-            if alarm.deadline() >= deadline {
+            if awaits != Awaits::App {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(deadline);
+            // Only to look again, after as long.
+            this.awaited = None;
         }
     }
 }

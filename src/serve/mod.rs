@@ -180,7 +180,8 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// [`configure`](Self::configure).
     ///
     /// Of a request whose response has left the process before its body has come, the rest of the body
-    /// may come, if it does not pause for so long.
+    /// may come: while the app waits for it, it may not pause for so long. While the app has such a
+    /// body and does not read it, the connection has no time-out, and for up to that time after it.
     ///
     /// ```no_run
     /// use std::time::Duration;

@@ -40,7 +40,11 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Some(comes) = &mut self.comes {
+            comes.set_awaited(polled.is_pending());
+        }
+        let polled = ready!(polled);
         // hyper keeps the end of a body to itself, if its response is out, until the next request.
         if !matches!(polled, Some(Ok(_))) || self.incoming.is_end_stream() {
             self.comes = None;
