@@ -127,10 +127,8 @@ impl Scope {
         }
     }
 
-    /// The state, where nobody else has the scope, or could get hold of it: no lock is needed then.
-    ///
-    /// Only for who drives the scope. Code that runs in it may have it meanwhile, and has given it back
-    /// or has kept it when it is asked again.
+    /// The state, where nobody else has the scope, or could get hold of it: no lock is needed then, and
+    /// nothing can be done to its callbacks by anybody else until code runs in it again.
     #[inline]
     fn state_alone(self: &mut Arc<Self>) -> Option<&mut State> {
         // `get_mut` would find out too, at the price of half a lock.

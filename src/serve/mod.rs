@@ -181,7 +181,8 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     ///
     /// Of a request whose response has left the process before its body has come, the rest of the body
     /// may come: while the app waits for it, it may not pause for so long. While the app has such a
-    /// body and does not read it, the connection has no time-out, and for up to that time after it.
+    /// body and does not read it, it is not the client that is awaited, and there is no time-out; it may
+    /// begin up to as long after that.
     ///
     /// ```no_run
     /// use std::time::Duration;
