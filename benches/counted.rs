@@ -53,7 +53,9 @@ fn main() {
             if !complaints.is_empty() {
                 std::process::exit(1);
             }
-            println!("no figure has grown by more than 5 %, and no target is missed");
+            println!(
+                "no figure has grown by more than 5 %, and no target is missed that was reached"
+            );
         }
         _ => {
             eprintln!(
