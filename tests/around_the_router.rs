@@ -14,6 +14,7 @@ use std::{
     future::IntoFuture,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -35,6 +36,9 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+
+/// For what never ends.
+const SHORT: Duration = Duration::from_millis(20);
 
 /// What an observer is told of a callback: its name, the path of its request, and the route; and
 /// what has decided the request.
@@ -308,7 +312,7 @@ async fn the_shutdown_waits_for_what_was_deferred() {
 }
 
 /// Nobody has the layer any more, and nobody a handle: the server alone asks.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_report_of_a_shutdown_names_what_is_unfinished() {
     let (started, mut has_started) = mpsc::unbounded_channel();
     let app = Router::new().route(
@@ -325,11 +329,12 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
     );
     let (listener, address) = listen().await;
     let (stop, server) = stoppable(axum_defer::serve(listener, DeferLayer::new().layer(app)));
+    let server = server.drain_timeout(SHORT);
     let server: JoinHandle<_> = tokio::spawn(server.into_future());
     assert_eq!(ask(address, "/").await, (200, "hello".into()));
-    has_started.recv().await.unwrap();
+    in_time(has_started.recv()).await.unwrap();
     stop.send(()).unwrap();
-    let report = server.await.unwrap();
+    let report = in_time(server).await.unwrap();
     let unfinished = report.unfinished.iter();
     let unfinished: Vec<_> = unfinished
         .map(|callback| (callback.name(), callback.is_running()))
@@ -341,35 +346,26 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
 }
 
 /// Of two servers of one app, whose layer nobody has any more, one drains.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_came_by_another_server_is_unfinished_too() {
-    let app = Router::new()
-        .route(
-            "/stuck",
-            get(|| async {
-                defer(std::future::pending::<()>());
-                "hello"
-            }),
-        )
-        .route(
-            "/",
-            get(|| async {
-                defer(async {});
-                "hello"
-            }),
-        );
-    let app = DeferLayer::new().layer(app);
+    let stuck = get(|| async {
+        defer(std::future::pending::<()>());
+        "hello"
+    });
+    let app = DeferLayer::new().layer(Router::new().route("/", stuck));
     let (listener, other) = listen().await;
     tokio::spawn(axum_defer::serve(listener, app.clone()).into_future());
     let (listener, address) = listen().await;
     let (stop, server) = stoppable(axum_defer::serve(listener, app));
+    let server = server.drain_timeout(SHORT);
     let server: JoinHandle<_> = tokio::spawn(server.into_future());
-    ask(other, "/stuck").await;
-    ask(address, "/").await;
+    for address in [other, address] {
+        assert_eq!(ask(address, "/").await, (200, "hello".into()));
+    }
     stop.send(()).unwrap();
-    let report = server.await.unwrap();
-    let left = report.unfinished.len() as u64 + report.unfinished_unlisted;
-    assert_eq!((left, report.is_complete()), (1, false), "{report}");
+    let report = in_time(server).await.unwrap();
+    let left = (report.unfinished.len(), report.unfinished_unlisted);
+    assert_eq!((left, report.is_complete()), ((1, 1), false), "{report}");
 }
 
 /// The line that a callback of a request for `/orders/7` logs.
