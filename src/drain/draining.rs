@@ -57,8 +57,8 @@ impl Draining {
     pub(crate) fn start(&self) {
         let mut drained = self.lock();
         drained.has_started = true;
-        for (tracker, tally) in &mut drained.trackers {
-            *tally = tracker.tracker().tally();
+        for (asker, tally) in &mut drained.trackers {
+            *tally = asker.tracker().tally();
         }
     }
 
@@ -66,7 +66,7 @@ impl Draining {
         // A request that is still driven may come to a layer that was not known before.
         for index in 0.. {
             let tracker = match self.lock().trackers.get(index) {
-                Some((tracker, _)) => tracker.tracker().clone(),
+                Some((asker, _)) => asker.tracker().clone(),
                 None => return,
             };
             tracker.wait_idle().await;

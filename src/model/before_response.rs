@@ -44,16 +44,12 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
         || {
             let ledger = Ledger::open();
             let (completer, collection) = ledger.request(None);
-            let pusher = {
-                let ledger = ledger.clone();
-                loom::thread::spawn(move || {
-                    let collection = collection;
-                    let registered = ledger.before(&collection, false);
-                    ledger.pass();
-                    drop(collection);
-                    registered
-                })
-            };
+            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+                let registered = ledger.before(collection, false);
+                ledger.pass();
+                registered
+            });
+            drop(collection);
             ledger.pass();
             let completer = prepare(completer);
             drop(completer);

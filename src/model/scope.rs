@@ -62,15 +62,11 @@ fn the_last_push_while_the_body_is_dropped() {
     explore("the last push while the body is dropped", || {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
-        let pusher = {
-            let ledger = ledger.clone();
-            loom::thread::spawn(move || {
-                let collection = collection;
-                drop(ledger.defer(&collection));
-                ledger.pass();
-                drop(collection);
-            })
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection));
+            ledger.pass();
+        });
+        drop(collection);
         ledger.pass();
         succeed(completer);
         pusher.join().unwrap();
@@ -85,14 +81,11 @@ fn the_last_push_while_the_runner_looks_for_more() {
         let ledger = Ledger::open();
         let (completer, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
-        let pusher = {
-            let ledger = ledger.clone();
-            loom::thread::spawn(move || {
-                drop(ledger.defer(&collection));
-                ledger.pass();
-                drop(collection);
-            })
-        };
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection));
+            ledger.pass();
+        });
+        drop(collection);
         succeed(completer);
         pusher.join().unwrap();
         let closed = ledger.close();

@@ -177,14 +177,13 @@ impl Runner {
     /// Waits until it may run, and runs side by side what may do so.
     fn run_within_limits(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            let mut scope = self.turn.scope().clone();
-            let options = scope.options.clone();
-            let permit = match &options.permits {
+            let scope = self.turn.scope().clone();
+            let permit = match &scope.options.permits {
                 Some(permits) if !is_nested_in(permits) => permits.acquire().await.ok(),
                 _ => None,
             };
             if scope.options.concurrent {
-                side_by_side(&mut scope, &self.completion).await;
+                side_by_side(&scope, &self.completion).await;
                 self.finish();
             } else {
                 self.await;
@@ -248,13 +247,13 @@ fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
     })
 }
 
-async fn side_by_side(scope: &mut Arc<Scope>, completion: &Completion) {
-    let run = async |scope: Arc<Scope>, entry| {
-        Turn::of(scope, Some(entry)).run(completion).await;
+async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
+    let run = async |entry| {
+        Turn::of(scope.clone(), Some(entry)).run(completion).await;
     };
     let mut running = FuturesUnordered::new();
-    while let Some(entry) = scope.next(None) {
-        running.push(run(scope.clone(), entry));
+    while let Some(entry) = scope.next_beside_pushes(None) {
+        running.push(run(entry));
         poll_fn(|cx| {
             loop {
                 // As above: this loop goes on for as long as callbacks end, or bring others.
@@ -263,7 +262,7 @@ async fn side_by_side(scope: &mut Arc<Scope>, completion: &Completion) {
                     Poll::Ready(Some(())) => continue,
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => match scope.next_beside_others(cx) {
-                        Some(entry) => running.push(run(scope.clone(), entry)),
+                        Some(entry) => running.push(run(entry)),
                         None => return Poll::Pending,
                     },
                 }

@@ -336,7 +336,8 @@ impl Scope {
         }
     }
 
-    fn next_beside_pushes(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
+    /// The same where others have the scope, too.
+    pub(crate) fn next_beside_pushes(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
         let (next, listed) = self.step(|state| {
             let next = state.end_and_take(ended);
             if next.is_some() {

@@ -190,9 +190,7 @@ impl State {
     /// The next callback of the first phase.
     pub(super) fn take_before(&mut self) -> Option<BoxEntry> {
         let entry = self.before.as_mut()?.queue.pop()?;
-        if self.listed.is_some() {
-            self.in_progress.insert(&entry.header);
-        }
+        self.taken(&entry);
         Some(entry)
     }
 
@@ -215,11 +213,16 @@ impl State {
     #[inline(always)]
     pub(super) fn take(&mut self) -> Option<BoxEntry> {
         let entry = self.queue.pop()?;
+        self.taken(&entry);
+        Some(entry)
+    }
+
+    #[inline]
+    fn taken(&mut self, entry: &BoxEntry) {
         // Those ask for it who find the scope by the list.
         if self.listed.is_some() {
             self.in_progress.insert(&entry.header);
         }
-        Some(entry)
     }
 
     /// One has ended; the next one for the runner, which has been let go with `None`.

@@ -57,7 +57,9 @@ where
             if is_multiplexed && self.span.is_there() {
                 self.span.around(self.service.call(request))
             } else {
-                InSpan::nowhere(self.service.call(request))
+                InSpan::Nowhere {
+                    future: self.service.call(request),
+                }
             }
         })
     }

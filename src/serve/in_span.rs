@@ -94,13 +94,6 @@ pin_project! {
     }
 }
 
-impl<F> InSpan<F> {
-    #[inline]
-    pub(super) fn nowhere(future: F) -> Self {
-        Self::Nowhere { future }
-    }
-}
-
 impl<F: Future> Future for InSpan<F> {
     type Output = F::Output;
 
