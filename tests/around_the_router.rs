@@ -50,7 +50,7 @@ struct Observer {
 }
 
 impl DeferObserver for Observer {
-    fn decided(&self, _: &ScopeInfo, completion: &Completion) {
+    fn completed(&self, _: &ScopeInfo, completion: &Completion) {
         *self.decided.lock().unwrap() = Some(completion.level());
     }
 
@@ -128,7 +128,7 @@ async fn under_axum_defer_serve_router_layer_is_told_the_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, app().layer(layer)).into_future());
-    serves_and_tells(address, told, true, Level::Sent).await;
+    serves_and_tells(address, told, true, Level::Flushed).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn under_axum_defer_serve_a_layer_around_the_router_is_told_the_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, layer.layer(app())).into_future());
-    serves_and_tells(address, told, false, Level::Sent).await;
+    serves_and_tells(address, told, false, Level::Flushed).await;
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn under_axum_serve_router_layer_is_told_the_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, app().layer(layer)).into_future());
-    serves_and_tells(address, told, true, Level::HandedOver).await;
+    serves_and_tells(address, told, true, Level::HandedOff).await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn under_axum_serve_a_layer_around_the_router_is_told_the_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, layer.layer(app())).into_future());
-    serves_and_tells(address, told, false, Level::HandedOver).await;
+    serves_and_tells(address, told, false, Level::HandedOff).await;
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn the_shutdown_waits_for_what_was_deferred() {
     go_on.send(()).unwrap();
     let report = in_time(server).await.unwrap();
     assert!(report.is_complete(), "{report}");
-    assert_eq!(report.ran, 1);
+    assert_eq!(report.succeeded, 1);
 }
 
 /// Nobody has the layer any more, and nobody a handle: the server alone asks.

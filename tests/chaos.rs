@@ -200,7 +200,7 @@ impl DeferObserver for Auditor {
         self.0.end(callback, &self.0.tally.skipped);
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.0.end(callback, &self.0.tally.duplicate);
     }
 

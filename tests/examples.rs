@@ -214,8 +214,8 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
         "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
         "deferred_callbacks_pending 0",
         "deferred_callbacks_running 0",
-        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
-        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_queue_time_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_run_time_seconds_count{phase=\"after\"} 5",
     ] {
         assert!(
             stdout.lines().any(|rendered| rendered == line),

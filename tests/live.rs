@@ -615,7 +615,7 @@ async fn a_shutdown_ends_the_stream_of_events() {
     in_time(stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.ends_with(b"0\r\n\r\n"), "the response has its end");
     let report = in_time(report).await.unwrap();
-    assert_eq!(report.unfinished_holders, 0);
+    assert_eq!(report.shutdown_guards, 0);
 }
 
 #[tokio::test]
@@ -672,14 +672,14 @@ async fn observers_learn_of_arrival_head_and_end() {
             assert!(callback.arrived().is_some());
             let _ = self.0.send(format!("registered {:?}", callback.answered()));
         }
-        fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+        fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
             let answered = scope.answered().unwrap();
             assert!(answered <= completion.elapsed());
             assert!(scope.arrived() + completion.elapsed() <= std::time::Instant::now());
             let request = scope.request().unwrap();
             let _ = self
                 .0
-                .send(format!("decided {request} {}", completion.bytes_sent()));
+                .send(format!("decided {request} {}", completion.body_bytes()));
         }
         fn started(&self, callback: &CallbackInfo<'_>, _: std::time::Duration) {
             assert!(callback.answered().is_some());

@@ -233,8 +233,8 @@ impl DeferObserver for Durations {
 
     fn finished(&self, _: &CallbackInfo<'_>, finished: &Finished<'_>) {
         let mut durations = self.0.lock().unwrap();
-        durations.push(("waited", finished.waited));
-        durations.push(("took", finished.took));
+        durations.push(("waited", finished.queue_time));
+        durations.push(("took", finished.run_time));
     }
 }
 
@@ -298,7 +298,7 @@ async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response()
     tokio::time::sleep(3 * SECOND).await;
     response.body_mut().frame().await.unwrap().unwrap();
     tokio::time::sleep(SECOND).await;
-    assert_eq!(next().await, (Level::HandedOver, 4 * SECOND));
+    assert_eq!(next().await, (Level::HandedOff, 4 * SECOND));
 
     let mut io = SentIo::new(tokio::io::sink());
     let service = io.layer().layer(app);
@@ -310,7 +310,7 @@ async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response()
     tokio::time::sleep(SECOND).await;
     io.flush().await.unwrap();
     tokio::time::sleep(SECOND).await;
-    assert_eq!(next().await, (Level::Sent, 5 * SECOND));
+    assert_eq!(next().await, (Level::Flushed, 5 * SECOND));
 }
 
 #[derive(Clone, Default)]
@@ -340,8 +340,8 @@ async fn a_skip_comes_with_the_completion_that_is_the_reason() {
     let completion = skipped.0.lock().unwrap().unwrap();
     assert_eq!(completion.status().unwrap(), 418);
     assert!(!completion.is_success());
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.bytes_sent(), 3);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.body_bytes(), 3);
 }
 
 #[derive(Clone, Default)]

@@ -52,6 +52,6 @@ async fn a_response_to_a_stream_that_was_reset_before_it_is_aborted_while_the_co
         .try_recv()
         .expect("it fired, though nothing more was written");
     assert_eq!(completion.delivery(), Delivery::Aborted);
-    assert_eq!(completion.level(), Level::Sent);
+    assert_eq!(completion.level(), Level::Flushed);
     assert!(!connection.is_finished());
 }

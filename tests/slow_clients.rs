@@ -210,7 +210,7 @@ async fn a_request_whose_body_is_still_coming_has_the_time_of_a_response() {
     let start = Instant::now();
     let report = in_days(server.stop()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    assert_eq!(report.cut_connections, 1);
+    assert_eq!(report.aborted_connections, 1);
     assert_eq!(until_closed(&mut client).await, b"");
 }
 

@@ -76,7 +76,7 @@ fn request(json: &mut Json, clock: &Clock, request: &Request) {
                 json.key("success").boolean(end.is_success());
                 json.key("delivery")
                     .say(format_args!("{:?}", end.delivery()));
-                json.key("bytes").number(end.bytes_sent());
+                json.key("bytes").number(end.body_bytes());
             });
         });
         json.key("callbacks_not_recorded")

@@ -249,7 +249,7 @@ impl DeferObserver for Live {
         }
     }
 
-    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+    fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
         let (number, answered) = (scope.number(), scope.answered());
         match self.inbox.try_open() {
             Some(mut opened) => opened.0.decided(number, answered, completion),
@@ -263,7 +263,7 @@ impl DeferObserver for Live {
         self.did_not_run(callback, End::Replaced);
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.did_not_run(callback, End::Duplicate);
     }
 
@@ -277,7 +277,7 @@ impl DeferObserver for Live {
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        let times = Some((finished.waited, finished.took));
+        let times = Some((finished.queue_time, finished.run_time));
         if finished.is_ok() {
             let (end, text) = (End::Ok, "");
             self.ended(callback, &Ending { end, times, text });

@@ -172,7 +172,7 @@ impl Record {
     }
 
     #[inline]
-    pub(super) fn decided(
+    pub(super) fn completed(
         &mut self,
         number: u64,
         answered: Option<Duration>,

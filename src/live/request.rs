@@ -247,8 +247,8 @@ mod tests {
         request.completion = Some(Completion {
             status: None,
             success: true,
-            delivery: Delivery::Sent,
-            level: Level::HandedOver,
+            delivery: Delivery::Complete,
+            level: Level::HandedOff,
             bytes: 0,
             elapsed: 10 * MILLI,
         });

@@ -10,7 +10,7 @@ use super::{
 #[cfg(feature = "serve")]
 use crate::drain::stopping::Stopping;
 use crate::{
-    drain::{draining::Draining, tracker::Tracker},
+    drain::drain::{Drain, DrainSource},
     sync::{
         AtomicBool, Mutex,
         Ordering::{Relaxed, SeqCst},
@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
     /// What the server drains when it shuts down.
-    drained: Option<Arc<Draining>>,
+    drained: Option<Arc<Drain>>,
 }
 
 #[derive(Default)]
@@ -75,16 +75,16 @@ impl Drop for RequestBodyComes {
 }
 
 impl Connection {
-    pub(super) fn new(drained: Option<Arc<Draining>>) -> Arc<Self> {
+    pub(super) fn new(drained: Option<Arc<Drain>>) -> Arc<Self> {
         Arc::new(Self {
             drained,
             ..Self::default()
         })
     }
 
-    pub(super) fn drains(&self, tracker: &Arc<Tracker>) {
+    pub(super) fn drains(&self, source: &Arc<impl DrainSource + 'static>) {
         if let Some(drained) = &self.drained {
-            drained.add(tracker);
+            drained.add(source);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{connection::Connection, layer::SentLayer};
-use crate::drain::draining::Draining;
+use crate::drain::drain::Drain;
 
 pin_project! {
     /// Wraps the IO of one connection, and sees when bytes have been accepted and flushed.
@@ -82,13 +82,13 @@ impl<I> SentIo<I> {
     #[cfg(feature = "serve")]
     pub(crate) fn served(
         io: I,
-        draining: Arc<Draining>,
+        draining: Arc<Drain>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self::open(io, Some(draining), place)
     }
 
-    fn open(io: I, draining: Option<Arc<Draining>>, place: Option<OwnedSemaphorePermit>) -> Self {
+    fn open(io: I, draining: Option<Arc<Drain>>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io,
             connection: OpenConnection {

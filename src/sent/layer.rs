@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::{body::SentBody, connection::Connection, transmission::Transmission};
 use crate::{
-    extensions::make_room,
+    extensions::reserve,
     response::end_of_body::{EndOfBody, Exchange},
 };
 
@@ -144,7 +144,7 @@ impl<F> SentFuture<F> {
         // From here on the request is under way: the app may let it wait until it is ready for it.
         let transmission = Transmission::new(connection.clone(), exchange);
         let extensions = request.extensions_mut();
-        make_room(extensions);
+        reserve(extensions);
         extensions.insert(transmission.clone());
         Self {
             unanswered: Unanswered(Some(transmission)),

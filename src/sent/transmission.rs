@@ -9,7 +9,7 @@ use super::{
 };
 #[cfg(feature = "serve")]
 use crate::drain::stopping::Stopping;
-use crate::{drain::tracker::Tracker, response::end_of_body::Exchange};
+use crate::{drain::drain::DrainSource, response::end_of_body::Exchange};
 
 /// One response and its connection; in the extensions of the request, for the layers inside.
 ///
@@ -41,14 +41,14 @@ impl Transmission {
     }
 
     /// Buffers taken from now on are watched, and a shutdown of the server drains this tracker.
-    pub(crate) fn watch(&self, tracker: &Arc<Tracker>) {
+    pub(crate) fn watch(&self, source: &Arc<impl DrainSource + 'static>) {
         self.0.departure.watch();
-        self.0.connection.drains(tracker);
+        self.0.connection.drains(source);
     }
 
     /// A shutdown of the server drains this tracker.
-    pub(crate) fn drains(&self, tracker: &Arc<Tracker>) {
-        self.0.connection.drains(tracker);
+    pub(crate) fn drains(&self, source: &Arc<impl DrainSource + 'static>) {
+        self.0.connection.drains(source);
     }
 
     /// The server that the request has come to, if it is one that drains.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    drain::{draining::Draining, stopping::StopsAtTheLatest},
+    drain::{drain::Drain, stopping::StopsAtTheLatest},
     sent::io::SentIo,
 };
 
@@ -40,12 +40,12 @@ pub(super) struct Accepting<L, M, S, B> {
 /// The connections of a server that are open. They are cut when this is dropped.
 pub(super) struct Connections {
     pub(super) tasks: JoinSet<()>,
-    pub(super) draining: Arc<Draining>,
+    pub(super) draining: Arc<Drain>,
     _told_at_the_latest: StopsAtTheLatest,
 }
 
 impl Connections {
-    pub(super) fn new(draining: Draining) -> Self {
+    pub(super) fn new(draining: Drain) -> Self {
         let draining = Arc::new(draining);
         Self {
             tasks: JoinSet::new(),

@@ -19,10 +19,10 @@ use self::accepting::{Accepting, Connections};
 #[doc(no_inline)]
 pub use self::shutdown::Shutdown;
 pub use self::{
-    incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::MissingServe,
+    incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::ShutdownRejection,
     with_graceful_shutdown::WithGracefulShutdown,
 };
-use crate::{callback::output::BoxError, drain::draining::Draining, never::Never};
+use crate::{callback::output::BoxError, drain::drain::Drain, never::Never};
 
 mod accepting;
 mod app;
@@ -245,7 +245,7 @@ where
 
     fn into_future(self) -> ServeFuture<Never> {
         ServeFuture::new(async move {
-            let mut connections = Connections::new(Draining::default());
+            let mut connections = Connections::new(Drain::default());
             self.accepting.accept_into(&mut connections).await
         })
     }

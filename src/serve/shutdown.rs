@@ -84,7 +84,7 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 /// held by anybody: in a handler, in a body, or in a task that the handler has started. So
 /// upgraded connections, which a server loses sight of, are waited for if their task has one. What
 /// is still held at the deadline is
-/// [counted in the report](crate::DrainReport::unfinished_holders); the server can't end tasks
+/// [counted in the report](crate::DrainReport::shutdown_guards); the server can't end tasks
 /// that it has not started.
 ///
 /// It is held until it is dropped. `shutdown.await` takes it and lets go of it when it is ready;
@@ -187,10 +187,10 @@ impl fmt::Debug for Shutdown {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Shutdown {
-    type Rejection = MissingServe;
+    type Rejection = ShutdownRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingServe> {
-        Self::of(&parts.extensions).ok_or(MissingServe)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ShutdownRejection> {
+        Self::of(&parts.extensions).ok_or(ShutdownRejection)
     }
 }
 
@@ -216,13 +216,13 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Shutdown {
 /// // Not by way of `axum_defer::serve`:
 /// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
 /// assert_eq!(response.status(), 500);
-/// assert!(axum_defer::serve::MissingServe.to_string().contains("serve the app with"));
+/// assert!(axum_defer::serve::ShutdownRejection.to_string().contains("serve the app with"));
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MissingServe;
+pub struct ShutdownRejection;
 
-impl fmt::Display for MissingServe {
+impl fmt::Display for ShutdownRejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
             "`Shutdown` was extracted, but the request did not come through `axum_defer::serve`: \
@@ -231,9 +231,9 @@ impl fmt::Display for MissingServe {
     }
 }
 
-impl std::error::Error for MissingServe {}
+impl std::error::Error for ShutdownRejection {}
 
-impl IntoResponse for MissingServe {
+impl IntoResponse for ShutdownRejection {
     fn into_response(self) -> Response {
         (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    drain::{deadline::at_most_until, draining::Draining, report::DrainReport},
+    drain::{deadline::timeout_at, drain::Drain, report::DrainReport},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ where
             timeouts,
         } = self;
         ServeFuture::new(async move {
-            let mut connections = Connections::new(Draining::that_reports());
+            let mut connections = Connections::new(Drain::with_report());
             // The listener goes with the future that accepts.
             tokio::select! {
                 biased;
@@ -158,9 +158,9 @@ async fn shut_down(connections: Connections, timeouts: Timeouts) -> DrainReport 
 
     let mut cut = 0;
     let all_closed = async { while tasks.join_next().await.is_some() {} };
-    if !at_most_until(after(connection_timeout), all_closed).await {
+    if !timeout_at(after(connection_timeout), all_closed).await {
         tasks.abort_all();
-        at_most_until(deadline, async {
+        timeout_at(deadline, async {
             while let Some(ended) = tasks.join_next().await {
                 cut += u64::from(ended.is_err_and(|error| error.is_cancelled()));
             }
@@ -168,15 +168,15 @@ async fn shut_down(connections: Connections, timeouts: Timeouts) -> DrainReport 
         .await;
         cut += tasks.len() as u64;
     }
-    at_most_until(deadline, async {
+    timeout_at(deadline, async {
         draining.stopping.wait_for_holders().await;
         draining.wait_idle().await;
     })
     .await;
 
     let mut report = draining.report();
-    report.cut_connections = cut;
-    report.unfinished_holders = draining.stopping.holders() as u64;
+    report.aborted_connections = cut;
+    report.shutdown_guards = draining.stopping.holders() as u64;
     report
 }
 

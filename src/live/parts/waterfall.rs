@@ -83,7 +83,7 @@ pub(super) fn lane_of_request(html: &mut String, clock: &Clock, axis: &Axis, req
         match (over.map(at), request.completion) {
             (Some(over), Some(completion)) => {
                 let (word, _) = delivery(completion.delivery());
-                let is_sent = completion.is_delivered();
+                let is_sent = completion.is_complete();
                 let class = if is_sent { "sending" } else { "sending broken" };
                 axis.bar(&mut bars, class, released.min(over), over);
                 let sending = over.saturating_duration_since(released);
@@ -167,7 +167,7 @@ fn push_lane(html: &mut String, label: &str, bars: &str, words: &str, attributes
 
 pub(super) fn delivery(delivery: Delivery) -> (&'static str, &'static str) {
     match delivery {
-        Delivery::Sent => ("sent", "ok"),
+        Delivery::Complete => ("sent", "ok"),
         Delivery::Aborted => ("aborted", "aborted"),
         Delivery::BodyError => ("body error", "error"),
         Delivery::Pending => ("pending", "pending"),

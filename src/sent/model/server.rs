@@ -237,10 +237,10 @@ impl Server {
         drop(
             self.ledger
                 .defer_with(collection, move |completion: Completion| {
-                    assert_eq!(completion.level(), Level::Sent);
+                    assert_eq!(completion.level(), Level::Flushed);
                     match completion.delivery() {
-                        Delivery::Sent => {
-                            assert_eq!(completion.bytes_sent(), MESSAGE.len() as u64);
+                        Delivery::Complete => {
+                            assert_eq!(completion.body_bytes(), MESSAGE.len() as u64);
                             assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
                         }
                         Delivery::Aborted => {}
@@ -259,7 +259,7 @@ impl Server {
         drop(connection);
         let closed = ledger.close();
         assert_eq!(closed.ends, vec![Ended::Ran; count]);
-        let mut deliveries = closed.completions.iter().map(Completion::is_delivered);
+        let mut deliveries = closed.completions.iter().map(Completion::is_complete);
         let first = deliveries.next().unwrap();
         assert!(deliveries.all(|other| other == first));
         first

@@ -20,7 +20,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    drain::tracker::Tracker,
+    drain::drain::DrainSource,
     sync::{MutexGuard, lock},
 };
 
