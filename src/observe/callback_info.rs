@@ -89,6 +89,25 @@ impl<'a> CallbackInfo<'a> {
         self.scope.map_or(0, |scope| scope.number)
     }
 
+    /// Returns the request or other unit of work that the callback belongs to.
+    ///
+    /// `None` if the layer has no observer.
+    ///
+    /// ```
+    /// use axum_defer::{CallbackInfo, DeferObserver};
+    ///
+    /// struct Log;
+    ///
+    /// impl DeferObserver for Log {
+    ///     fn registered(&self, callback: &CallbackInfo<'_>) {
+    ///         println!("{callback} in {:?}", callback.scope_info());
+    ///     }
+    /// }
+    /// ```
+    pub fn scope_info(&self) -> Option<&'a ScopeInfo> {
+        self.scope
+    }
+
     /// The request that the callback belongs to; `None` for a [`scope`](crate::scope()).
     pub fn request(&self) -> Option<&'a RequestInfo> {
         self.scope?.request.as_ref()

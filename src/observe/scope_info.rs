@@ -119,25 +119,25 @@ impl fmt::Debug for ScopeInfo {
 pub struct RequestInfo {
     method: Method,
     uri: Uri,
-    #[cfg(any(feature = "serve", feature = "live"))]
+    #[cfg(feature = "matched-path")]
     route: Option<axum::extract::MatchedPath>,
     id: Option<HeaderValue>,
 }
 
 impl RequestInfo {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        #[cfg(any(feature = "serve", feature = "live"))]
+        #[cfg(feature = "matched-path")]
         let uri = match request.extensions().get::<axum::extract::OriginalUri>() {
             // A router that is nested sees what is left of the path.
             Some(original) => &original.0,
             None => request.uri(),
         };
-        #[cfg(not(any(feature = "serve", feature = "live")))]
+        #[cfg(not(feature = "matched-path"))]
         let uri = request.uri();
         Self {
             method: request.method().clone(),
             uri: uri.clone(),
-            #[cfg(any(feature = "serve", feature = "live"))]
+            #[cfg(feature = "matched-path")]
             route: request.extensions().get().cloned(),
             id: request.headers().get("x-request-id").cloned(),
         }
@@ -155,12 +155,12 @@ impl RequestInfo {
 
     /// The route of axum that the request matched, `/users/{id}` say.
     ///
-    /// There with the feature `serve` or `live`, and where the request has been routed before it came to
+    /// There with the feature `matched-path`, which `serve` enables, and where the request has been routed before it came to
     /// the layer: with `Router::layer`, but not with a layer around the router.
     pub fn route(&self) -> Option<&str> {
-        #[cfg(any(feature = "serve", feature = "live"))]
+        #[cfg(feature = "matched-path")]
         return self.route.as_ref().map(axum::extract::MatchedPath::as_str);
-        #[cfg(not(any(feature = "serve", feature = "live")))]
+        #[cfg(not(feature = "matched-path"))]
         None
     }
 

@@ -9,7 +9,8 @@
 use std::{env, error::Error, net::SocketAddr, time::Duration};
 
 use axum::{response::Redirect, routing::get};
-use axum_defer::{DeferLayer, live::Live};
+use axum_defer::DeferLayer;
+use axum_defer_live::Live;
 use tokio::{net::TcpListener, sync::oneshot};
 
 mod app;
@@ -33,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = app::routes()
         .route("/", get(Redirect::to(PAGE)))
         .layer(layer)
-        .nest(PAGE, live.only_loopback());
+        .nest(PAGE, live.loopback_router());
 
     let listener = TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;

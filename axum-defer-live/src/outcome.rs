@@ -1,7 +1,8 @@
-//! How a callback of the record ended.
+//! The recorded outcome of a callback.
 
+/// How a callback ended. Unlike [`axum_defer::Outcome`], this includes callbacks that did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum Outcome {
     Ok,
     Error,
     Panicked,
@@ -13,9 +14,9 @@ pub(super) enum End {
     Duplicate,
 }
 
-impl End {
-    /// As in metrics.
-    pub(super) fn label(self) -> &'static str {
+impl Outcome {
+    /// Returns the label that metrics use, too.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Error => "error",
@@ -29,15 +30,15 @@ impl End {
         }
     }
 
-    pub(super) fn is_failure(self) -> bool {
+    pub(crate) fn is_failure(self) -> bool {
         matches!(
             self,
             Self::Error | Self::Panicked | Self::TimedOut | Self::Lost
         )
     }
 
-    /// Or should have: what is lost counts.
-    pub(super) fn has_run(self) -> bool {
+    /// Returns `true` if the callback ran or should have run; lost callbacks count.
+    pub(crate) fn has_run(self) -> bool {
         self == Self::Ok || self.is_failure()
     }
 }

@@ -1,22 +1,22 @@
-//! The parts of the page, each of which the browser can replace by a newer one.
+//! Values as HTML, and the template of the page.
 
 use std::{
     fmt::{self, Display, Write},
     time::{Duration, SystemTime},
 };
 
-/// A text that is text in HTML, in elements and in attributes.
-pub(super) struct Text<T>(pub(super) T);
+/// Text, escaped for elements and attributes. Invisible characters are replaced.
+pub(crate) struct Text<T>(pub(crate) T);
 
 impl<T: Display> Display for Text<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping(formatter), "{}", self.0)
+        write!(Escape(formatter), "{}", self.0)
     }
 }
 
-struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+struct Escape<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
-impl Write for Escaping<'_, '_> {
+impl Write for Escape<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             match character {
@@ -26,13 +26,7 @@ impl Write for Escaping<'_, '_> {
                 '"' => self.0.write_str("&quot;")?,
                 '\'' => self.0.write_str("&#39;")?,
                 '\n' | '\t' => self.0.write_char(character)?,
-                // Invisible, or made to turn the direction of what follows.
-                '\u{0}'..='\u{1f}'
-                | '\u{7f}'..='\u{9f}'
-                | '\u{200e}'
-                | '\u{200f}'
-                | '\u{202a}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}' => self.0.write_char('\u{fffd}')?,
+                _ if is_misleading(character) => self.0.write_char('\u{fffd}')?,
                 _ => self.0.write_char(character)?,
             }
         }
@@ -40,15 +34,36 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// A duration for people: `850 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.
-pub(super) struct Span(pub(super) Duration);
+/// Returns `true` for characters that are invisible or change the direction of text. U+200C and
+/// U+200D are not among them, because some scripts and emoji need them.
+fn is_misleading(character: char) -> bool {
+    matches!(
+        character,
+        '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// A duration, as HTML, with two or three significant digits: `850 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.
+pub(crate) struct Span(pub(crate) Duration);
 
 impl Display for Span {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(duration) = self;
         let seconds = duration.as_secs();
         match duration.as_micros() {
-            0 => formatter.write_str("<1 µs"),
+            0 => formatter.write_str("&lt;1 µs"),
             micros @ 1..1_000 => write!(formatter, "{micros} µs"),
             micros @ 1_000..10_000 => {
                 write!(formatter, "{}.{} ms", micros / 1_000, micros / 100 % 10)
@@ -63,8 +78,8 @@ impl Display for Span {
     }
 }
 
-/// A moment, in UTC; the script of the page shows it in the time zone of who looks.
-pub(super) struct Time(pub(super) SystemTime);
+/// A time of day in UTC, as HTML. The page's script converts it to local time.
+pub(crate) struct Time(pub(crate) SystemTime);
 
 impl Display for Time {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +95,7 @@ impl Display for Time {
     }
 }
 
-/// Year, month and day of a day since 1970, by Howard Hinnant's
+/// Returns year, month, and day of a day since 1970, with Howard Hinnant's
 /// [`civil_from_days`](https://howardhinnant.github.io/date_algorithms.html#civil_from_days).
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
@@ -99,15 +114,15 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// Fills in `{{name}}`; what is filled in is not looked at again.
-pub(super) fn fill(page: &str, parts: &[(&str, &str)]) -> String {
+/// Replaces each `{{name}}` of the template once. Inserted text is not searched again.
+pub(crate) fn fill(template: &str, values: &[(&str, String)]) -> String {
     let mut filled = String::new();
-    let mut rest = page;
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
         filled.push_str(before);
         let (name, after) = after.split_once("}}").unwrap_or((after, ""));
-        let part = parts.iter().find(|(key, _)| *key == name);
-        filled.push_str(part.map_or("", |(_, part)| part));
+        let value = values.iter().find(|(key, _)| *key == name);
+        filled.push_str(value.map_or("", |(_, value)| value));
         rest = after;
     }
     filled.push_str(rest);
@@ -119,16 +134,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_is_text() {
+    fn text_escapes_markup() {
         let hostile = "<b onclick='x'>&\"\u{202e}\u{0}";
         let escaped = "&lt;b onclick=&#39;x&#39;&gt;&amp;&quot;\u{fffd}\u{fffd}";
         assert_eq!(Text(hostile).to_string(), escaped);
     }
 
     #[test]
-    fn durations_are_short() {
+    fn text_replaces_invisible_characters() {
+        let invisible = "\u{200b}\u{feff}\u{61c}\u{ad}\u{2060}\u{2066}\u{202e}\u{e0041}";
+        assert_eq!(Text(invisible).to_string(), "\u{fffd}".repeat(8));
+        // Emoji and Persian need joiners.
+        for text in ["👩\u{200d}💻", "می\u{200c}خواهم"] {
+            assert_eq!(Text(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn span_is_short() {
         for (micros, text) in [
-            (0, "<1 µs"),
+            (0, "&lt;1 µs"),
             (850, "850 µs"),
             (1_250, "1.2 ms"),
             (12_345, "12 ms"),
@@ -141,15 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn date_follows_the_calendar() {
         assert_eq!(date(0), (1970, 1, 1));
         assert_eq!(date(19_782), (2024, 2, 29));
         assert_eq!(date(20_454), (2026, 1, 1));
     }
 
     #[test]
-    fn what_was_filled_in_is_not_filled_again() {
-        let filled = fill("<{{a}}-{{b}}>", &[("a", "{{b}}"), ("b", "B")]);
-        assert_eq!(filled, "<{{b}}-B>");
+    fn fill_does_not_search_inserted_text() {
+        let values = [("a", "{{b}}".to_owned()), ("b", "B".to_owned())];
+        assert_eq!(fill("<{{a}}-{{b}}>", &values), "<{{b}}-B>");
     }
 }

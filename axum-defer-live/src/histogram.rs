@@ -1,13 +1,14 @@
-//! How durations are distributed: percentiles within an eighth of their power of two.
+//! Percentiles of durations.
 
 use std::time::Duration;
 
-/// Up to 2^37 microseconds, a day and a half; longer ones are counted there.
+/// The power of two of the last buckets: 2^36 to 2^37 microseconds, up to 38 hours.
 const HIGHEST: u32 = 36;
 const BUCKETS: usize = ((HIGHEST - 2) * 8 + 8) as usize;
 
+/// Counts durations in buckets: one per microsecond up to 7, then eight per power of two.
 #[derive(Clone)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     buckets: Box<[u32; BUCKETS]>,
     count: u64,
 }
@@ -22,29 +23,27 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub(super) fn add(&mut self, duration: Duration) {
-        let micros =
-            duration.as_secs().min(1 << 20) * 1_000_000 + u64::from(duration.subsec_micros());
+    pub(crate) fn add(&mut self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = &mut self.buckets[bucket_of(micros)];
         *bucket = bucket.saturating_add(1);
         self.count += 1;
     }
 
-    /// The duration that this share of all does not exceed; zero if there are none.
-    pub(super) fn percentile(&self, percent: u64) -> Duration {
+    /// Returns the lower bound of the bucket that has the percentile. Zero if the histogram is empty.
+    pub(crate) fn percentile(&self, percent: u64) -> Duration {
         let rank = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {
             seen += u64::from(count);
             if seen >= rank {
-                return Duration::from_micros(lowest_in(bucket));
+                return Duration::from_micros(lower_bound(bucket));
             }
         }
         Duration::ZERO
     }
 }
 
-/// One each up to 7, then eight for each power of two.
 fn bucket_of(micros: u64) -> usize {
     if micros < 8 {
         return micros as usize;
@@ -57,7 +56,7 @@ fn bucket_of(micros: u64) -> usize {
     ((power - 2) * 8) as usize + eighth as usize
 }
 
-fn lowest_in(bucket: usize) -> u64 {
+fn lower_bound(bucket: usize) -> u64 {
     if bucket < 8 {
         return bucket as u64;
     }
@@ -70,9 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_in_the_bucket_that_begins_below_it() {
+    fn lower_bound_is_within_an_eighth() {
         for micros in (0..5_000).chain((0..HIGHEST).map(|power| (1 << power) + 1)) {
-            let lowest = lowest_in(bucket_of(micros));
+            let lowest = lower_bound(bucket_of(micros));
             assert!(
                 lowest <= micros && micros - lowest <= micros / 8,
                 "{micros}"
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_what_was_added() {
+    fn percentile_is_within_an_eighth() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.percentile(50), Duration::ZERO);
         for micros in 1..=100 {
@@ -90,10 +89,10 @@ mod tests {
         }
         for percent in [50, 95, 99] {
             let exact = percent * 1024;
-            let told = histogram.percentile(percent).as_micros() as u64;
+            let shown = histogram.percentile(percent).as_micros() as u64;
             assert!(
-                told <= exact && exact - told <= exact / 8,
-                "{percent}: {told}"
+                shown <= exact && exact - shown <= exact / 8,
+                "{percent}: {shown}"
             );
         }
     }

@@ -1,0 +1,153 @@
+//! A recorded request or other scope, with its callbacks.
+
+use std::{panic::Location, sync::Arc, time::Duration};
+
+use axum_defer::{Completion, Phase};
+use tokio::time::Instant;
+
+use crate::{event::CallbackData, outcome::Outcome};
+
+/// The number of callbacks that are recorded per request. The others are counted.
+const MAX_CALLBACKS: usize = 100;
+/// The label of a scope without a request.
+pub(crate) const SCOPE_LABEL: &str = "scope";
+
+/// A slot for a request. Slots are reused, and their capacity is enough for most requests.
+#[derive(Clone)]
+pub(crate) struct RequestRecord {
+    pub(crate) scope: u64,
+    /// Empty for scopes without a request.
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// Empty if it is not known.
+    pub(crate) route: String,
+    /// Empty if it is not known.
+    pub(crate) request_id: String,
+    pub(crate) started_at: Instant,
+    pub(crate) time_to_head: Option<Duration>,
+    pub(crate) completion: Option<Completion>,
+    pub(crate) callbacks: Vec<CallbackRecord>,
+    pub(crate) callbacks_not_recorded: u64,
+    pub(crate) unfinished: usize,
+    /// `true` if the slot is in the queue of finished requests.
+    pub(crate) is_queued: bool,
+    /// The version of the record at the last change.
+    pub(crate) changed: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct CallbackRecord {
+    pub(crate) id: u64,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) phase: Phase,
+    pub(crate) registered_at: Instant,
+    pub(crate) started_at: Option<Instant>,
+    pub(crate) ended: Option<(Instant, Outcome)>,
+    /// The index of its entry in the statistics by name.
+    pub(crate) stats: usize,
+}
+
+impl RequestRecord {
+    /// Returns an unused slot.
+    pub(crate) fn unused(now: Instant) -> Self {
+        Self {
+            scope: 0,
+            method: String::with_capacity(8),
+            path: String::with_capacity(64),
+            route: String::with_capacity(32),
+            request_id: String::with_capacity(36),
+            started_at: now,
+            time_to_head: None,
+            completion: None,
+            callbacks: Vec::with_capacity(2),
+            callbacks_not_recorded: 0,
+            unfinished: 0,
+            is_queued: false,
+            changed: 0,
+        }
+    }
+
+    /// Reuses the slot for the scope of this callback.
+    pub(crate) fn reset(&mut self, callback: &CallbackData<'_>) {
+        self.scope = callback.scope;
+        self.started_at = callback.started_at;
+        self.time_to_head = None;
+        self.completion = None;
+        self.callbacks.clear();
+        self.callbacks_not_recorded = 0;
+        self.unfinished = 0;
+        let texts = [
+            &mut self.method,
+            &mut self.path,
+            &mut self.route,
+            &mut self.request_id,
+        ];
+        texts.into_iter().for_each(String::clear);
+        if let Some(request) = &callback.request {
+            self.method.push_str(&request.method);
+            self.path.push_str(&request.path);
+            self.route.push_str(&request.route);
+            self.request_id.push_str(&request.id);
+        }
+    }
+
+    /// Adds a callback. Returns `false`, and counts it, if there are too many.
+    pub(crate) fn register(&mut self, callback: CallbackRecord) -> bool {
+        let has_room = self.callbacks.len() < MAX_CALLBACKS;
+        if has_room {
+            self.callbacks.push(callback);
+            self.unfinished += 1;
+        } else {
+            self.callbacks_not_recorded += 1;
+        }
+        has_room
+    }
+
+    pub(crate) fn callback_mut(&mut self, id: u64) -> Option<&mut CallbackRecord> {
+        self.callbacks.iter_mut().find(|callback| callback.id == id)
+    }
+
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished > 0
+    }
+
+    pub(crate) fn is_request(&self) -> bool {
+        !self.method.is_empty()
+    }
+
+    pub(crate) fn label(&self) -> String {
+        if self.is_request() {
+            format!("{} {}", self.method, self.path)
+        } else {
+            SCOPE_LABEL.to_owned()
+        }
+    }
+
+    pub(crate) fn route_or_path(&self) -> &str {
+        if self.route.is_empty() {
+            &self.path
+        } else {
+            &self.route
+        }
+    }
+}
+
+impl CallbackRecord {
+    /// Returns the label of the outcome, or of the state before the end.
+    pub(crate) fn state(&self) -> &'static str {
+        match (self.ended, self.started_at) {
+            (Some((_, outcome)), _) => outcome.label(),
+            (None, Some(_)) => "running",
+            (None, None) => "pending",
+        }
+    }
+
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended.map(|(at, _)| at)
+    }
+
+    pub(crate) fn is_failure(&self) -> bool {
+        self.ended.is_some_and(|(_, outcome)| outcome.is_failure())
+    }
+}
