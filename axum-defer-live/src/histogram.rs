@@ -30,8 +30,13 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// Returns the 50th, 95th, and 99th percentile.
+    pub(crate) fn percentiles(&self) -> [Duration; 3] {
+        [50, 95, 99].map(|percent| self.percentile(percent))
+    }
+
     /// Returns the lower bound of the bucket that has the percentile. Zero if the histogram is empty.
-    pub(crate) fn percentile(&self, percent: u64) -> Duration {
+    fn percentile(&self, percent: u64) -> Duration {
         let rank = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {

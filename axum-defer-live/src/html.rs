@@ -84,34 +84,14 @@ pub(crate) struct Time(pub(crate) SystemTime);
 impl Display for Time {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.0.duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = since.unwrap_or_default().as_secs();
-        let (year, month, day) = date(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let unix = since.unwrap_or_default().as_secs();
+        let (hour, minute, second) = (unix / 3600 % 24, unix / 60 % 60, unix % 60);
+        let time = format!("{hour:02}:{minute:02}:{second:02}");
         write!(
             formatter,
-            "<time datetime=\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\">\
-             {hour:02}:{minute:02}:{second:02} UTC</time>"
+            "<time datetime=\"{time}\" data-unix=\"{unix}\">{time} UTC</time>"
         )
     }
-}
-
-/// Returns year, month, and day of a day since 1970, with Howard Hinnant's
-/// [`civil_from_days`](https://howardhinnant.github.io/date_algorithms.html#civil_from_days).
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 /// Replaces each `{{name}}` of the template once. Inserted text is not searched again.
@@ -166,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn date_follows_the_calendar() {
-        assert_eq!(date(0), (1970, 1, 1));
-        assert_eq!(date(19_782), (2024, 2, 29));
-        assert_eq!(date(20_454), (2026, 1, 1));
+    fn time_is_in_utc() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(20_454 * 86_400 + 3_723);
+        let html = "<time datetime=\"01:02:03\" data-unix=\"1767229323\">01:02:03 UTC</time>";
+        assert_eq!(Time(time).to_string(), html);
     }
 
     #[test]

@@ -291,7 +291,7 @@ mod tests {
             .with_record(|record| Snapshot::new(record, EVERYTHING));
         let dropped = (EVENTS - QUEUE_CAPACITY) as u64;
         assert_eq!(snapshot.version, QUEUE_CAPACITY as u64);
-        assert_eq!(snapshot.dropped_events, dropped);
+        assert_eq!(snapshot.counts.events_dropped, dropped);
         let text = format!("<strong>{dropped}</strong> events were dropped");
         assert!(views::limits(&snapshot).contains(&text));
         let json: Value = serde_json::from_str(&snapshot_json(&snapshot)).unwrap();
@@ -312,7 +312,7 @@ mod tests {
         }
         let total = live
             .recorder
-            .with_record(|record| record.version + record.dropped_events);
+            .with_record(|record| record.version + record.counts.events_dropped);
         assert_eq!(total, EVENTS as u64);
     }
 }

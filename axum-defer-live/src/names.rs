@@ -9,6 +9,7 @@ use crate::{
 };
 
 /// The statistics of one name, or of one location for callbacks without a name.
+#[derive(Clone)]
 pub(crate) struct NameStats {
     pub(crate) label: Arc<str>,
     pub(crate) is_named: bool,

@@ -33,6 +33,7 @@ pub(crate) struct Counts {
     pub(crate) ended_after_start: u64,
     pub(crate) failures_evicted: u64,
     pub(crate) callbacks_not_recorded: u64,
+    pub(crate) events_dropped: u64,
 }
 
 impl Counts {
@@ -68,7 +69,6 @@ pub(crate) struct Record {
     pub(crate) created: Instant,
     pub(crate) created_at: SystemTime,
     pub(crate) counts: Counts,
-    pub(crate) dropped_events: u64,
     pub(crate) names: Names,
     pub(crate) requests: Requests,
     pub(crate) failures: VecDeque<Failure>,
@@ -83,7 +83,6 @@ impl Record {
             created: Instant::now(),
             created_at: SystemTime::now(),
             counts: Counts::default(),
-            dropped_events: 0,
             names: Names::new(limits.names),
             requests: Requests::new(limits.requests),
             failures: VecDeque::new(),
@@ -120,7 +119,7 @@ impl Record {
     fn registered(&mut self, callback: &CallbackData<'_>, at: Instant) {
         self.counts.registered += 1;
         let stats = self.names.index(callback);
-        let events_were_dropped = self.dropped_events > 0;
+        let events_were_dropped = self.counts.events_dropped > 0;
         let request = self
             .requests
             .get_or_insert(callback, at, events_were_dropped);

@@ -85,7 +85,7 @@ impl Recorder {
         }
         self.has_queued.store(false, SeqCst);
         let (record, receiver) = &mut **guard;
-        record.dropped_events = self.dropped.load(Relaxed);
+        record.counts.events_dropped = self.dropped.load(Relaxed);
         for event in receiver.try_iter().take(QUEUE_CAPACITY) {
             record.apply_queued(event);
         }
@@ -131,7 +131,7 @@ mod tests {
         recorder.callback(callback(), EventKind::Registered);
         recorder.with_record(|record| {
             assert_eq!(record.counts.registered, QUEUE_CAPACITY as u64 + 1);
-            assert_eq!(record.dropped_events, 7);
+            assert_eq!(record.counts.events_dropped, 7);
         });
     }
 
@@ -155,7 +155,8 @@ mod tests {
                 });
             }
         });
-        let total = recorder.with_record(|record| record.counts.registered + record.dropped_events);
+        let total =
+            recorder.with_record(|record| record.counts.registered + record.counts.events_dropped);
         assert_eq!(total, 4 * EACH);
     }
 }

@@ -1,19 +1,14 @@
 //! The routes of the page.
 
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::ready, sync::Arc};
 
 use axum::{
     Router,
     extract::{OriginalUri, Request},
     response::{IntoResponse, Response},
+    routing::any,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
-use tower_service::Service;
+use http::{HeaderName, Method, StatusCode, header, request::Parts};
 
 use crate::{
     access::Access,
@@ -40,6 +35,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
 /// The number of requests in the page before its script runs.
 const MAX_REQUESTS: usize = 200;
 
@@ -52,11 +50,12 @@ where
         access,
         viewers: Viewers::default(),
     };
+    let handler = move |request: Request| ready(page.handle(request));
     let mut router = Router::new();
     for path in ["/", VIEW, STYLE_PATH, SCRIPT_PATH, SNAPSHOT, EVENTS] {
-        router = router.route_service(path, page.clone());
+        router = router.route(path, any(handler.clone()));
     }
-    router.fallback_service(page)
+    router.fallback(handler)
 }
 
 #[derive(Clone)]
@@ -66,34 +65,19 @@ struct Page {
     viewers: Viewers,
 }
 
-impl Service<Request> for Page {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Ready<Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
+impl Page {
+    fn handle(&self, request: Request) -> Response {
         let (parts, _) = request.into_parts();
-        let mut response = self.respond(&parts);
-        let corp = HeaderName::from_static("cross-origin-resource-policy");
-        for (name, value) in [
+        let headers = [
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::CACHE_CONTROL, "no-store"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
-            (corp, "same-origin"),
-        ] {
-            let value = HeaderValue::from_static(value);
-            response.headers_mut().insert(name, value);
-        }
-        ready(Ok(response))
+            (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
+        ];
+        (headers, self.respond(&parts)).into_response()
     }
-}
 
-impl Page {
     fn respond(&self, request: &Parts) -> Response {
         if let Err(refusal) = self.access.check(request) {
             return (StatusCode::FORBIDDEN, refusal.to_string()).into_response();

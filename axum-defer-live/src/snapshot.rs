@@ -2,8 +2,6 @@
 
 use std::{
     cmp::Reverse,
-    panic::Location,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +11,7 @@ use crate::{
     names::NameStats,
     record::{Counts, Failure, Record},
     request::{CallbackRecord, RequestRecord},
-    sparkline::{BAR_SECONDS, Bar},
+    sparkline::BAR_SECONDS,
 };
 
 /// The number of pending and running callbacks that are shown, oldest first.
@@ -37,13 +35,15 @@ pub(crate) struct Snapshot {
     pub(crate) max_failures: usize,
     pub(crate) counts: Counts,
     pub(crate) requests_evicted: u64,
-    pub(crate) dropped_events: u64,
     pub(crate) unfinished: Vec<Unfinished>,
     /// Newest first.
     pub(crate) requests: Vec<RequestRecord>,
     /// Newest first.
     pub(crate) failures: Vec<Failure>,
-    pub(crate) names: Vec<NameSummary>,
+    /// With their index.
+    pub(crate) names: Vec<(usize, NameStats)>,
+    /// The current bar of the sparklines.
+    pub(crate) bar: u64,
 }
 
 /// A pending or running callback.
@@ -53,20 +53,6 @@ pub(crate) struct Unfinished {
     pub(crate) request: String,
     pub(crate) route: String,
     pub(crate) is_completed: bool,
-}
-
-pub(crate) struct NameSummary {
-    pub(crate) index: usize,
-    pub(crate) label: Arc<str>,
-    pub(crate) is_named: bool,
-    pub(crate) location: Option<&'static Location<'static>>,
-    pub(crate) ran: u64,
-    pub(crate) failed: u64,
-    pub(crate) did_not_run: u64,
-    /// The 50th, 95th, and 99th percentile.
-    pub(crate) queued: [Duration; 3],
-    pub(crate) duration: [Duration; 3],
-    pub(crate) bars: Vec<Bar>,
 }
 
 /// Converts monotonic time to the time of day, so that a changed system clock does not change the
@@ -107,7 +93,6 @@ impl Snapshot {
             max_failures: record.max_failures,
             counts: record.counts,
             requests_evicted: record.requests.evicted,
-            dropped_events: record.dropped_events,
             unfinished: unfinished(record),
             requests: requests(record, filter),
             failures: failures
@@ -115,6 +100,7 @@ impl Snapshot {
                 .cloned()
                 .collect(),
             names: names(record, filter.since, now),
+            bar: record.bar(now),
         }
     }
 }
@@ -160,32 +146,13 @@ fn requests(record: &Record, filter: Filter) -> Vec<RequestRecord> {
 }
 
 /// Includes names without a change once per bar, because their sparklines move with time.
-fn names(record: &Record, since: u64, now: Instant) -> Vec<NameSummary> {
+fn names(record: &Record, since: u64, now: Instant) -> Vec<(usize, NameStats)> {
     let age = now.saturating_duration_since(record.created);
     let has_moved = age.as_millis() % (u128::from(BAR_SECONDS) * 1000) < 1000;
-    let bar = record.bar(now);
     let names = record.names.all().iter().enumerate();
     names
         .filter(|(_, stats)| stats.ran + stats.did_not_run > 0)
         .filter(|(_, stats)| stats.changed > since || has_moved)
-        .map(|(index, stats)| NameSummary::new(index, stats, bar))
+        .map(|(index, stats)| (index, stats.clone()))
         .collect()
-}
-
-impl NameSummary {
-    fn new(index: usize, stats: &NameStats, bar: u64) -> Self {
-        const PERCENTILES: [u64; 3] = [50, 95, 99];
-        Self {
-            index,
-            label: stats.label.clone(),
-            is_named: stats.is_named,
-            location: stats.location,
-            ran: stats.ran,
-            failed: stats.failed,
-            did_not_run: stats.did_not_run,
-            queued: PERCENTILES.map(|percent| stats.queued.percentile(percent)),
-            duration: PERCENTILES.map(|percent| stats.duration.percentile(percent)),
-            bars: stats.sparkline.bars(bar),
-        }
-    }
 }

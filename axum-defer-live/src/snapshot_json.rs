@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    histogram::Histogram,
+    names::NameStats,
     record::Failure,
     request::{CallbackRecord, RequestRecord},
-    snapshot::{Clock, NameSummary, Snapshot, Unfinished},
+    snapshot::{Clock, Snapshot, Unfinished},
     views::delivery_label,
 };
 
@@ -61,7 +63,7 @@ fn counts(snapshot: &Snapshot) -> Value {
         "requests_evicted": snapshot.requests_evicted,
         "failures_evicted": counts.failures_evicted,
         "callbacks_not_recorded": counts.callbacks_not_recorded,
-        "events_dropped": snapshot.dropped_events,
+        "events_dropped": counts.events_dropped,
     })
 }
 
@@ -121,16 +123,19 @@ fn failure(clock: &Clock, failure: &Failure) -> Value {
     })
 }
 
-fn name(_: &Clock, name: &NameSummary) -> Value {
-    let percentiles = |[p50, p95, p99]: [Duration; 3]| json!({ "p50": micros(p50), "p95": micros(p95), "p99": micros(p99) });
+fn name(_: &Clock, (_, name): &(usize, NameStats)) -> Value {
+    let percentiles = |histogram: &Histogram| {
+        let [p50, p95, p99] = histogram.percentiles().map(micros);
+        json!({ "p50": p50, "p95": p95, "p99": p99 })
+    };
     json!({
         "name": name.is_named.then_some(&*name.label),
         "location": name.location.map(ToString::to_string),
         "ran": name.ran,
         "failed": name.failed,
         "did_not_run": name.did_not_run,
-        "queued": percentiles(name.queued),
-        "duration": percentiles(name.duration),
+        "queued": percentiles(&name.queued),
+        "duration": percentiles(&name.duration),
     })
 }
 

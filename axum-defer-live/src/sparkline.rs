@@ -6,7 +6,7 @@ const BARS: usize = 60;
 pub(crate) const BAR_SECONDS: u64 = 5;
 
 /// The successes and failures in an interval of [`BAR_SECONDS`].
-pub(crate) type Bar = [u32; 2];
+type Bar = [u32; 2];
 
 /// A ring of the last [`BARS`] bars.
 #[derive(Clone, Default)]
@@ -36,7 +36,7 @@ impl Sparkline {
     }
 
     /// Returns all bars, oldest first.
-    pub(crate) fn bars(&self, now: u64) -> Vec<Bar> {
+    fn bars(&self, now: u64) -> Vec<Bar> {
         let mut recent = self.clone();
         recent.advance(now);
         let oldest = (recent.newest + 1) % BARS as u64;
@@ -45,7 +45,9 @@ impl Sparkline {
     }
 }
 
-pub(crate) fn svg(bars: &[Bar]) -> String {
+/// Draws the bars at the time of bar `now`.
+pub(crate) fn svg(sparkline: &Sparkline, now: u64) -> String {
+    let bars = sparkline.bars(now);
     let highest = bars.iter().map(|[ok, failed]| ok + failed).max();
     let highest = f64::from(highest.unwrap_or(0).max(1));
     let (mut ran, mut failures) = (0_u64, 0_u64);

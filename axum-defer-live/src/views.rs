@@ -10,8 +10,9 @@ use axum_defer::Delivery;
 
 use crate::{
     html::{Span, Text, Time},
+    names::NameStats,
     record::Failure,
-    snapshot::{Clock, NameSummary, Snapshot, Unfinished},
+    snapshot::{Clock, Snapshot, Unfinished},
     sparkline, waterfall,
 };
 
@@ -40,7 +41,10 @@ pub(crate) fn failures(snapshot: &Snapshot) -> Vec<Item> {
 }
 
 pub(crate) fn names(snapshot: &Snapshot) -> Vec<Item> {
-    snapshot.names.iter().map(by_name).collect()
+    let names = snapshot.names.iter();
+    names
+        .map(|(index, stats)| by_name(*index, stats, snapshot.bar))
+        .collect()
 }
 
 /// Returns the counts above the views.
@@ -79,7 +83,7 @@ pub(crate) fn limits(snapshot: &Snapshot) -> String {
             "callbacks were counted but not recorded, because the record was full",
         ),
         (
-            snapshot.dropped_events,
+            counts.events_dropped,
             "events were dropped; their callbacks may appear unfinished",
         ),
     ] {
@@ -149,8 +153,8 @@ fn failure(clock: &Clock, failure: &Failure) -> Item {
     (key, html)
 }
 
-fn by_name(name: &NameSummary) -> Item {
-    let key = format!("name-{}", name.index);
+fn by_name(index: usize, name: &NameStats, bar: u64) -> Item {
+    let key = format!("name-{index}");
     let outcome = if name.failed > 0 { "ok error" } else { "ok" };
     let label = Text(&name.label);
     let mut html = format!(
@@ -171,8 +175,8 @@ fn by_name(name: &NameSummary) -> Item {
          <td data-label=\"did not run\">{}</td>",
         name.ran, name.failed, name.did_not_run
     );
-    for (label, percentiles) in [("queued", name.queued), ("duration", name.duration)] {
-        let [p50, p95, p99] = percentiles.map(Span);
+    for (label, histogram) in [("queued", &name.queued), ("duration", &name.duration)] {
+        let [p50, p95, p99] = histogram.percentiles().map(Span);
         let _ = write!(
             html,
             "<td class=\"times\" data-label=\"{label}\"><span>{p50}</span> <span>{p95}</span> \
@@ -182,7 +186,7 @@ fn by_name(name: &NameSummary) -> Item {
     let _ = write!(
         html,
         "<td class=\"recent\" data-label=\"last 5 minutes\">{}</td></tr>",
-        sparkline::svg(&name.bars)
+        sparkline::svg(&name.sparkline, bar)
     );
     (key, html)
 }

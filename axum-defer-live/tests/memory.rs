@@ -1,34 +1,59 @@
-//! What the live view costs in memory.
-#![cfg(feature = "live")]
+//! The memory of the record.
 
-use axum_defer::{DeferLayer, DeferObserver, defer, live::Live};
+use axum_defer::{DeferLayer, DeferObserver, defer};
+use axum_defer_live::Live;
 
-/// Runs one after the other; what they cost in this thread.
-fn count_allocations(layer: &DeferLayer, callbacks: usize) -> allocation_counter::AllocationInfo {
+struct Empty;
+
+impl DeferObserver for Empty {}
+
+/// Runs scopes one after the other, and counts this thread's allocations after the first 20.
+fn measure(
+    observer: impl DeferObserver,
+    scopes: usize,
+    register: fn(),
+) -> allocation_counter::AllocationInfo {
+    let layer = DeferLayer::new().observer(observer);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.unwrap();
-    let run = |callbacks| {
+    let run = |scopes| {
         runtime.block_on(async {
-            for _ in 0..callbacks {
-                let mail = async { drop(defer(async {}).name("mail")) };
-                layer.scope(mail).await;
+            for _ in 0..scopes {
+                layer.scope(async { register() }).await;
             }
         });
     };
-    // Room is made for all that there will be.
     run(20);
-    allocation_counter::measure(|| run(callbacks))
+    allocation_counter::measure(|| run(scopes))
 }
 
 #[test]
-fn what_is_recorded_of_a_callback_allocates_nothing_and_keeps_no_more_memory() {
-    struct Empty;
-    impl DeferObserver for Empty {}
-    for live in [Live::new(), Live::new().requests(10)] {
-        let with_live = count_allocations(&DeferLayer::new().observer(live), 900);
-        let with_none = count_allocations(&DeferLayer::new().observer(Empty), 900);
+fn recording_a_callback_allocates_nothing() {
+    let register = || drop(defer(async {}).name("mail"));
+    for live in [Live::new(), Live::new().max_requests(10)] {
+        let with_live = measure(live, 900, register);
+        let with_none = measure(Empty, 900, register);
         assert!(with_none.count_total > 900);
         assert_eq!(with_live.count_total, with_none.count_total);
         assert_eq!(with_live.bytes_current, with_none.bytes_current);
     }
+}
+
+#[test]
+fn long_names_and_errors_are_not_kept() {
+    const MIB: usize = 1024 * 1024;
+    let live = Live::new().max_names(50).max_failures(50);
+    let long = measure(live.clone(), 100, || {
+        defer(async { Err("e".repeat(MIB)) }).name(unique("n".repeat(MIB)));
+    });
+    // 50 errors of 8 KiB, and 100 names of 120 bytes, 50 of them with statistics of 3 KiB.
+    assert!(long.bytes_current < MIB as i64, "{long:?}");
+    drop(live);
+}
+
+/// Differs from other names in its first bytes.
+fn unique(name: String) -> String {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("{} {name}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,7 +1,7 @@
 "use strict";
-// The page is whole without this. Here: newer elements take the places of older ones as they are
-// told of, one view is shown at a time, and filters and pause. All markup comes from the server,
-// which has escaped what is in it; the policy of the page lets no script in it run.
+// The page is complete without this script. The script replaces elements as events arrive, shows one
+// view at a time, filters, and pauses. All markup comes from the server, which escapes text in it. The
+// page's policy does not run scripts in inserted markup.
 
 const byId = (id) => document.getElementById(id);
 const lists = {
@@ -10,83 +10,87 @@ const lists = {
   failures: byId("failures-list"),
   names: byId("names-list"),
 };
-const room = { requests: +document.body.dataset.requests, failures: +document.body.dataset.failures };
+const limits = {
+  requests: +document.body.dataset.maxRequests,
+  failures: +document.body.dataset.maxFailures,
+};
 let version = document.body.dataset.version;
 let events = null;
 let retry = 0;
 
-function say(text, state) {
+function setStatus(text, state) {
   const connection = byId("connection");
   if (connection.textContent !== text) connection.textContent = text;
   connection.className = state;
 }
 
-// ── What is new ─────────────────────────────────────────────────────────────────────────────────
+// ── Updates ─────────────────────────────────────────────────────────────────────────────────────
 
-function element(html) {
+function parse(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
-  const made = template.content.firstElementChild;
-  localize(made);
-  filter(made);
-  return made;
+  const element = template.content.firstElementChild;
+  localize(element);
+  filter(element);
+  return element;
 }
 
 function localize(root) {
   for (const time of root.querySelectorAll("time")) {
-    time.textContent = new Date(time.dateTime).toLocaleTimeString();
-    time.title = time.dateTime;
+    const date = new Date(time.dataset.unix * 1000);
+    time.textContent = date.toLocaleTimeString();
+    time.title = time.dateTime = date.toISOString();
   }
 }
 
-// What has the focus keeps it when it is replaced.
-function replace(old, made) {
+// Keeps the focus on the element, or on the same link in it.
+function replace(old, element) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
-  const place = focused && focused !== old ? [...old.querySelectorAll("a")].indexOf(focused) : -1;
-  old.replaceWith(made);
-  if (focused) (place >= 0 ? made.querySelectorAll("a")[place] : made)?.focus({ preventScroll: true });
+  const link = focused && focused !== old ? [...old.querySelectorAll("a")].indexOf(focused) : -1;
+  old.replaceWith(element);
+  if (focused) (link >= 0 ? element.querySelectorAll("a")[link] : element)?.focus({ preventScroll: true });
 }
 
 function put(list, key, html, before) {
-  const made = element(html);
+  const element = parse(html);
   const old = byId(key);
-  if (old) replace(old, made);
-  else list.insertBefore(made, before);
+  if (old) replace(old, element);
+  else list.insertBefore(element, before);
 }
 
-function change(told) {
-  if (told.reset) for (const list of Object.values(lists)) list.replaceChildren();
+function update(changes) {
+  if (changes.reset) for (const list of Object.values(lists)) list.replaceChildren();
   const totals = byId("totals");
-  if (totals.innerHTML !== told.totals) totals.innerHTML = told.totals;
-  byId("bounds").innerHTML = told.bounds;
+  if (totals.innerHTML !== changes.totals) totals.innerHTML = changes.totals;
+  byId("limits").innerHTML = changes.limits;
 
-  // All there is, in its order.
-  const there = new Set(told.now.map(([key]) => key));
-  for (const item of [...lists.now.children]) if (!there.has(item.id)) item.remove();
-  told.now.forEach(([key, html], place) => {
+  // The whole list, in order.
+  const keys = new Set(changes.now.map(([key]) => key));
+  for (const item of [...lists.now.children]) if (!keys.has(item.id)) item.remove();
+  changes.now.forEach(([key, html], index) => {
     put(lists.now, key, html, null);
     const item = byId(key);
-    if (lists.now.children[place] !== item) lists.now.insertBefore(item, lists.now.children[place]);
+    if (lists.now.children[index] !== item) lists.now.insertBefore(item, lists.now.children[index]);
   });
-  // What is new, the newest first.
+  // New and changed items, newest first.
   for (const list of ["requests", "failures"]) {
-    for (const [key, html] of told[list].reverse()) put(lists[list], key, html, lists[list].firstChild);
-    while (lists[list].childElementCount > room[list]) lists[list].lastElementChild.remove();
+    for (const [key, html] of changes[list].reverse()) put(lists[list], key, html, lists[list].firstChild);
+    while (lists[list].childElementCount > limits[list]) lists[list].lastElementChild.remove();
   }
-  for (const [key, html] of told.names) put(lists.names, key, html, null);
+  for (const [key, html] of changes.names) put(lists.names, key, html, null);
 }
 
 function follow() {
   clearTimeout(retry);
   events = new EventSource("events?since=" + encodeURIComponent(version));
-  events.onopen = () => say("live", "live");
+  events.onopen = () => setStatus("live", "live");
   events.onmessage = (event) => {
     version = event.lastEventId;
-    change(JSON.parse(event.data));
+    update(JSON.parse(event.data));
   };
   events.onerror = () => {
-    say("no connection, trying again", "broken");
-    // A refusal ends it; what is broken off, the browser takes up by itself.
+    setStatus("disconnected, reconnecting", "broken");
+    // The browser reconnects, unless the server refused the request.
     if (events.readyState === EventSource.CLOSED) retry = setTimeout(follow, 5000);
   };
 }
@@ -95,16 +99,16 @@ function pause() {
   const button = byId("pause");
   const paused = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", paused);
-  button.textContent = paused ? "Go on" : "Pause";
+  button.textContent = paused ? "Resume" : "Pause";
   if (!paused) return follow();
   clearTimeout(retry);
   events.close();
-  say("paused", "");
+  setStatus("paused", "");
 }
 
 // ── Views ───────────────────────────────────────────────────────────────────────────────────────
 
-// The hash is a view, or an element in one.
+// The URL's hash names a view, or an element in a view.
 function show() {
   const target = byId(location.hash.slice(1));
   const section = target?.closest("section") ?? byId("now");
@@ -113,7 +117,7 @@ function show() {
     if (link.hash === "#" + section.id) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  // The browser has scrolled to the section, past what is above it.
+  // The browser has scrolled to the section, which hides the header.
   if (target === section) scrollTo(0, 0);
   else if (target) {
     target.hidden = false;
@@ -131,7 +135,7 @@ function filter(item) {
   const outcomes = outcome.split(" ");
   item.hidden = !(
     name.toLowerCase().includes(wanted.name) &&
-    // By name, routes are not told apart.
+    // Statistics by name have no route.
     (item.tagName === "TR" || route.toLowerCase().includes(wanted.route)) &&
     (wanted.outcomes.length === 0 || wanted.outcomes.some((one) => outcomes.includes(one)))
   );
@@ -144,7 +148,7 @@ function filterAll() {
   for (const list of Object.values(lists)) for (const item of list.children) filter(item);
 }
 
-// ── From the keyboard ───────────────────────────────────────────────────────────────────────────
+// ── Keyboard ────────────────────────────────────────────────────────────────────────────────────
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
