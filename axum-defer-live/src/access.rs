@@ -1,6 +1,6 @@
 //! Access control.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::extract::{ConnectInfo, connect_info::MockConnectInfo};
 use http::{HeaderName, Uri, header, request::Parts};
@@ -13,16 +13,21 @@ pub(crate) enum Access {
     If(Arc<Predicate>),
 }
 
-/// The reason for a 403.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    UnknownPeer,
-    RemotePeer,
-    Proxy,
-    Host,
-    CrossSite,
-    NotAllowed,
-}
+/// The text of a 403.
+type Refusal = &'static str;
+
+const UNKNOWN_PEER: Refusal = "The live view is open to this machine only, and the address of the client is not known. Serve \
+     the app with `app.into_make_service_with_connect_info::<SocketAddr>()`, or use \
+     `live.router_if(..)`.\n";
+const REMOTE_PEER: Refusal =
+    "The live view is open to this machine only. To open it to others, use `live.router_if(..)`.\n";
+const PROXY: Refusal = "The live view is open to this machine only, and this request came through a proxy. Behind a \
+     proxy, use `live.router_if(..)`.\n";
+const FOREIGN_HOST: Refusal =
+    "The live view is open to this machine only. Open it as `localhost` or `127.0.0.1`.\n";
+const CROSS_SITE: Refusal = "The live view is open to this machine only, and a page of another origin sent this request. \
+     Open it directly.\n";
+const NOT_ALLOWED: Refusal = "Access denied.\n";
 
 /// A request with one of these headers came through a proxy. To the proxy's upstream, all clients of
 /// a proxy on this machine have a loopback address.
@@ -50,27 +55,27 @@ impl Access {
         match self {
             Self::Loopback => check_loopback(request),
             Self::If(predicate) if predicate(request) => Ok(()),
-            Self::If(_) => Err(Refusal::NotAllowed),
+            Self::If(_) => Err(NOT_ALLOWED),
         }
     }
 }
 
 fn check_loopback(request: &Parts) -> Result<(), Refusal> {
-    let peer = peer(request).ok_or(Refusal::UnknownPeer)?;
+    let peer = peer(request).ok_or(UNKNOWN_PEER)?;
     if !peer.ip().to_canonical().is_loopback() {
-        return Err(Refusal::RemotePeer);
+        return Err(REMOTE_PEER);
     }
     let has = |name: &&str| request.headers.contains_key(*name);
     if PROXY_HEADERS.iter().any(has) {
-        return Err(Refusal::Proxy);
+        return Err(PROXY);
     }
     let authority = authority(request);
     // Without this check, a DNS name that resolves to this machine could be used to read the page.
     if authority.as_ref().is_some_and(|uri| !is_loopback(uri)) {
-        return Err(Refusal::Host);
+        return Err(FOREIGN_HOST);
     }
     if is_cross_site(request, authority.as_ref()) {
-        return Err(Refusal::CrossSite);
+        return Err(CROSS_SITE);
     }
     Ok(())
 }
@@ -124,34 +129,4 @@ fn is_loopback(authority: &Uri) -> bool {
         || host
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::UnknownPeer => {
-                "The live view is open to this machine only, and the address of the client is not \
-                 known. Serve the app with \
-                 `app.into_make_service_with_connect_info::<SocketAddr>()`, or use \
-                 `live.router_if(..)`.\n"
-            }
-            Self::RemotePeer => {
-                "The live view is open to this machine only. To open it to others, use \
-                 `live.router_if(..)`.\n"
-            }
-            Self::Proxy => {
-                "The live view is open to this machine only, and this request came through a proxy. \
-                 Behind a proxy, use `live.router_if(..)`.\n"
-            }
-            Self::Host => {
-                "The live view is open to this machine only. Open it as `localhost` or \
-                 `127.0.0.1`.\n"
-            }
-            Self::CrossSite => {
-                "The live view is open to this machine only, and a page of another origin sent this \
-                 request. Open it directly.\n"
-            }
-            Self::NotAllowed => "Access denied.\n",
-        })
-    }
 }

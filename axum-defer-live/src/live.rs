@@ -5,11 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use axum::Router;
 use axum_defer::{CallbackInfo, Completion, DeferObserver, Finished, LostReason, ScopeInfo};
 use http::request::Parts;
+use tokio::time::Instant;
 
 use crate::{
     access::Access,
     error_text::outcome_and_text,
-    event::{CallbackData, EndEvent, EventKind, ScopeEnd, Times},
+    event::{CallbackData, EndEvent, Event, EventKind, ScopeEnd, Times},
     outcome::Outcome,
     record::{Limits, Record},
     recorder::Recorder,
@@ -146,7 +147,8 @@ impl Live {
 
     fn record(&self, callback: &CallbackInfo<'_>, kind: EventKind) {
         if let Some(callback) = CallbackData::new(callback) {
-            self.recorder.callback(callback, kind);
+            let event = Event::Callback(callback, Instant::now(), kind);
+            self.recorder.record(event);
         }
     }
 
@@ -166,11 +168,11 @@ impl DeferObserver for Live {
     }
 
     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
-        self.recorder.completed(ScopeEnd {
+        self.recorder.record(Event::Completed(ScopeEnd {
             scope: scope.number(),
             time_to_head: scope.answered(),
             completion: *completion,
-        });
+        }));
     }
 
     fn replaced(&self, callback: &CallbackInfo<'_>) {
@@ -233,8 +235,10 @@ impl fmt::Debug for Live {
 mod tests {
     use std::{sync::mpsc, thread};
 
+    use axum::{body::Body, extract::Request, routing::get};
     use axum_defer::{DeferLayer, defer};
     use serde_json::Value;
+    use tower::ServiceExt;
 
     use super::*;
     use crate::{
@@ -314,5 +318,33 @@ mod tests {
             .recorder
             .with_record(|record| record.version + record.counts.events_dropped);
         assert_eq!(total, EVENTS as u64);
+    }
+
+    #[test]
+    fn queued_event_keeps_no_request_memory() {
+        const PATH_BYTES: usize = 60_000;
+        let live = Live::new();
+        let layer = DeferLayer::new().observer(live.clone());
+        let handle = layer.handle();
+        let app: Router = Router::new()
+            .route("/{path}", get(async || drop(defer(async {}))))
+            .layer(layer);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        let send = || {
+            let path = format!("/{}", "x".repeat(PATH_BYTES));
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            runtime.block_on(async {
+                drop(app.clone().oneshot(request).await);
+                handle.wait_idle().await;
+            });
+        };
+        send();
+        let memory = live
+            .recorder
+            .with_record(|_| allocation_counter::measure(|| (0..100).for_each(|_| send())));
+        assert!(memory.bytes_current < 10 * PATH_BYTES as i64, "{memory:?}");
+        let queued = live.recorder.with_record(|record| record.counts.registered);
+        assert_eq!(queued, 101);
     }
 }

@@ -123,3 +123,35 @@ impl NameStats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum_defer::Phase;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::event::RequestText;
+
+    #[test]
+    fn names_beyond_the_limit_share_one_entry() {
+        let here = Location::caller();
+        let callback = |name: Option<&'static str>| CallbackData {
+            id: 1,
+            name: name.map(Into::into),
+            location: here,
+            phase: Phase::After,
+            scope: 1,
+            started_at: Instant::now(),
+            time_to_head: None,
+            request: RequestText::default(),
+        };
+        let mut names = Names::new(2);
+        assert_eq!(names.index(&callback(Some("a"))), 1);
+        assert_eq!(names.index(&callback(None)), 2);
+        assert_eq!(names.index(&callback(None)), 2);
+        assert_eq!(names.index(&callback(Some("b"))), OTHER_NAMES);
+        assert_eq!(names.index(&callback(Some("a"))), 1);
+        let shared = names.shared_name(OTHER_NAMES, &callback(Some("b")));
+        assert_eq!(shared.as_deref(), Some("b"));
+    }
+}

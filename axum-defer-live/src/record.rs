@@ -1,16 +1,15 @@
 //! The record: counts, statistics by name, and the last requests and failures.
 
-use std::{collections::VecDeque, panic::Location, sync::Arc, time::SystemTime};
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
-use axum_defer::Phase;
 use tokio::time::Instant;
 
 use crate::{
-    event::{CallbackData, EndEvent, EventKind, QueuedEvent, RequestData, ScopeEnd, Times},
+    event::{CallbackData, EndEvent, Event, EventKind, ScopeEnd, Times},
     names::Names,
     outcome::Outcome,
-    request::{CallbackRecord, SCOPE_LABEL},
-    requests::{BeforeEnd, Requests},
+    request::CallbackRecord,
+    requests::Requests,
     sparkline::BAR_SECONDS,
 };
 
@@ -51,11 +50,9 @@ impl Counts {
 #[derive(Clone)]
 pub(crate) struct Failure {
     pub(crate) number: u64,
-    pub(crate) at: Instant,
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) phase: Phase,
+    pub(crate) callback: CallbackRecord,
     pub(crate) outcome: Outcome,
+    pub(crate) at: Instant,
     pub(crate) text: Arc<str>,
     pub(crate) times: Option<Times>,
     pub(crate) scope: u64,
@@ -91,28 +88,13 @@ impl Record {
         }
     }
 
-    pub(crate) fn apply_queued(&mut self, event: QueuedEvent) {
+    pub(crate) fn apply(&mut self, event: Event<'_>) {
+        self.version += 1;
         match event {
-            QueuedEvent::Callback(callback, at, kind) => self.apply(&callback, at, kind),
-            QueuedEvent::Completed(end) => self.completed(&end),
-        }
-    }
-
-    pub(crate) fn apply(&mut self, callback: &CallbackData<'_>, at: Instant, kind: EventKind) {
-        self.version += 1;
-        match kind {
-            EventKind::Registered => self.registered(callback, at),
-            EventKind::Started => self.started(callback, at),
-            EventKind::Ended(end) => self.ended(callback, at, &end),
-        }
-    }
-
-    pub(crate) fn completed(&mut self, end: &ScopeEnd) {
-        self.version += 1;
-        if let Some(request) = self.requests.get_mut(end.scope) {
-            request.time_to_head = end.time_to_head;
-            request.completion = Some(end.completion);
-            request.changed = self.version;
+            Event::Callback(callback, at, EventKind::Registered) => self.registered(&callback, at),
+            Event::Callback(callback, at, EventKind::Started) => self.started(&callback, at),
+            Event::Callback(callback, at, EventKind::Ended(end)) => self.ended(&callback, at, &end),
+            Event::Completed(end) => self.completed(&end),
         }
     }
 
@@ -126,18 +108,18 @@ impl Record {
         let is_recorded = request.is_some_and(|request| {
             request.changed = self.version;
             request.time_to_head = callback.time_to_head;
-            request.register(CallbackRecord {
-                id: callback.id,
-                name: self.names.shared_name(stats, callback),
-                location: callback.location,
-                phase: callback.phase,
-                registered_at: at,
-                started_at: None,
-                ended: None,
-                stats,
-            })
+            let name = self.names.shared_name(stats, callback);
+            request.register(CallbackRecord::new(callback, name, stats, at))
         });
         self.counts.callbacks_not_recorded += u64::from(!is_recorded);
+    }
+
+    fn completed(&mut self, end: &ScopeEnd) {
+        if let Some(request) = self.requests.get_mut(end.scope) {
+            request.time_to_head = end.time_to_head;
+            request.completion = Some(end.completion);
+            request.changed = self.version;
+        }
     }
 
     fn started(&mut self, callback: &CallbackData<'_>, at: Instant) {
@@ -157,48 +139,31 @@ impl Record {
             outcome if outcome.is_failure() => self.counts.failed += 1,
             _ => self.counts.did_not_run += 1,
         }
-        let before = self.requests.end(callback, end.outcome, at, self.version);
-        let before = before.unwrap_or_else(|| BeforeEnd {
-            stats: self.names.index(callback),
-            // Both are zero if the callback's rule panicked.
-            had_started: end
-                .times
-                .is_some_and(|times| !(times.queued + times.duration).is_zero()),
-        });
-        self.counts.ended_after_start += u64::from(before.had_started);
         let bar = self.bar(at);
-        self.names.ended(before.stats, end, bar, self.version);
-        if end.outcome.is_failure() {
-            self.add_failure(callback, at, end, before.stats);
+        let unrecorded;
+        let recorded = self.requests.end(callback, end.outcome, at, self.version);
+        let recorded = match recorded {
+            Some(recorded) => recorded,
+            None => {
+                unrecorded = unrecorded_end(&mut self.names, callback, at, end);
+                &unrecorded
+            }
+        };
+        self.counts.ended_after_start += u64::from(recorded.started_at.is_some());
+        self.names.ended(recorded.stats, end, bar, self.version);
+        if !end.outcome.is_failure() {
+            return;
         }
-    }
-
-    /// Returns the number of the sparkline's bar at this time.
-    pub(crate) fn bar(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.created).as_secs() / BAR_SECONDS
-    }
-
-    fn add_failure(
-        &mut self,
-        callback: &CallbackData<'_>,
-        at: Instant,
-        end: &EndEvent,
-        stats: usize,
-    ) {
-        let request = callback.request.as_ref();
-        let label = request.map_or_else(|| SCOPE_LABEL.to_owned(), RequestData::label);
         self.failures.push_back(Failure {
             number: self.counts.failed + self.counts.lost,
-            at,
-            name: self.names.shared_name(stats, callback),
-            location: callback.location,
-            phase: callback.phase,
+            callback: recorded.clone(),
             outcome: end.outcome,
+            at,
             text: end.text.as_str().into(),
             times: end.times,
             scope: callback.scope,
-            request: label.into(),
-            route: request.map_or("", RequestData::route_or_path).into(),
+            request: callback.request.label().into(),
+            route: callback.request.route_or_path().into(),
             added: self.version,
         });
         while self.failures.len() > self.max_failures {
@@ -206,4 +171,27 @@ impl Record {
             self.counts.failures_evicted += 1;
         }
     }
+
+    /// Returns the number of the sparkline's bar at this time.
+    pub(crate) fn bar(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.created).as_secs() / BAR_SECONDS
+    }
+}
+
+/// Reconstructs a callback for which the record had no room.
+fn unrecorded_end(
+    names: &mut Names,
+    callback: &CallbackData<'_>,
+    at: Instant,
+    end: &EndEvent,
+) -> CallbackRecord {
+    let stats = names.index(callback);
+    let name = names.shared_name(stats, callback);
+    let mut recorded = CallbackRecord::new(callback, name, stats, at);
+    // Both times are zero if the callback's rule panicked before it started.
+    let times = end.times;
+    let times = times.filter(|times| !(times.queued + times.duration).is_zero());
+    recorded.started_at = times.map(|times| at.checked_sub(times.duration).unwrap_or(at));
+    recorded.ended = Some((at, end.outcome));
+    recorded
 }

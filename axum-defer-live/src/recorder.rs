@@ -6,10 +6,8 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 
-use tokio::time::Instant;
-
 use crate::{
-    event::{CallbackData, EventKind, QueuedEvent, ScopeEnd},
+    event::{Event, QueuedEvent},
     record::Record,
 };
 
@@ -39,18 +37,10 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn callback(&self, callback: CallbackData<'_>, kind: EventKind) {
-        let at = Instant::now();
+    pub(crate) fn record(&self, event: Event<'_>) {
         match self.try_lock() {
-            Some(mut guard) => guard.0.apply(&callback, at, kind),
-            None => self.enqueue(QueuedEvent::new(callback, at, kind)),
-        }
-    }
-
-    pub(crate) fn completed(&self, end: ScopeEnd) {
-        match self.try_lock() {
-            Some(mut guard) => guard.0.completed(&end),
-            None => self.enqueue(QueuedEvent::Completed(end)),
+            Some(mut guard) => guard.0.apply(event),
+            None => self.enqueue(event.into_queued()),
         }
     }
 
@@ -87,7 +77,7 @@ impl Recorder {
         let (record, receiver) = &mut **guard;
         record.counts.events_dropped = self.dropped.load(Relaxed);
         for event in receiver.try_iter().take(QUEUE_CAPACITY) {
-            record.apply_queued(event);
+            record.apply(*event);
         }
     }
 }
@@ -95,9 +85,13 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use axum_defer::Phase;
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::record::Limits;
+    use crate::{
+        event::{CallbackData, EventKind, RequestText},
+        record::Limits,
+    };
 
     fn recorder() -> Recorder {
         Recorder::new(Record::new(Limits {
@@ -107,8 +101,8 @@ mod tests {
         }))
     }
 
-    fn callback() -> CallbackData<'static> {
-        CallbackData {
+    fn event() -> Event<'static> {
+        let callback = CallbackData {
             id: 1,
             name: None,
             location: std::panic::Location::caller(),
@@ -116,8 +110,9 @@ mod tests {
             scope: 1,
             started_at: Instant::now(),
             time_to_head: None,
-            request: None,
-        }
+            request: RequestText::default(),
+        };
+        Event::Callback(callback, Instant::now(), EventKind::Registered)
     }
 
     #[test]
@@ -125,10 +120,10 @@ mod tests {
         let recorder = recorder();
         recorder.with_record(|_| {
             for _ in 0..QUEUE_CAPACITY + 7 {
-                recorder.callback(callback(), EventKind::Registered);
+                recorder.record(event());
             }
         });
-        recorder.callback(callback(), EventKind::Registered);
+        recorder.record(event());
         recorder.with_record(|record| {
             assert_eq!(record.counts.registered, QUEUE_CAPACITY as u64 + 1);
             assert_eq!(record.counts.events_dropped, 7);
@@ -138,7 +133,7 @@ mod tests {
     #[test]
     fn queued_event_is_seen_by_next_reader() {
         let recorder = recorder();
-        recorder.with_record(|_| recorder.callback(callback(), EventKind::Registered));
+        recorder.with_record(|_| recorder.record(event()));
         assert_eq!(recorder.with_record(|record| record.counts.registered), 1);
     }
 
@@ -150,7 +145,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..EACH {
-                        recorder.callback(callback(), EventKind::Registered);
+                        recorder.record(event());
                     }
                 });
             }

@@ -5,24 +5,18 @@ use std::{panic::Location, sync::Arc, time::Duration};
 use axum_defer::{Completion, Phase};
 use tokio::time::Instant;
 
-use crate::{event::CallbackData, outcome::Outcome};
+use crate::{
+    event::{CallbackData, RequestText},
+    outcome::Outcome,
+};
 
 /// The number of callbacks that are recorded per request. The others are counted.
 const MAX_CALLBACKS: usize = 100;
-/// The label of a scope without a request.
-pub(crate) const SCOPE_LABEL: &str = "scope";
-
 /// A slot for a request. Slots are reused, and their capacity is enough for most requests.
 #[derive(Clone)]
 pub(crate) struct RequestRecord {
     pub(crate) scope: u64,
-    /// Empty for scopes without a request.
-    pub(crate) method: String,
-    pub(crate) path: String,
-    /// Empty if it is not known.
-    pub(crate) route: String,
-    /// Empty if it is not known.
-    pub(crate) request_id: String,
+    pub(crate) text: RequestText<'static>,
     pub(crate) started_at: Instant,
     pub(crate) time_to_head: Option<Duration>,
     pub(crate) completion: Option<Completion>,
@@ -53,10 +47,12 @@ impl RequestRecord {
     pub(crate) fn unused(now: Instant) -> Self {
         Self {
             scope: 0,
-            method: String::with_capacity(8),
-            path: String::with_capacity(64),
-            route: String::with_capacity(32),
-            request_id: String::with_capacity(36),
+            text: RequestText {
+                method: String::with_capacity(8).into(),
+                path: String::with_capacity(64).into(),
+                route: String::with_capacity(32).into(),
+                id: String::with_capacity(36).into(),
+            },
             started_at: now,
             time_to_head: None,
             completion: None,
@@ -77,19 +73,7 @@ impl RequestRecord {
         self.callbacks.clear();
         self.callbacks_not_recorded = 0;
         self.unfinished = 0;
-        let texts = [
-            &mut self.method,
-            &mut self.path,
-            &mut self.route,
-            &mut self.request_id,
-        ];
-        texts.into_iter().for_each(String::clear);
-        if let Some(request) = &callback.request {
-            self.method.push_str(&request.method);
-            self.path.push_str(&request.path);
-            self.route.push_str(&request.route);
-            self.request_id.push_str(&request.id);
-        }
+        self.text.copy_from(&callback.request);
     }
 
     /// Adds a callback. Returns `false`, and counts it, if there are too many.
@@ -111,29 +95,27 @@ impl RequestRecord {
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished > 0
     }
-
-    pub(crate) fn is_request(&self) -> bool {
-        !self.method.is_empty()
-    }
-
-    pub(crate) fn label(&self) -> String {
-        if self.is_request() {
-            format!("{} {}", self.method, self.path)
-        } else {
-            SCOPE_LABEL.to_owned()
-        }
-    }
-
-    pub(crate) fn route_or_path(&self) -> &str {
-        if self.route.is_empty() {
-            &self.path
-        } else {
-            &self.route
-        }
-    }
 }
 
 impl CallbackRecord {
+    pub(crate) fn new(
+        callback: &CallbackData<'_>,
+        name: Option<Arc<str>>,
+        stats: usize,
+        registered_at: Instant,
+    ) -> Self {
+        Self {
+            id: callback.id,
+            name,
+            location: callback.location,
+            phase: callback.phase,
+            registered_at,
+            started_at: None,
+            ended: None,
+            stats,
+        }
+    }
+
     /// Returns the label of the outcome, or of the state before the end.
     pub(crate) fn state(&self) -> &'static str {
         match (self.ended, self.started_at) {

@@ -4,7 +4,11 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::{event::CallbackData, outcome::Outcome, request::RequestRecord};
+use crate::{
+    event::CallbackData,
+    outcome::Outcome,
+    request::{CallbackRecord, RequestRecord},
+};
 
 /// The number of slots that are allocated together.
 const CHUNK: usize = 1_000;
@@ -19,12 +23,6 @@ pub(crate) struct Requests {
     index: HashMap<u64, usize>,
     /// The slots in which nothing was pending or running, in the order of eviction.
     finished: VecDeque<usize>,
-}
-
-/// What was recorded of a callback before it ended.
-pub(crate) struct BeforeEnd {
-    pub(crate) stats: usize,
-    pub(crate) had_started: bool,
 }
 
 impl Requests {
@@ -123,23 +121,18 @@ impl Requests {
         outcome: Outcome,
         at: Instant,
         version: u64,
-    ) -> Option<BeforeEnd> {
+    ) -> Option<&CallbackRecord> {
         let slot = *self.index.get(&callback.scope)?;
         let request = self.slots.get_mut(slot)?;
-        let recorded = request.callback_mut(callback.id)?;
-        let before = BeforeEnd {
-            stats: recorded.stats,
-            had_started: recorded.started_at.is_some(),
-        };
-        let is_first = recorded.ended.replace((at, outcome)).is_none();
         request.changed = version;
-        if is_first {
+        let recorded = request.callback_mut(callback.id)?;
+        if recorded.ended.replace((at, outcome)).is_none() {
             request.unfinished -= 1;
             if request.unfinished == 0 && !request.is_queued {
                 request.is_queued = true;
                 self.finished.push_back(slot);
             }
         }
-        Some(before)
+        request.callback_mut(callback.id).map(|recorded| &*recorded)
     }
 }

@@ -80,7 +80,7 @@ impl Page {
 
     fn respond(&self, request: &Parts) -> Response {
         if let Err(refusal) = self.access.check(request) {
-            return (StatusCode::FORBIDDEN, refusal.to_string()).into_response();
+            return (StatusCode::FORBIDDEN, refusal).into_response();
         }
         if request.method != Method::GET {
             let allow = [(header::ALLOW, "GET")];

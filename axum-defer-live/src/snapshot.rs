@@ -128,8 +128,8 @@ fn unfinished(record: &Record) -> Vec<Unfinished> {
         .map(|(request, callback)| Unfinished {
             callback: callback.clone(),
             scope: request.scope,
-            request: request.label(),
-            route: request.route_or_path().to_owned(),
+            request: request.text.label(),
+            route: request.text.route_or_path().to_owned(),
             is_completed: request.completion.is_some(),
         })
         .collect()

@@ -86,10 +86,10 @@ fn request(clock: &Clock, request: &RequestRecord) -> Value {
     let callbacks = request.callbacks.iter();
     json!({
         "scope": request.scope,
-        "method": request.method,
-        "path": request.path,
-        "route": request.route,
-        "request_id": request.request_id,
+        "method": request.text.method,
+        "path": request.text.path,
+        "route": request.text.route,
+        "request_id": request.text.id,
         "started_at": time(clock, request.started_at),
         "time_to_head": request.time_to_head.map(micros),
         "completion": completion,
@@ -112,15 +112,10 @@ fn callback(clock: &Clock, callback: &CallbackRecord) -> Value {
 }
 
 fn failure(clock: &Clock, failure: &Failure) -> Value {
-    json!({
-        "at": time(clock, failure.at),
-        "name": failure.name.as_deref(),
-        "location": failure.location.to_string(),
-        "phase": failure.phase.to_string(),
-        "outcome": failure.outcome.label(),
-        "text": &*failure.text,
-        "scope": failure.scope,
-    })
+    let mut json = callback(clock, &failure.callback);
+    json["scope"] = failure.scope.into();
+    json["text"] = (*failure.text).into();
+    json
 }
 
 fn name(_: &Clock, (_, name): &(usize, NameStats)) -> Value {

@@ -130,26 +130,27 @@ fn unfinished(clock: &Clock, unfinished: &Unfinished, oldest: Duration) -> Item 
 
 fn failure(clock: &Clock, failure: &Failure) -> Item {
     let key = format!("failure-{}", failure.number);
+    let callback = &failure.callback;
     let label = failure.outcome.label();
     let mut html = format!(
         "<li id=\"{key}\" class=\"item failing\" data-name=\"{}\" data-route=\"{}\" \
          data-outcome=\"{label}\"><div class=\"line\"><span class=\"badge {label}\">{}</span> \
          {} <span class=\"age\">{}</span></div><pre>{}</pre><div class=\"line quiet\">\
          <code>{}</code> {}",
-        filter_name(failure.name.as_deref(), failure.location),
+        filter_name(callback.name.as_deref(), callback.location),
         Text(&failure.route),
         label.replace('_', " "),
-        name(failure.name.as_deref(), "unnamed"),
+        name(callback.name.as_deref(), "unnamed"),
         Time(clock.time_of(failure.at)),
         Text(&failure.text),
-        Text(failure.location),
+        Text(callback.location),
         link(failure.scope, &failure.request),
     );
     if let Some(times) = failure.times {
         let (queued, duration) = (Span(times.queued), Span(times.duration));
         let _ = write!(html, " queued {queued}, ran {duration}");
     }
-    let _ = write!(html, ", {} the response</div></li>", failure.phase);
+    let _ = write!(html, ", {} the response</div></li>", callback.phase);
     (key, html)
 }
 

@@ -6,8 +6,9 @@ use axum_defer::{Completion, Delivery, Phase};
 use tokio::time::Instant;
 
 use crate::{
+    event::RequestText,
     html::{Span, Text, Time},
-    request::{CallbackRecord, RequestRecord, SCOPE_LABEL},
+    request::{CallbackRecord, RequestRecord},
     snapshot::Clock,
     views::{Item, delivery_label, filter_name, name, percent},
 };
@@ -31,19 +32,19 @@ pub(crate) fn request(clock: &Clock, request: &RequestRecord) -> Item {
          data-route=\"{}\" data-outcome=\"{}\"><div class=\"line\">{} {} <span class=\"quiet\">{} \
          <span class=\"number\">#{}</span></span> <span class=\"age\">{}</span></div>",
         names.join("\n"),
-        Text(request.route_or_path()),
+        Text(request.text.route_or_path()),
         states.join(" "),
-        title(request),
+        title(&request.text),
         completion_badges(request.completion.as_ref()),
         Time(clock.time_of(request.started_at)),
         request.scope,
         Span(axis.length),
     );
-    if !request.request_id.is_empty() {
+    if !request.text.id.is_empty() {
         let _ = write!(
             html,
             "<div class=\"line quiet\">x-request-id <code>{}</code></div>",
-            Text(&request.request_id)
+            Text(&request.text.id)
         );
     }
     html.push_str("<ul class=\"lanes\">");
@@ -60,9 +61,9 @@ pub(crate) fn request(clock: &Clock, request: &RequestRecord) -> Item {
     (key, html)
 }
 
-fn title(request: &RequestRecord) -> String {
+fn title(request: &RequestText<'_>) -> String {
     if !request.is_request() {
-        return format!("<b>{SCOPE_LABEL}</b>");
+        return format!("<b>{}</b>", request.label());
     }
     let mut html = format!(
         "<span class=\"method\">{}</span> <b class=\"path\">{}</b>",
