@@ -115,3 +115,8 @@ mod views;
 mod waterfall;
 
 pub use self::live::Live;
+
+/// Compiles the code in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
