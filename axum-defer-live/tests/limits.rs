@@ -23,7 +23,7 @@ fn len(json: &Value, key: &str) -> usize {
 
 #[tokio::test]
 async fn default_limits_hold() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     for number in 0..1_003 {
         let scope = async {
             let result = if number < 203 { Err("no") } else { Ok(()) };
@@ -45,7 +45,7 @@ async fn default_limits_hold() {
 #[tokio::test]
 async fn exceeded_limits_evict_and_count() {
     let live = Live::new().max_requests(3).max_failures(2).max_names(1);
-    let app = App::new(live);
+    let app = App::new(&live);
     let paths = ["/error", "/error", "/error", "/a", "/b", "/many"];
     let json = app.snapshot_after(&paths).await;
     assert_eq!(len(&json, "requests"), 3);

@@ -3,6 +3,8 @@
 use axum_defer::{DeferLayer, DeferObserver, defer};
 use axum_defer_live::Live;
 
+const MIB: usize = 1024 * 1024;
+
 struct Empty;
 
 impl DeferObserver for Empty {}
@@ -41,19 +43,19 @@ fn recording_a_callback_allocates_nothing() {
 
 #[test]
 fn long_names_and_errors_are_not_kept() {
-    const MIB: usize = 1024 * 1024;
     let live = Live::new().max_names(50).max_failures(50);
     let long = measure(live.clone(), 100, || {
-        defer(async { Err("e".repeat(MIB)) }).name(unique("n".repeat(MIB)));
+        defer(async { Err("e".repeat(MIB)) }).name(long_name());
     });
     // 50 errors of 8 KiB, and 100 names of 120 bytes, 50 of them with statistics of 3 KiB.
     assert!(long.bytes_current < MIB as i64, "{long:?}");
     drop(live);
 }
 
-/// Differs from other names in its first bytes.
-fn unique(name: String) -> String {
+/// Returns a name of 1 MiB that differs from others in its first bytes.
+fn long_name() -> String {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    format!("{} {name}", NEXT.fetch_add(1, Ordering::Relaxed))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{number} {}", "n".repeat(MIB))
 }

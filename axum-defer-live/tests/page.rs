@@ -108,7 +108,7 @@ async fn hostile_text_stays_text() {
 
 #[tokio::test]
 async fn errors_have_sources_and_are_truncated() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let paths = ["/error", "/panic", "/long", "/display-panic"];
     let json = app.snapshot_after(&paths).await;
     let failures = json["failures"].as_array().unwrap();
@@ -134,7 +134,7 @@ async fn errors_have_sources_and_are_truncated() {
 
 #[tokio::test]
 async fn long_path_is_truncated() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let path = format!("/{}", "x".repeat(400));
     let json = app.snapshot_after(&[&path]).await;
     assert_eq!(json["requests"][0]["path"], path[..300]);
@@ -142,7 +142,7 @@ async fn long_path_is_truncated() {
 
 #[tokio::test]
 async fn callbacks_that_did_not_run_have_reasons() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let json = app.snapshot_after(&["/skipped", "/cancelled", "/ok"]).await;
     for (index, outcome) in ["ok", "cancelled", "skipped"].into_iter().enumerate() {
         let request = &json["requests"][index];
@@ -169,7 +169,7 @@ async fn callbacks_that_did_not_run_have_reasons() {
 
 #[tokio::test]
 async fn page_without_script_has_all_views() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let handle = app.layer.handle();
     let release = Arc::new(Notify::new());
     let released = release.clone();
@@ -240,7 +240,7 @@ fn section<'a>(page: &'a str, id: &str) -> &'a str {
 
 #[tokio::test]
 async fn timed_out_and_lost_are_failures() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let slow = async {
         let never = std::future::pending::<()>();
         defer(never).name("slow").timeout(Duration::from_millis(1));
@@ -270,7 +270,7 @@ async fn timed_out_and_lost_are_failures() {
 
 #[tokio::test]
 async fn request_with_cancelled_callback_completes() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     let json = app.snapshot_after(&["/cancelled"]).await;
     assert_eq!(json["unfinished"], json!([]));
     let completion = &json["requests"][0]["completion"];
@@ -285,7 +285,7 @@ async fn request_with_cancelled_callback_completes() {
 
 #[tokio::test]
 async fn reconnect_gets_only_changes() {
-    let app = App::new(Live::new());
+    let app = App::new(&Live::new());
     app.snapshot_after(&["/first"]).await;
     let first = event(&app, &[]).await;
     assert!(first.contains("\"reset\":true") && first.contains("/first"));

@@ -1,4 +1,4 @@
-//! What the page shows: mails, an index that is down now and then, a job that panics, an export.
+//! Handlers that defer emails, a search index that is sometimes down, a job that panics, and an export.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -42,7 +42,7 @@ async fn sign_up(Path(name): Path<String>) -> &'static str {
     if name == "bob" {
         mail.cancel();
     }
-    // A name is text, whatever is in it.
+    // The page shows markup in names as text.
     defer(work(10)).name(format!("<b>hello</b> {name}"));
     "welcome"
 }
@@ -76,7 +76,7 @@ async fn photo(Path(id): Path<u64>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// A body that takes a while.
+/// Streams a body that takes a while.
 async fn report(Path(id): Path<u64>) -> impl IntoResponse {
     sleep(millis(20)).await;
     defer(work(25));
@@ -93,9 +93,9 @@ async fn export() -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// Begins when it is its turn.
-async fn work(lasts: u64) {
-    sleep(millis(lasts)).await;
+/// Starts when it is polled, and takes this many milliseconds.
+async fn work(duration: u64) {
+    sleep(millis(duration)).await;
 }
 
 fn millis(millis: u64) -> Duration {

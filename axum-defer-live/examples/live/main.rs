@@ -1,10 +1,9 @@
-//! A page that shows what is deferred: `cargo run --example live --features live`, and open the
-//! address that it prints.
+//! The live view with traffic: run `cargo run --example live`, and open the address that it prints.
 //!
-//! The app sends itself varied traffic, for as long as it runs: mails, an index that is down now and
-//! then, a job that panics, clients that leave, and an export that takes a while. With a number,
-//! `cargo run --example live --features live -- 50`, it ends after so many requests. `ADDRESS` says
-//! where it listens; 127.0.0.1:3000 if nothing does.
+//! The app sends itself requests until you stop it: emails, a search index that is sometimes down, a
+//! job that panics, clients that disconnect, and an export that takes a while. With a number, as in
+//! `cargo run --example live -- 50`, it ends after that many requests. `ADDRESS` sets the listener's
+//! address. Default: 127.0.0.1:3000.
 
 use std::{env, error::Error, net::SocketAddr, time::Duration};
 
@@ -24,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let requests = env::args().nth(1).map(|number| number.parse());
     let requests: Option<u64> = requests.transpose()?;
     let address = env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    // The panic of a callback is on the page.
+    // The page shows panics of callbacks.
     std::panic::set_hook(Box::new(|_| {}));
 
     let live = Live::new();

@@ -1,4 +1,4 @@
-//! An index that is down now and then, with an error that has a cause.
+//! A search index that is sometimes down, with an error that has a source.
 
 use std::{error::Error, fmt, io, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the app sends itself, so that there is something to see.
+//! The requests that the app sends itself.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-/// One request after the other, up to 32 at a time.
+/// Sends requests, up to 32 at the same time.
 pub(crate) async fn send_all(address: SocketAddr, requests: Option<u64>) {
     let mut clients = JoinSet::new();
     for id in 0..requests.unwrap_or(u64::MAX) {
@@ -21,7 +21,7 @@ pub(crate) async fn send_all(address: SocketAddr, requests: Option<u64>) {
             3 => (format!("POST /payments/{id}"), false),
             4 => (format!("POST /photos/{id}"), false),
             6 => (format!("GET /reports/{id}"), id % 3 == 0),
-            // Those of an example that ends would be waited for.
+            // An example that ends would wait for the export.
             7 if id % 80 == 7 && requests.is_none() => ("POST /export".to_owned(), false),
             _ => (format!("POST /orders/{id}"), false),
         };

@@ -18,7 +18,7 @@ pub(crate) struct App {
 
 impl App {
     /// An app with the page at `/live`.
-    pub(crate) fn new(live: Live) -> Self {
+    pub(crate) fn new(live: &Live) -> Self {
         silence_planned_panics();
         let layer = DeferLayer::new().observer(live.clone());
         let router = Router::new()
