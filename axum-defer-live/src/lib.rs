@@ -46,7 +46,7 @@
 //!
 //! The page is closed by default: only [`Live::loopback_router`] and [`Live::router_if`] return a
 //! router, and both check each request. Choose `router_if` behind a proxy, because
-//! [`loopback_router` cannot recognize every proxy](Live::loopback_router#proxies-on-the-same-machine).
+//! [`loopback_router` cannot recognize every proxy](Live::loopback_router).
 //!
 //! The page is read-only: methods other than GET get a 405. It sets no cookies and loads nothing from
 //! other origins. Its `Content-Security-Policy` allows no script but its own file. Names, paths, and
