@@ -92,7 +92,7 @@ impl Live {
         self
     }
 
-    /// Returns the page for clients on this machine. Other requests get a 403 that says why.
+    /// Returns the page for clients on this machine. Other requests get a 403 with the reason.
     ///
     /// The address of the client must be known: serve the app with
     /// `app.into_make_service_with_connect_info::<SocketAddr>()`.

@@ -12,7 +12,9 @@ use crate::{
 
 /// The number of callbacks that are recorded per request. The others are counted.
 const MAX_CALLBACKS: usize = 100;
-/// A slot for a request. Slots are reused, and their capacity is enough for most requests.
+
+/// A slot for a request. Slots are reused. Their capacity is enough for most requests, so that recording
+/// rarely allocates.
 #[derive(Clone)]
 pub(crate) struct RequestRecord {
     pub(crate) scope: u64,

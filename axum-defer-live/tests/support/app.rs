@@ -1,4 +1,4 @@
-//! An app whose requests defer what their path says.
+//! An app whose handler defers a callback chosen by the path.
 
 use std::{error::Error, fmt, sync::Once};
 
