@@ -16,22 +16,22 @@ pub(crate) enum Access {
 /// The text of a 403.
 type Refusal = &'static str;
 
-const UNKNOWN_PEER: Refusal = "The live view is open to this machine only, and the address of the client is not known. Serve \
-     the app with `app.into_make_service_with_connect_info::<SocketAddr>()`, or use \
+const UNKNOWN_PEER: Refusal = "The live view is open to this machine only, and the address of the client is not known. \
+     Serve the app with `app.into_make_service_with_connect_info::<SocketAddr>()`, or use \
      `live.router_if(..)`.\n";
 const REMOTE_PEER: Refusal =
     "The live view is open to this machine only. To open it to others, use `live.router_if(..)`.\n";
-const PROXY: Refusal = "The live view is open to this machine only, and this request came through a proxy. Behind a \
-     proxy, use `live.router_if(..)`.\n";
+const PROXY: Refusal = "The live view is open to this machine only, and this request came through a proxy. \
+     Behind a proxy, use `live.router_if(..)`.\n";
 const FOREIGN_HOST: Refusal =
     "The live view is open to this machine only. Open it as `localhost` or `127.0.0.1`.\n";
-const CROSS_SITE: Refusal = "The live view is open to this machine only, and a page of another origin sent this request. \
-     Open it directly.\n";
+const CROSS_SITE: Refusal = "The live view is open to this machine only, and a page of another origin sent this \
+     request. Open it directly.\n";
 const NOT_ALLOWED: Refusal = "Access denied.\n";
 
-/// A request with one of these headers came through a proxy. To the proxy's upstream, all clients of
-/// a proxy on this machine have a loopback address.
-const PROXY_HEADERS: [&str; 12] = [
+/// Headers that proxies add, beside `X-Forwarded-*`. The address of the peer is not enough: all
+/// clients of a proxy on this machine have a loopback address.
+const PROXY_HEADERS: [&str; 8] = [
     "cf-connecting-ip",
     "fly-client-ip",
     "forwarded",
@@ -39,10 +39,6 @@ const PROXY_HEADERS: [&str; 12] = [
     "via",
     "x-client-ip",
     "x-envoy-external-address",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
     "x-real-ip",
 ];
 
@@ -65,8 +61,8 @@ fn check_loopback(request: &Parts) -> Result<(), Refusal> {
     if !peer.ip().to_canonical().is_loopback() {
         return Err(REMOTE_PEER);
     }
-    let has = |name: &&str| request.headers.contains_key(*name);
-    if PROXY_HEADERS.iter().any(has) {
+    let mut headers = request.headers.keys().map(HeaderName::as_str);
+    if headers.any(|name| name.starts_with("x-forwarded-") || PROXY_HEADERS.contains(&name)) {
         return Err(PROXY);
     }
     let authority = authority(request);

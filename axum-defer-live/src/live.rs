@@ -101,9 +101,9 @@ impl Live {
     ///
     /// - its peer is not a loopback address,
     /// - its host is not `localhost` or a loopback address,
-    /// - it has a header that proxies add: `Forwarded`, `Via`, `X-Forwarded-For`,
-    ///   `X-Forwarded-Host`, `X-Forwarded-Port`, `X-Forwarded-Proto`, `X-Real-IP`, `X-Client-IP`,
-    ///   `True-Client-IP`, `CF-Connecting-IP`, `Fly-Client-IP`, or `X-Envoy-External-Address`,
+    /// - it has a header that proxies add: `Forwarded`, `Via`, `X-Forwarded-*`, `X-Real-IP`,
+    ///   `X-Client-IP`, `True-Client-IP`, `CF-Connecting-IP`, `Fly-Client-IP`, or
+    ///   `X-Envoy-External-Address`,
     /// - or a page of another origin sent it (`Sec-Fetch-Site`, `Origin`). Links to the page work.
     ///
     /// # Proxies on the same machine

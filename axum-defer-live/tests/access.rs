@@ -72,6 +72,7 @@ async fn proxied_request_is_refused() {
         "x-forwarded-host",
         "x-forwarded-port",
         "x-forwarded-proto",
+        "x-forwarded-server",
         "x-real-ip",
     ] {
         for value in ["127.0.0.1", ""] {
