@@ -11,8 +11,8 @@ use crate::{
     record::Record,
 };
 
-/// The number of events that can wait while the record is locked. Copying a snapshot takes less than
-/// a millisecond.
+/// The number of events that can wait while the record is locked, which it is while a snapshot is
+/// copied.
 pub(crate) const QUEUE_CAPACITY: usize = 4096;
 
 /// The record, and a queue for events that arrive while it is locked. The next owner of the lock
