@@ -66,7 +66,7 @@
 //! | lose nothing | [how sure must it be](guide::durability): `before_response`, an outbox, a queue |
 //! | add the layer | [layer order](guide::layer_order): where it goes, beside which others; [limits](guide::limits) |
 //! | run it | [the server](mod@serve), with TLS, Unix sockets, slow clients; [shutdown](guide::shutdown); [platforms](guide::platforms) |
-//! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](live) |
+//! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](https://docs.rs/axum-defer-live) |
 //! | test an app | [testing] |
 //! | translate | [coming from](guide::migrating) Laravel, Starlette, Next.js, Express, PHP-FPM, `tokio::spawn` |
 //! | use another server | [the parts](sent) that see when the operating system has the bytes |
@@ -79,7 +79,7 @@
 //! | `serve` | yes | [`serve()`] and [`Shutdown`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `live` | no | the [`live`] module: a page that shows what is deferred |
+//! | `matched-path` | with `serve` | [`RequestInfo::route`] |
 //! | `testing` | no | `DeferLayer::inline` and the [`testing`] module |
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
@@ -94,12 +94,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The pages of the guide link to what only other features have.
 #![cfg_attr(
-    not(all(
-        feature = "serve",
-        feature = "live",
-        feature = "metrics",
-        feature = "testing"
-    )),
+    not(all(feature = "serve", feature = "metrics", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -114,8 +109,6 @@ mod extensions;
 pub mod guide;
 
 mod layer;
-#[cfg(feature = "live")]
-pub mod live;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 mod never;

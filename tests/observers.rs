@@ -19,7 +19,7 @@ use std::{
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
-    Finished, Level, LostReason, defer, defer_blocking, sent::SentIo, try_defer,
+    Finished, Level, LostReason, ScopeInfo, defer, defer_blocking, sent::SentIo, try_defer,
 };
 use events::{Events, observed};
 use http_body_util::BodyExt;
@@ -644,4 +644,48 @@ async fn observers_of_two_scopes_are_told_at_the_same_time() {
     one.await.unwrap();
     other.await.unwrap();
     assert_eq!(met.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn events_have_start_head_and_completion() {
+    struct Log(mpsc::Sender<String>);
+    impl DeferObserver for Log {
+        fn registered(&self, callback: &CallbackInfo<'_>) {
+            assert!(callback.arrived().is_some());
+            let scope = callback.scope_info().map(ScopeInfo::number);
+            assert_eq!(scope, Some(callback.scope()));
+            let _ = self.0.send(format!("registered {:?}", callback.answered()));
+        }
+        fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+            let answered = scope.answered().unwrap();
+            assert!(answered <= completion.elapsed());
+            assert!(scope.arrived() + completion.elapsed() <= std::time::Instant::now());
+            let request = scope.request().unwrap();
+            let bytes = completion.bytes_sent();
+            let _ = self.0.send(format!("decided {request} {bytes}"));
+        }
+        fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
+            assert!(callback.answered().is_some());
+            let _ = self.0.send("started".to_owned());
+        }
+    }
+    let (sender, events) = mpsc::channel();
+    let layer = DeferLayer::new().observer(Log(sender));
+    let handle = layer.handle();
+    let handler = async || {
+        defer(async {});
+        "hello"
+    };
+    let app = Router::new()
+        .route("/a", get(handler))
+        .route("/nothing", get(async || "hello"))
+        .layer(layer);
+    for path in ["/nothing", "/a"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    handle.wait_idle().await;
+    let events: Vec<_> = events.try_iter().collect();
+    assert_eq!(events, ["registered None", "decided GET /a 5", "started"]);
 }

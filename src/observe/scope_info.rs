@@ -136,19 +136,19 @@ pub struct RequestInfo {
 
 impl RequestInfo {
     pub(crate) fn new<B>(request: &Request<B>) -> Self {
-        #[cfg(feature = "serve")]
+        #[cfg(feature = "matched-path")]
         let uri = match request.extensions().get::<axum::extract::OriginalUri>() {
             // A nested router sees the rest of the path.
             Some(original) => &original.0,
             None => request.uri(),
         };
-        #[cfg(not(feature = "serve"))]
+        #[cfg(not(feature = "matched-path"))]
         let uri = request.uri();
-        #[cfg(feature = "serve")]
+        #[cfg(feature = "matched-path")]
         let route = request.extensions().get::<axum::extract::MatchedPath>();
-        #[cfg(feature = "serve")]
+        #[cfg(feature = "matched-path")]
         let route = route.map_or("", axum::extract::MatchedPath::as_str);
-        #[cfg(not(feature = "serve"))]
+        #[cfg(not(feature = "matched-path"))]
         let route = "";
         let path = truncate(uri.path(), MAX_PATH);
         let route = truncate(route, MAX_PATH);
@@ -178,7 +178,7 @@ impl RequestInfo {
 
     /// Returns the route of axum that the request matched, for example `/users/{id}`.
     ///
-    /// `None` without the feature `serve`, and if the layer is around the router, because the request
+    /// `None` without the feature `matched-path` (which `serve` enables), and if the layer is around the router, because the request
     /// has not been routed then.
     pub fn route(&self) -> Option<&str> {
         Some(&self.text[usize::from(self.path_end)..usize::from(self.route_end)])
