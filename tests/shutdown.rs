@@ -62,7 +62,7 @@ impl Server {
         if let Some(timeout) = connections {
             server = server.connection_timeout(timeout);
         }
-        let report = tokio::spawn(server.into_future());
+        let report = tokio::spawn(async { server.await.unwrap() });
         Self {
             address,
             shut_down,
@@ -364,7 +364,7 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
     shut_down.send(()).unwrap();
     in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    let report = in_time(report).await.unwrap();
+    let report = in_time(report).await.unwrap().unwrap();
     assert!(report.unfinished.is_empty() && report.ran == 1, "{report}");
     assert_eq!(report.cut_connections, 1);
 }
@@ -546,7 +546,7 @@ async fn a_unix_socket_is_served() {
     assert_eq!(ask(stream).await, "over a unix socket");
     assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
     shut_down.send(()).unwrap();
-    assert!(in_time(server).await.unwrap().is_complete());
+    assert!(in_time(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ async fn a_request_waits_for_an_app_that_is_not_ready_when_the_server_stops() {
         let received = until_closed(client).await;
         assert!(received.ends_with(b"hello"));
     }
-    assert!(in_days(server).await.unwrap().is_complete());
+    assert!(in_days(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,13 +428,11 @@ async fn an_http2_connection_may_be_idle() {
 async fn what_hyper_has_is_set_with_configure() {
     let (connect, listener) = in_memory();
     let server = serve(listener, app())
-        .configure(|builder| {
-            let timeout = Duration::from_secs(3);
-            builder.http1().header_read_timeout(timeout);
+        .configure_http1(|http1| {
+            http1.header_read_timeout(Duration::from_secs(3));
         })
-        .configure(|builder| {
-            builder
-                .http2()
+        .configure_http2(|http2| {
+            http2
                 .keep_alive_interval(Duration::from_secs(20))
                 .keep_alive_timeout(Duration::from_secs(10));
         });
@@ -458,8 +456,8 @@ async fn what_hyper_has_is_set_with_configure() {
 #[tokio::test]
 async fn configure_reaches_connections_over_sockets() {
     let (listener, address) = listen().await;
-    let server = serve(listener, app()).configure(|builder| {
-        builder.http1().keep_alive(false);
+    let server = serve(listener, app()).configure_http1(|http1| {
+        http1.keep_alive(false);
     });
     tokio::spawn(server.into_future());
     let mut client = TcpStream::connect(address).await.unwrap();

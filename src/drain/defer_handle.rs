@@ -63,6 +63,11 @@ impl DeferHandle {
         }
     }
 
+    #[cfg(feature = "serve")]
+    pub(crate) fn tracker(&self) -> &Arc<Tracker> {
+        self.asker.tracker()
+    }
+
     /// Callbacks that are registered and have not started, those of requests in flight included.
     pub fn pending(&self) -> usize {
         self.asker.tracker().pending()

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-#[cfg(feature = "serve")]
-use super::stopping::Stopping;
 use super::{asker::Asker, report::DrainReport, tally::Tally, tracker::Tracker};
 
 /// What is drained together.
@@ -12,9 +10,6 @@ pub(crate) struct Draining {
     drained: Mutex<Drained>,
     /// A server without a graceful shutdown is not asked for one, and knows of no tracker.
     reports: bool,
-    /// The server that drains, for those who are told when it stops.
-    #[cfg(feature = "serve")]
-    pub(crate) stopping: Stopping,
 }
 
 /// The trackers, each with its tally when the counting began.

@@ -8,7 +8,5 @@ pub(crate) mod report;
 pub(crate) mod reservation;
 pub(crate) mod shard;
 pub(crate) mod shard_number;
-#[cfg(feature = "serve")]
-pub(crate) mod stopping;
 pub(crate) mod tally;
 pub(crate) mod tracker;

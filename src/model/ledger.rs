@@ -22,7 +22,7 @@ use crate::{
     },
     runner::{Unfinished, completer::Completer},
     scope::{Scope, options::Options},
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
     sync::modelled_runtime,
 };
 
@@ -116,14 +116,14 @@ impl Ledger {
     /// A request that is on its way.
     pub(crate) fn request(
         &self,
-        transmission: Option<Transmission>,
+        response: Option<ResponseHandle>,
     ) -> (Completer, DeferredCallbackCollection) {
         self.book.requests.fetch_add(1, SeqCst);
         let place = self
             .options
             .max_pending
             .and_then(|limit| Reservation::take(&self.options.tracker, limit));
-        let scope = Scope::open(self.options.clone(), transmission, || None, place);
+        let scope = Scope::open(self.options.clone(), response, || None, place);
         let collection = DeferredCallbackCollection::new(scope.clone());
         (Completer::new(scope), collection)
     }

@@ -14,7 +14,7 @@ use crate::{
         Scope,
         current::{self, Current, Entered},
     },
-    sent::departure::Transmitted,
+    sent::delivery::DeliveryOutcome,
 };
 
 /// Whoever owns this decides the scope, by dropping it; what it says then is the verdict.
@@ -132,7 +132,7 @@ impl Drop for Completer {
         if scope.is_unused() {
             return;
         }
-        let Some(transmission) = scope.transmission.clone() else {
+        let Some(response) = scope.response.clone() else {
             let completion = self.handed_over(&scope);
             let start = scope.decide_and_hand_over(completion);
             super::hand_over(scope, start);
@@ -141,9 +141,9 @@ impl Drop for Completer {
         let held = Held {
             scope: Some(scope),
             verdict: self.verdict,
-            transmitted: Transmitted::Aborted { bytes: 0 },
+            outcome: DeliveryOutcome::Aborted { bytes: 0 },
         };
-        transmission.when_over(move |transmitted| held.settle(transmitted));
+        response.on_delivery(move |outcome| held.settle(outcome));
     }
 }
 
@@ -206,12 +206,12 @@ struct Held {
     /// Gone when it has been decided.
     scope: Option<Arc<Scope>>,
     verdict: Verdict,
-    transmitted: Transmitted,
+    outcome: DeliveryOutcome,
 }
 
 impl Held {
-    fn settle(mut self, transmitted: Transmitted) {
-        self.transmitted = transmitted;
+    fn settle(mut self, outcome: DeliveryOutcome) {
+        self.outcome = outcome;
     }
 }
 
@@ -221,9 +221,9 @@ impl Drop for Held {
             return;
         };
         let verdict = &mut self.verdict;
-        match self.transmitted {
-            Transmitted::Sent { bytes } => verdict.bytes = bytes,
-            Transmitted::Aborted { bytes } => {
+        match self.outcome {
+            DeliveryOutcome::Flushed { bytes } => verdict.bytes = bytes,
+            DeliveryOutcome::Aborted { bytes } => {
                 verdict.bytes = bytes;
                 // What went wrong before the connection did is the better explanation.
                 if verdict.delivery == Delivery::Sent {

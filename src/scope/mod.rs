@@ -33,7 +33,7 @@ use crate::{
         phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
     sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
     /// The response that this scope waits for, where the connection reports what was sent.
-    pub(crate) transmission: Option<Transmission>,
+    pub(crate) response: Option<ResponseHandle>,
     /// Of a request whose handler is run to completion.
     pub(crate) client: Option<Arc<Client>>,
     /// Where somebody is told of it.
@@ -69,7 +69,7 @@ pub(crate) struct Scope {
 impl Scope {
     pub(crate) fn open(
         options: Arc<Options>,
-        transmission: Option<Transmission>,
+        response: Option<ResponseHandle>,
         request: impl FnOnce() -> Option<RequestInfo>,
         reservation: Option<Reservation>,
     ) -> Arc<Self> {
@@ -82,7 +82,7 @@ impl Scope {
             idle: options.wait_until.as_ref().map(|_| Idle::default()),
             options,
             opened,
-            transmission,
+            response,
             info,
             head: Head::default(),
             is_used: AtomicBool::new(false),
@@ -120,9 +120,9 @@ impl Scope {
     /// Somebody may still register something when the response is on its way: watch it then.
     #[inline]
     pub(crate) fn watch_if_shared(self: &Arc<Self>) {
-        if let Some(transmission) = &self.transmission {
+        if let Some(response) = &self.response {
             if Arc::strong_count(self) > 1 {
-                transmission.watch(&self.options.tracker);
+                response.watch();
             }
         }
     }
@@ -190,9 +190,9 @@ impl Scope {
     /// hears of the layer.
     #[inline]
     fn watch_from_now(&self) {
-        if let Some(transmission) = &self.transmission {
+        if let Some(response) = &self.response {
             if !self.is_used.load(Ordering::Relaxed) {
-                transmission.watch(&self.options.tracker);
+                response.watch();
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     response::end_of_body::Exchange,
     runner::{completer::Completer, scoped::Scoped},
     scope::{Scope, shared_options::ServiceOptions},
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
 };
 
 mod admission;
@@ -125,16 +125,17 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let options = self.options.get();
-        let transmission = request.extensions().get::<Transmission>().cloned();
+        let response = request.extensions().get::<ResponseHandle>().cloned();
         let hold = options
             .to_completion
-            .then(|| Hold::new(options.clone(), transmission.as_ref()));
-        if let Some(transmission) = &transmission {
-            transmission.scope_opened();
+            .then(|| Hold::new(options.clone(), response.as_ref()));
+        if let Some(response) = &response {
+            response.scope_opened();
+            response.drain_with(&options.tracker);
         }
         let place = self.admission.take_place();
         let info = || Some(RequestInfo::of(&request));
-        let scope = Scope::open(options.clone(), transmission, info, place);
+        let scope = Scope::open(options.clone(), response, info, place);
         let hold = hold.map(|hold| hold.of(scope.client.clone()));
         let platform = match (&options.wait_until, &scope.idle) {
             (Some(hook), Some(idle)) => {

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     scope::{client::Client, options::Options},
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
 };
 
 /// Keeps the tracker from being idle.
@@ -22,10 +22,10 @@ pub(super) struct Hold {
 
 impl Hold {
     /// From now on, the shutdown of a server waits for it too.
-    pub(super) fn new(options: Arc<Options>, transmission: Option<&Transmission>) -> Self {
+    pub(super) fn new(options: Arc<Options>, response: Option<&ResponseHandle>) -> Self {
         options.tracker.hold(options.shard);
-        if let Some(transmission) = transmission {
-            transmission.drains(&options.tracker);
+        if let Some(response) = response {
+            response.drain_with(&options.tracker);
         }
         Self {
             options,

@@ -115,7 +115,7 @@ fn a_reset_throws_the_last_frame_away() {
     });
 }
 
-/// The transmission may be over by the time that the body ends.
+/// The handle may be over by the time that the body ends.
 #[test]
 fn a_reset_throws_a_frame_away_while_the_body_ends() {
     explore_within(3, "a reset throws a frame away while the body ends", || {

@@ -1,23 +1,23 @@
-//! A buffer of a response that tells when the server is done with it.
+//! A buffer of a response that reports when the server has consumed it.
 
 use std::{fmt, io::IoSlice};
 
 use bytes::{Buf, Bytes};
 
-use super::transmission::Transmission;
+use super::response::ResponseHandle;
 
-/// The data frames of a [`SentBody`](super::SentBody): the wrapped body's own data, watched when
-/// the request has deferred something.
+/// A data frame of a [`SentBody`](super::SentBody). It wraps the data of the inner body, and reports
+/// its consumption if the request has deferred something.
 ///
-/// A server consumes a buffer with [`Buf::advance`]: hyper and h2 do so after the bytes were
-/// written, or when they copy them to the buffer that they write next. Either way a flush of the
-/// connection follows, and it covers them.
+/// A server consumes a buffer with [`Buf::advance`]. hyper and h2 do so after the bytes were written,
+/// or when they copy them to the buffer that they write next. In both cases, a flush that covers the
+/// bytes follows.
 ///
 /// ```
 /// use axum_defer::sent::SentBuf;
 /// use bytes::{Buf, Bytes};
 ///
-/// /// What a server does with it, in short.
+/// /// A server in short.
 /// fn write(mut data: SentBuf<Bytes>, to: &mut Vec<u8>) {
 ///     while data.has_remaining() {
 ///         let chunk = data.chunk();
@@ -32,8 +32,8 @@ pub struct SentBuf<D: Buf> {
 }
 
 struct Watch {
-    transmission: Transmission,
-    /// Bytes until the server is done with this buffer; it may be less than is in it.
+    handle: ResponseHandle,
+    /// Bytes that the server will still send, which may be fewer than the buffer holds.
     remaining: u64,
     consumed: u64,
 }
@@ -43,13 +43,13 @@ impl<D: Buf> SentBuf<D> {
         Self { data, watch: None }
     }
 
-    /// `length` is what the server will send of the data.
-    pub(super) fn watched(data: D, transmission: Transmission, length: u64) -> Self {
-        transmission.buffer_taken();
+    /// Watches a buffer of which the server will send `length` bytes.
+    pub(super) fn watched(data: D, handle: ResponseHandle, length: u64) -> Self {
+        handle.buffer_taken();
         Self {
             data,
             watch: Some(Watch {
-                transmission,
+                handle,
                 remaining: length,
                 consumed: 0,
             }),
@@ -60,9 +60,10 @@ impl<D: Buf> SentBuf<D> {
         let Some(watch) = &mut self.watch else { return };
         let count = watch.remaining.min(count as u64);
         watch.consumed += count;
+        watch.handle.add_consumed(count);
         watch.remaining -= count;
         if watch.remaining == 0 {
-            watch.transmission.buffer_consumed(watch.consumed);
+            watch.handle.buffer_consumed(watch.consumed);
             self.watch = None;
         }
     }
@@ -96,7 +97,7 @@ impl<D: Buf> Buf for SentBuf<D> {
 impl<D: Buf> Drop for SentBuf<D> {
     fn drop(&mut self) {
         if let Some(watch) = self.watch.take() {
-            watch.transmission.buffer_discarded(watch.consumed);
+            watch.handle.buffer_discarded(watch.consumed);
         }
     }
 }
