@@ -32,6 +32,10 @@ pub(super) struct ConnectionActivity {
     requests: AtomicU64,
     /// Requests whose response the server has taken to its end, or dropped.
     responses: AtomicU64,
+    /// HTTP/2: frames of response bodies that the server has not written or dropped.
+    frames: AtomicU64,
+    /// HTTP/2: bytes of these frames that the server has written.
+    sent: AtomicU64,
     /// Request bodies that the app has not read to their end, or dropped.
     request_bodies: AtomicU64,
     /// Request bodies of these for which the app waits.
@@ -88,6 +92,27 @@ impl ConnectionActivity {
     /// Returns `true` if a response is outstanding.
     pub(super) fn is_busy(&self) -> bool {
         self.responses.load(Acquire) != self.requests()
+    }
+
+    pub(super) fn begin_frame(&self) {
+        self.frames.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end_frame(&self) {
+        self.frames.fetch_sub(1, Release);
+    }
+
+    pub(super) fn has_frames(&self) -> bool {
+        self.frames.load(Acquire) > 0
+    }
+
+    /// Called only by the task that owns the IO.
+    pub(super) fn add_sent(&self, bytes: u64) {
+        self.sent.store(self.sent() + bytes, Relaxed);
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     pub(super) fn begin_request_body(&self) {

@@ -121,12 +121,16 @@ impl Outgoing {
             self.multiplexed && matches!(progress, Progress::Continues) && self.handle.has_scope();
         self.last_frame_watched = length > 0 && (may_defer || self.handle.is_watched());
         if self.last_frame_watched {
-            SentBuf::watched(data, self.handle.clone(), length)
+            SentBuf::watched(data, &self.handle, length)
         } else {
             self.unwatched += length;
             // The flush must cover at least one more byte: the head of this frame.
             self.unwatched_offset = self.handle.written() + length;
-            SentBuf::unwatched(data)
+            if self.multiplexed && length > 0 {
+                SentBuf::counted(data, &self.handle, length)
+            } else {
+                SentBuf::unwatched(data)
+            }
         }
     }
 }

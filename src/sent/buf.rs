@@ -33,6 +33,10 @@ pub struct SentBuf<D: Buf> {
 
 struct Watch {
     handle: ResponseHandle,
+    /// The outcome of the response depends on this buffer.
+    is_watched: bool,
+    /// The connection counts this buffer as something to send.
+    is_counted: bool,
     /// Bytes that the server will still send, which may be fewer than the buffer holds.
     remaining: u64,
     consumed: u64,
@@ -44,15 +48,37 @@ impl<D: Buf> SentBuf<D> {
     }
 
     /// Watches a buffer of which the server will send `length` bytes.
-    pub(super) fn watched(data: D, handle: ResponseHandle, length: u64) -> Self {
+    pub(super) fn watched(data: D, handle: &ResponseHandle, length: u64) -> Self {
         handle.buffer_taken();
+        Self::new(data, handle, length, true, handle.begin_frame())
+    }
+
+    /// Lets the connection count a buffer of which the server will send `length` bytes.
+    pub(super) fn counted(data: D, handle: &ResponseHandle, length: u64) -> Self {
+        if handle.begin_frame() {
+            Self::new(data, handle, length, false, true)
+        } else {
+            Self::unwatched(data)
+        }
+    }
+
+    fn new(
+        data: D,
+        handle: &ResponseHandle,
+        remaining: u64,
+        is_watched: bool,
+        is_counted: bool,
+    ) -> Self {
+        let watch = Watch {
+            handle: handle.clone(),
+            is_watched,
+            is_counted,
+            remaining,
+            consumed: 0,
+        };
         Self {
             data,
-            watch: Some(Watch {
-                handle,
-                remaining: length,
-                consumed: 0,
-            }),
+            watch: Some(watch),
         }
     }
 
@@ -60,11 +86,30 @@ impl<D: Buf> SentBuf<D> {
         let Some(watch) = &mut self.watch else { return };
         let count = watch.remaining.min(count as u64);
         watch.consumed += count;
-        watch.handle.add_consumed(count);
         watch.remaining -= count;
+        if watch.is_watched {
+            watch.handle.add_consumed(count);
+        }
+        if watch.is_counted {
+            watch.handle.add_sent(count);
+        }
         if watch.remaining == 0 {
-            watch.handle.buffer_consumed(watch.consumed);
+            if watch.is_watched {
+                watch.handle.buffer_consumed(watch.consumed);
+                watch.is_watched = false;
+            }
             self.watch = None;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.handle.end_frame();
+        }
+        if self.is_watched {
+            self.handle.buffer_discarded(self.consumed);
         }
     }
 }
@@ -94,20 +139,15 @@ impl<D: Buf> Buf for SentBuf<D> {
     }
 }
 
-impl<D: Buf> Drop for SentBuf<D> {
-    fn drop(&mut self) {
-        if let Some(watch) = self.watch.take() {
-            watch.handle.buffer_discarded(watch.consumed);
-        }
-    }
-}
-
 impl<D: Buf> fmt::Debug for SentBuf<D> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("SentBuf")
             .field("remaining", &self.data.remaining())
-            .field("watched", &self.watch.is_some())
+            .field(
+                "watched",
+                &self.watch.as_ref().is_some_and(|watch| watch.is_watched),
+            )
             .finish()
     }
 }

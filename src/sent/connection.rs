@@ -58,6 +58,16 @@ impl Connection {
         self.activity.begin_request();
     }
 
+    /// Counts a frame that the server has to send. Returns `false` without timeouts.
+    pub(super) fn begin_frame(&self) -> bool {
+        #[cfg(feature = "serve")]
+        if self.served.is_some() {
+            self.activity.begin_frame();
+            return true;
+        }
+        false
+    }
+
     /// Adds a layer to the drain of the server, if there is one.
     pub(super) fn drain_with(&self, tracker: &Arc<Tracker>) {
         #[cfg(feature = "serve")]
@@ -171,8 +181,12 @@ pub(crate) enum Expecting {
     NextHttp2 { requests: u64 },
     /// The body of a request whose response was sent, after this many reads.
     RequestBody(u64),
+    /// The app, which does not read a request body whose response was sent.
+    App,
     /// Room in the transport, which has accepted this many bytes.
     Write(u64),
+    /// HTTP/2: a flow-control window, after this many bytes of bodies.
+    Window(u64),
 }
 
 /// A request body that the app has not read to its end, nor dropped.
@@ -270,10 +284,12 @@ impl Connection {
         };
         if activity.is_busy() {
             None
+        } else if activity.has_frames() {
+            Some(Expecting::Window(activity.sent()))
         } else if activity.is_body_awaited() {
             Some(Expecting::RequestBody(reads))
         } else if activity.has_request_body() {
-            None
+            Some(Expecting::App)
         } else if is_http2 {
             Some(Expecting::NextHttp2 { requests })
         } else {

@@ -21,6 +21,7 @@ pub(crate) struct ResponseHandle(Arc<Inner>);
 
 pub(super) struct Inner {
     connection: Arc<Connection>,
+    is_multiplexed: bool,
     pub(super) delivery: ResponseDelivery,
 }
 
@@ -30,6 +31,7 @@ impl ResponseHandle {
         connection.begin_request(exchange.is_multiplexed);
         Self(Arc::new(Inner {
             connection,
+            is_multiplexed: exchange.is_multiplexed,
             delivery: ResponseDelivery::new(),
         }))
     }
@@ -98,6 +100,21 @@ impl ResponseHandle {
     /// Counts bytes of a watched buffer that were consumed.
     pub(super) fn add_consumed(&self, bytes: u64) {
         self.0.delivery.add_consumed(bytes);
+    }
+
+    /// Counts an HTTP/2 frame that the server has to send. Returns `false` if nothing counts them.
+    pub(super) fn begin_frame(&self) -> bool {
+        self.0.is_multiplexed && self.0.connection.begin_frame()
+    }
+
+    /// Counts bytes of counted frames that the server has written, or copied to be written.
+    pub(super) fn add_sent(&self, bytes: u64) {
+        self.0.connection.activity.add_sent(bytes);
+    }
+
+    /// The server has sent or dropped a counted frame.
+    pub(super) fn end_frame(&self) {
+        self.0.connection.activity.end_frame();
     }
 
     /// The server takes a buffer.

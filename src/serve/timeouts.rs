@@ -117,8 +117,9 @@ impl ConnectionTimer {
             Expecting::Head(_) => self.timeouts.header_read,
             Expecting::NextHttp1 { .. }
             | Expecting::NextHttp2 { .. }
-            | Expecting::RequestBody(_) => self.timeouts.idle,
-            Expecting::Write(_) => self.timeouts.stall,
+            | Expecting::RequestBody(_)
+            | Expecting::App => self.timeouts.idle,
+            Expecting::Write(_) | Expecting::Window(_) => self.timeouts.stall,
         }
     }
 
@@ -184,7 +185,11 @@ impl Future for ConnectionTimer {
             let now = Instant::now();
             if let Some((expecting, Some(deadline))) = this.current {
                 if deadline <= now {
-                    return Poll::Ready(Expired::from(expecting));
+                    match Expired::of(expecting) {
+                        Some(expired) => return Poll::Ready(expired),
+                        // Looks again later, because nothing wakes this task when the app continues.
+                        None => this.current = None,
+                    }
                 }
             }
             if this.next_look.is_some_and(|next_look| next_look <= now) {
@@ -199,13 +204,15 @@ impl Future for ConnectionTimer {
     }
 }
 
-impl From<Expecting> for Expired {
-    fn from(expecting: Expecting) -> Self {
+impl Expired {
+    /// Returns the reason if this was waited for too long; `None` if that is up to the app.
+    fn of(expecting: Expecting) -> Option<Self> {
         match expecting {
-            Expecting::Head(_) => Self::HeaderRead,
-            Expecting::NextHttp1 { .. } | Expecting::NextHttp2 { .. } => Self::Idle,
-            Expecting::RequestBody(_) => Self::RequestBody,
-            Expecting::Write(_) => Self::Stall,
+            Expecting::Head(_) => Some(Self::HeaderRead),
+            Expecting::NextHttp1 { .. } | Expecting::NextHttp2 { .. } => Some(Self::Idle),
+            Expecting::RequestBody(_) => Some(Self::RequestBody),
+            Expecting::App => None,
+            Expecting::Write(_) | Expecting::Window(_) => Some(Self::Stall),
         }
     }
 }

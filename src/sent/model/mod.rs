@@ -146,6 +146,22 @@ fn a_reset_throws_the_end_away_after_the_last_frame() {
     );
 }
 
+/// The connection has no later round. So the second flush of this one must decide.
+#[test]
+fn a_reset_in_the_middle_of_the_last_frame() {
+    explore_within(3, "a reset in the middle of the last frame", || {
+        let server = Server::start();
+        let (body, collection) = server.respond_deferring(body(false));
+        server.stream(body);
+        let writer = server.beside(|server| server.write_half_and_reset());
+        let pusher = server.defer_beside(&collection);
+        writer.join().unwrap();
+        pusher.join().unwrap();
+        drop(collection);
+        assert!(!server.close(2));
+    });
+}
+
 /// h2 has the whole response before anybody watches, and the body is dropped without having said
 /// that it is over.
 #[test]

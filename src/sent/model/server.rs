@@ -86,7 +86,7 @@ impl Server {
     pub(super) fn start() -> Self {
         Self {
             ledger: Ledger::open(),
-            connection: Connection::new(None),
+            connection: Connection::new(),
             queue: Arc::default(),
             arrived: Arc::default(),
         }
@@ -195,21 +195,42 @@ impl Server {
 
     /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
     pub(super) fn write_and_flush(&self) {
-        self.connection.progress.reading();
+        self.connection.progress.begin_read();
         let queued = self.take_queued();
         let mut written = 0;
         for queued in queued {
             match queued {
                 Queued::Data(mut data) => {
                     let length = data.remaining();
-                    self.connection.progress.wrote(HEAD + length);
+                    self.connection.progress.add_written(HEAD + length);
                     data.advance(length);
                     written += length as u64;
                 }
-                Queued::EndOfStream => self.connection.progress.wrote(HEAD),
+                Queued::EndOfStream => self.connection.progress.add_written(HEAD),
             }
         }
         self.arrived.fetch_add(written, SeqCst);
+        self.connection.flushed();
+    }
+
+    /// A connection that was writing a frame when the client reset its stream: it reads the reset,
+    /// writes the rest of the frame, and flushes; it finds nothing more, and flushes again.
+    pub(super) fn write_half_and_reset(&self) {
+        self.connection.progress.begin_read();
+        let mut frames = self.take_queued();
+        self.connection.progress.begin_read();
+        // h2 drops what is queued behind the frame.
+        frames.truncate(1);
+        self.throw_away();
+        for queued in frames {
+            if let Queued::Data(mut data) = queued {
+                let length = data.remaining();
+                self.connection.progress.add_written(HEAD + length);
+                data.advance(length);
+            }
+        }
+        self.connection.flushed();
+        self.throw_away();
         self.connection.flushed();
     }
 
