@@ -102,7 +102,7 @@ async fn an_upgraded_connection_keeps_its_place() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "nobody would ever be served")]
+#[should_panic(expected = "`max_connections(0)` would never accept")]
 async fn no_connections_at_all_is_a_mistake() {
     let (_connect, listener) = in_memory();
     let _ = serve(listener, app()).max_connections(0);

@@ -34,6 +34,8 @@ pub(super) struct ConnectionActivity {
     responses: AtomicU64,
     /// HTTP/2: frames of response bodies that the server has not written or dropped.
     frames: AtomicU64,
+    /// HTTP/2: response bodies whose last poll returned a frame.
+    sending: AtomicU64,
     /// HTTP/2: bytes of these frames that the server has written.
     sent: AtomicU64,
     /// Request bodies that the app has not read to their end, or dropped.
@@ -94,6 +96,21 @@ impl ConnectionActivity {
         self.responses.load(Acquire) != self.requests()
     }
 
+    /// Counts an HTTP/2 response body that has something to send, or no longer has.
+    pub(super) fn set_sending(&self, is_sending: bool) {
+        if is_sending {
+            self.sending.fetch_add(1, Relaxed);
+        } else {
+            self.sending.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Returns `true` if every outstanding HTTP/2 response has something to send.
+    pub(super) fn only_sends(&self) -> bool {
+        let others = self.responses.load(Acquire) + self.sending.load(Relaxed);
+        others == self.requests() && self.has_frames()
+    }
+
     pub(super) fn begin_frame(&self) {
         self.frames.fetch_add(1, Relaxed);
     }
@@ -102,7 +119,7 @@ impl ConnectionActivity {
         self.frames.fetch_sub(1, Release);
     }
 
-    pub(super) fn has_frames(&self) -> bool {
+    fn has_frames(&self) -> bool {
         self.frames.load(Acquire) > 0
     }
 

@@ -50,6 +50,8 @@ struct Outgoing {
     unwatched_offset: u64,
     /// HTTP/2: the response is aborted if the client takes nothing of it for too long.
     may_stall: bool,
+    /// HTTP/2: the last poll of the body returned a frame.
+    is_sending: bool,
     has_ended: bool,
 }
 
@@ -63,6 +65,7 @@ impl<B: Body> SentBody<B> {
             unwatched: 0,
             unwatched_offset: 0,
             may_stall: false,
+            is_sending: false,
             has_ended: false,
         };
         outgoing.unwatched_offset = outgoing.handle.written();
@@ -108,6 +111,16 @@ impl Outgoing {
         }
     }
 
+    fn set_sending(&mut self, is_sending: bool) {
+        if self.multiplexed && self.is_sending != is_sending {
+            self.is_sending = is_sending;
+            self.handle.set_sending(is_sending);
+            if self.may_stall {
+                self.handle.set_has_bytes(is_sending);
+            }
+        }
+    }
+
     fn abort(&mut self) {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.handle.abort(self.unwatched);
@@ -150,6 +163,9 @@ impl Drop for Outgoing {
         if self.multiplexed && !self.last_frame_watched && self.unwatched == 0 {
             self.handle.queued();
         }
+        if self.is_sending {
+            self.handle.set_sending(false);
+        }
         self.handle.taken();
     }
 }
@@ -165,9 +181,7 @@ impl<B: Body> Body for SentBody<B> {
         let mut this = self.project();
         let outgoing = this.outgoing;
         let polled = this.inner.as_mut().poll_frame(cx);
-        if outgoing.may_stall {
-            outgoing.handle.set_has_bytes(polled.is_ready());
-        }
+        outgoing.set_sending(polled.is_ready());
         let polled = ready!(polled);
         Poll::Ready(match polled {
             Some(Ok(frame)) => {

@@ -1,16 +1,18 @@
 //! One connection: its progress, and the responses that wait for its next flush.
 
 use std::sync::Arc;
+#[cfg(feature = "serve")]
+use std::sync::Weak;
 
 #[cfg(feature = "serve")]
 use super::streams::Streams;
 use super::{
     activity::{ConnectionActivity, Protocol},
+    delivery::SharedDelivery,
     flush::{FlushTarget, WriteProgress},
-    response::Inner,
 };
 #[cfg(feature = "serve")]
-use crate::serve::{server::Server, shutdown_signal::ShutdownSignal};
+use crate::drain::{server::Server, shutdown_signal::ShutdownSignal};
 use crate::{
     drain::tracker::Tracker,
     sync::{
@@ -34,7 +36,7 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Waiting {
     closed: bool,
-    responses: Vec<(Arc<Inner>, FlushTarget)>,
+    responses: Vec<(Arc<SharedDelivery>, FlushTarget)>,
 }
 
 /// What only connections of `serve` have.
@@ -101,19 +103,20 @@ impl Connection {
         let responses = std::mem::take(&mut waiting.responses);
         drop(waiting);
         for (response, _) in responses {
-            response.delivery.closed();
+            (*response).as_ref().closed();
         }
     }
 
     /// Decides the response when the target is flushed.
-    pub(super) fn await_flush(&self, response: &Arc<Inner>, target: FlushTarget) {
+    pub(super) fn await_flush(&self, response: Arc<SharedDelivery>, target: FlushTarget) {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
+            let delivery = (*response).as_ref();
             if self.progress.flushed().includes(target) {
-                response.delivery.flushed();
+                delivery.flushed();
             } else {
-                response.delivery.closed();
+                delivery.closed();
             }
             return;
         }
@@ -123,7 +126,7 @@ impl Connection {
         // The flush may have come between the look at the counters and the push. One that finds
         // `has_waiting` unset has stored what it covers before, so it is seen here.
         let flushed = self.progress.flushed();
-        if flushed.includes(target) || response.delivery.is_missed_by_round(flushed.round) {
+        if flushed.includes(target) || (*response).as_ref().is_missed_by_round(flushed.round) {
             self.decide_flushed();
         }
     }
@@ -138,7 +141,7 @@ impl Connection {
         let mut index = 0;
         while let Some((response, target)) = waiting.responses.get(index) {
             let is_covered = flushed.includes(*target);
-            if is_covered || response.delivery.is_missed_by_round(flushed.round) {
+            if is_covered || (**response).as_ref().is_missed_by_round(flushed.round) {
                 let (response, _) = waiting.responses.remove(index);
                 let decided = (response, is_covered);
                 match first {
@@ -153,11 +156,11 @@ impl Connection {
             self.has_waiting.store(false, Relaxed);
         }
         drop(waiting);
-        let decide = |(response, is_covered): (Arc<Inner>, bool)| {
+        let decide = |(response, is_covered): (Arc<SharedDelivery>, bool)| {
             if is_covered {
-                response.delivery.flushed();
+                (*response).as_ref().flushed();
             } else {
-                response.delivery.closed();
+                (*response).as_ref().closed();
             }
         };
         if let Some(decided) = first {
@@ -232,7 +235,7 @@ impl Connection {
         self.served.as_ref().map(|served| &served.server.shutdown)
     }
 
-    pub(super) fn add_stream(&self, response: &Arc<Inner>) {
+    pub(super) fn add_stream(&self, response: Weak<SharedDelivery>) {
         if let Some(served) = &self.served {
             served.streams.add(response);
         }
@@ -282,10 +285,10 @@ impl Connection {
             }
             Protocol::Http2 => true,
         };
-        if activity.is_busy() {
-            None
-        } else if activity.has_frames() {
+        if is_http2 && activity.only_sends() {
             Some(Expecting::Window(activity.sent()))
+        } else if activity.is_busy() {
+            None
         } else if activity.is_body_awaited() {
             Some(Expecting::RequestBody(reads))
         } else if activity.has_request_body() {

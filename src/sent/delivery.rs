@@ -35,6 +35,9 @@ pub(crate) enum DeliveryOutcome {
 /// Called once with the outcome of a response.
 pub(super) type Waiter = Box<dyn FnOnce(DeliveryOutcome) + Send>;
 
+/// A [`ResponseDelivery`] in a larger allocation.
+pub(super) type SharedDelivery = dyn AsRef<ResponseDelivery> + Send + Sync;
+
 pub(super) struct ResponseDelivery {
     /// Something was deferred, so buffers are watched.
     watched: AtomicBool,

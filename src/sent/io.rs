@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::frames::FrameTracker;
 use super::{connection::Connection, layer::SentLayer};
 #[cfg(feature = "serve")]
-use crate::serve::server::Server;
+use crate::drain::server::Server;
 
 pin_project! {
     /// Wraps the IO of one connection, and counts the bytes that were accepted and flushed.

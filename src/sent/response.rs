@@ -2,13 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "serve")]
+use super::delivery::SharedDelivery;
 use super::{
     connection::Connection,
     delivery::{DeliveryOutcome, Flush, ResponseDelivery, Waiter},
     flush::FlushTarget,
 };
 #[cfg(feature = "serve")]
-use crate::serve::shutdown_signal::ShutdownSignal;
+use crate::drain::shutdown_signal::ShutdownSignal;
 use crate::{drain::tracker::Tracker, response::end_of_body::Exchange};
 
 /// A handle to one response and its connection. The extensions of the request hold one, for the layers
@@ -19,10 +21,16 @@ use crate::{drain::tracker::Tracker, response::end_of_body::Exchange};
 #[derive(Clone)]
 pub(crate) struct ResponseHandle(Arc<Inner>);
 
-pub(super) struct Inner {
+struct Inner {
     connection: Arc<Connection>,
     is_multiplexed: bool,
-    pub(super) delivery: ResponseDelivery,
+    delivery: ResponseDelivery,
+}
+
+impl AsRef<ResponseDelivery> for Inner {
+    fn as_ref(&self) -> &ResponseDelivery {
+        &self.delivery
+    }
 }
 
 impl ResponseHandle {
@@ -89,12 +97,21 @@ impl ResponseHandle {
     /// Lets the connection abort this HTTP/2 response if it makes no progress for too long.
     pub(super) fn abort_if_stalled(&self) {
         #[cfg(feature = "serve")]
-        self.0.connection.add_stream(&self.0);
+        {
+            let delivery: Arc<SharedDelivery> = self.0.clone();
+            self.0.connection.add_stream(Arc::downgrade(&delivery));
+        }
     }
 
-    /// Records whether the server has something to send.
+    /// Records that the body of an HTTP/2 response has ended, or whether its last poll returned a
+    /// frame.
     pub(super) fn set_has_bytes(&self, has_bytes: bool) {
         self.0.delivery.set_has_bytes(has_bytes);
+    }
+
+    /// Counts the body of an HTTP/2 response as one that has something to send, or no longer has.
+    pub(super) fn set_sending(&self, is_sending: bool) {
+        self.0.connection.activity.set_sending(is_sending);
     }
 
     /// Counts bytes of a watched buffer that were consumed.
@@ -155,7 +172,7 @@ impl ResponseHandle {
 
     fn await_flush(&self, target: Option<FlushTarget>) {
         if let Some(target) = target {
-            self.0.connection.await_flush(&self.0, target);
+            self.0.connection.await_flush(self.0.clone(), target);
         }
     }
 }

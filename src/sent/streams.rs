@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, Weak,
+        Mutex, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{delivery::ResponseDelivery, response::Inner};
+use super::delivery::{ResponseDelivery, SharedDelivery};
 
 /// The responses, each with its progress at the last look.
 #[derive(Default)]
@@ -28,14 +28,14 @@ struct List {
 }
 
 struct Stream {
-    response: Weak<Inner>,
+    response: Weak<SharedDelivery>,
     /// The bytes that were consumed, and the time since when there were no more, if there is
     /// something to send.
     blocked: Option<(u64, Instant)>,
 }
 
 impl Streams {
-    pub(super) fn add(&self, response: &Arc<Inner>) {
+    pub(super) fn add(&self, response: Weak<SharedDelivery>) {
         let mut list = lock_list(&self.list);
         if list.streams.len() >= list.sweep_at {
             list.streams
@@ -43,7 +43,7 @@ impl Streams {
             list.sweep_at = 16.max(2 * list.streams.len());
         }
         list.streams.push(Stream {
-            response: Arc::downgrade(response),
+            response,
             blocked: None,
         });
         self.has_some.store(true, Relaxed);
@@ -64,8 +64,8 @@ impl Streams {
             let Some(response) = stream.response.upgrade() else {
                 return false;
             };
-            let is_stalled = stream.is_stalled(&response.delivery, now, timeout);
-            let is_decided = response.delivery.is_decided();
+            let is_stalled = stream.is_stalled((*response).as_ref(), now, timeout);
+            let is_decided = (*response).as_ref().is_decided();
             responses.push((response, is_stalled));
             !is_stalled && !is_decided
         });
@@ -73,7 +73,7 @@ impl Streams {
         drop(list);
         for (response, is_stalled) in responses {
             if is_stalled {
-                response.delivery.stalled();
+                (*response).as_ref().stalled();
             }
         }
     }

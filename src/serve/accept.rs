@@ -11,15 +11,16 @@ use tower_service::Service;
 use super::{
     connection::{self, Protocols},
     incoming_stream::IncomingStream,
-    server::Server,
     service::ConnectionService,
-    shutdown_signal::ShutdownSignal,
     span::{self, Instrument},
     timeouts::Timeouts,
 };
 use crate::{
     callback::output::BoxError,
-    drain::{defer_handle::DeferHandle, draining::Draining},
+    drain::{
+        defer_handle::DeferHandle, draining::Draining, server::Server,
+        shutdown_signal::ShutdownSignal,
+    },
     sent::io::SentIo,
 };
 

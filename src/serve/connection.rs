@@ -90,15 +90,17 @@ pub(super) async fn serve<I, S, B>(
             None => return,
             Some(false) => io,
             Some(true) => {
-                let io = TokioIo::new(io);
-                return serving
-                    .run(protocols.http2.serve_connection(io, service))
-                    .await;
+                // Boxed, so that connections of HTTP/1 need no space for it.
+                return Box::pin(async move {
+                    let connection = protocols.http2.serve_connection(TokioIo::new(io), service);
+                    serving.run(pin!(connection)).await;
+                })
+                .await;
             }
         }
     };
     let connection = protocols.http1.serve_connection(TokioIo::new(io), service);
-    serving.run(connection.with_upgrades()).await;
+    serving.run(pin!(connection.with_upgrades())).await;
 }
 
 /// What ends a connection, apart from the client.
@@ -125,8 +127,7 @@ impl Serving {
         poll_after_yield(is_http2).await?.ok()
     }
 
-    async fn run(mut self, connection: impl GracefulConnection) {
-        let mut connection = pin!(connection);
+    async fn run(&mut self, mut connection: Pin<&mut impl GracefulConnection>) {
         // The connection is polled first, so that the timer sees its latest state. An error is the
         // client's; callbacks see it as an aborted response.
         tokio::select! {
@@ -164,7 +165,7 @@ impl Serving {
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
-            _ = self.timer => {}
+            _ = &mut self.timer => {}
         }
     }
 }

@@ -13,12 +13,10 @@ use http::Response;
 use tokio::{task::JoinSet, time::Instant};
 use tower_service::Service;
 
-use super::{
-    accept::Acceptor, incoming_stream::IncomingStream, serve_future::ServeFuture, server::Server,
-};
+use super::{accept::Acceptor, incoming_stream::IncomingStream, serve_future::ServeFuture};
 use crate::{
     callback::output::BoxError,
-    drain::{deadline::at_most_until, draining::Draining, report::DrainReport},
+    drain::{deadline::at_most_until, draining::Draining, report::DrainReport, server::Server},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

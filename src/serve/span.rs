@@ -30,17 +30,17 @@ pub(super) fn of_connection(remote_addr: &impl std::fmt::Debug) -> Span {
 #[cfg(not(feature = "tracing"))]
 mod untraced {
     #[derive(Clone)]
-    pub(in crate::serve) struct Span;
+    pub(crate) struct Span;
 
     impl Span {
-        pub(in crate::serve) fn none() -> Self {
+        pub(crate) fn none() -> Self {
             Self
         }
     }
 
-    pub(in crate::serve) type Instrumented<F> = F;
+    pub(crate) type Instrumented<F> = F;
 
-    pub(in crate::serve) trait Instrument: Sized {
+    pub(crate) trait Instrument: Sized {
         fn instrument(self, _: Span) -> Self {
             self
         }

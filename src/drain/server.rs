@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::shutdown_signal::ShutdownSignal;
-use crate::drain::{draining::Draining, tracker::Tracker};
+use super::{draining::Draining, shutdown_signal::ShutdownSignal, tracker::Tracker};
 
 pub(crate) struct Server {
     pub(crate) shutdown: ShutdownSignal,
     /// The layers to drain; `None` without a graceful shutdown.
-    pub(super) drain: Option<Draining>,
+    pub(crate) drain: Option<Draining>,
 }
 
 impl Server {

@@ -14,27 +14,27 @@ pub(crate) struct ShutdownSignal {
 
 impl ShutdownSignal {
     /// Returns a guard that begins the shutdown when it is dropped.
-    pub(super) fn drop_guard(&self) -> DropGuard {
+    pub(crate) fn drop_guard(&self) -> DropGuard {
         self.token.clone().drop_guard()
     }
 
     /// The token is cancelled when the shutdown begins.
-    pub(super) fn token(&self) -> &CancellationToken {
+    pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }
 
     /// Returns a guard for which the server waits.
-    pub(super) fn guard(&self) -> TaskTrackerToken {
+    pub(crate) fn guard(&self) -> TaskTrackerToken {
         self.guards.token()
     }
 
     /// Returns the number of guards.
-    pub(super) fn guards(&self) -> usize {
+    pub(crate) fn guards(&self) -> usize {
         self.guards.len()
     }
 
     /// Waits until all guards are dropped.
-    pub(super) async fn wait_for_guards(&self) {
+    pub(crate) async fn wait_for_guards(&self) {
         self.guards.close();
         self.guards.wait().await;
     }
