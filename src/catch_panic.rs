@@ -50,7 +50,10 @@ mod tests {
     #[test]
     fn panic_caught_becomes_its_message() {
         assert_eq!(catch_panic(|| 7), Ok(7));
-        assert_eq!(catch_panic(|| panic!("plain")), Err::<(), _>("plain".into()));
+        assert_eq!(
+            catch_panic(|| panic!("plain")),
+            Err::<(), _>("plain".into())
+        );
         let number = 3;
         assert_eq!(
             catch_panic(|| panic!("of {number}")),

@@ -116,7 +116,11 @@ mod observe;
 mod response;
 mod runner;
 mod scope;
+#[cfg(feature = "sent")]
 pub mod sent;
+#[cfg(not(feature = "sent"))]
+#[path = "sent/disabled.rs"]
+mod sent;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod service;
@@ -128,7 +132,11 @@ pub mod testing;
 pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
 #[doc(inline)]
-pub use self::serve::{serve, shutdown::Shutdown};
+pub use self::serve::{
+    serve,
+    shutdown::{Shutdown, ShutdownObserver},
+    signals::shutdown_signal,
+};
 pub use self::{
     callback::{
         deferrable::Deferrable,

@@ -306,7 +306,7 @@ async fn the_shutdown_waits_for_what_was_deferred() {
     support::until_refused(address).await;
     assert!(!server.is_finished());
     go_on.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.succeeded, 1);
 }
@@ -334,7 +334,7 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
     assert_eq!(ask(address, "/").await, (200, "hello".into()));
     in_time(has_started.recv()).await.unwrap();
     stop.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     let unfinished = report.unfinished.iter();
     let unfinished: Vec<_> = unfinished
         .map(|callback| (callback.name(), callback.is_running()))
@@ -363,7 +363,7 @@ async fn what_came_by_another_server_is_unfinished_too() {
         assert_eq!(ask(address, "/").await, (200, "hello".into()));
     }
     stop.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     let left = (report.unfinished.len(), report.unfinished_unlisted);
     assert_eq!((left, report.is_complete()), ((1, 1), false), "{report}");
 }

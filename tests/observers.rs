@@ -656,12 +656,12 @@ async fn events_have_start_head_and_completion() {
             assert_eq!(scope, Some(callback.scope()));
             let _ = self.0.send(format!("registered {:?}", callback.answered()));
         }
-        fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+        fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
             let answered = scope.answered().unwrap();
             assert!(answered <= completion.elapsed());
             assert!(scope.arrived() + completion.elapsed() <= std::time::Instant::now());
             let request = scope.request().unwrap();
-            let bytes = completion.bytes_sent();
+            let bytes = completion.body_bytes();
             let _ = self.0.send(format!("decided {request} {bytes}"));
         }
         fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {

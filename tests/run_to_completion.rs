@@ -73,7 +73,7 @@ impl Served {
                 }
                 Server::AxumDefer => {
                     let served = axum_defer::serve(listener, app).with_graceful_shutdown(signal);
-                    Some(served.await)
+                    Some(served.await.unwrap())
                 }
             }
         });

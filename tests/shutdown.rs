@@ -62,7 +62,7 @@ impl Server {
         if let Some(timeout) = connections {
             server = server.connection_timeout(timeout);
         }
-        let report = tokio::spawn(server.into_future());
+        let report = tokio::spawn(async { server.await.unwrap() });
         Self {
             address,
             shut_down,
@@ -364,7 +364,7 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
     shut_down.send(()).unwrap();
     in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    let report = in_time(report).await.unwrap();
+    let report = in_time(report).await.unwrap().unwrap();
     assert!(report.unfinished.is_empty() && report.succeeded == 1, "{report}");
     assert_eq!(report.aborted_connections, 1);
 }
@@ -546,7 +546,7 @@ async fn a_unix_socket_is_served() {
     assert_eq!(ask(stream).await, "over a unix socket");
     assert_eq!(in_time(levels.recv()).await, Some(Level::Flushed));
     shut_down.send(()).unwrap();
-    assert!(in_time(server).await.unwrap().is_complete());
+    assert!(in_time(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test]
@@ -655,4 +655,62 @@ async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
     second.write_all(request).await.unwrap();
     in_time(second.read_to_string(&mut response)).await.unwrap();
     assert!(response.ends_with("hello"), "{response}");
+}
+
+#[tokio::test]
+async fn a_request_in_the_socket_is_answered() {
+    use std::io::{Read, Write};
+    for _ in 0..20 {
+        let app = Router::new().route("/", get(|| async { "hello" }));
+        let (listener, address) = listen().await;
+        let (shut_down, signal) = oneshot::channel::<()>();
+        let server = serve(listener, app).with_graceful_shutdown(async { signal.await.unwrap() });
+        let server = tokio::spawn(server.into_future());
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut part = [0; 1024];
+        let length = in_time(stream.read(&mut part)).await.unwrap();
+        assert!(part[..length].ends_with(b"hello"));
+
+        // The runtime does not run between the request and the signal.
+        let mut stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        shut_down.send(()).unwrap();
+        assert!(in_time(server).await.unwrap().unwrap().is_complete());
+        let mut received = String::new();
+        stream.read_to_string(&mut received).unwrap();
+        assert!(received.ends_with("hello"), "{received:?}");
+    }
+}
+
+/// A request has passed through the layer, and has deferred nothing.
+#[tokio::test]
+async fn scopes_of_a_layer_are_waited_for() {
+    let layer = DeferLayer::new();
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .layer(layer.clone());
+    let (listener, address) = listen().await;
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let server = serve(listener, app).with_graceful_shutdown(async { signal.await.unwrap() });
+    let server = tokio::spawn(server.into_future());
+    let stream = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(stream).await, "hello");
+    let (go_on, may_go_on) = oneshot::channel::<()>();
+    tokio::spawn(layer.scope(async {
+        defer(async { may_go_on.await.unwrap() });
+    }));
+    tokio::task::yield_now().await;
+    shut_down.send(()).unwrap();
+    support::until_refused(address).await;
+    assert!(!server.is_finished());
+    go_on.send(()).unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
+    assert_eq!((report.succeeded, report.is_complete()), (1, true), "{report}");
 }

@@ -323,7 +323,7 @@ async fn a_server_that_is_dropped_has_stopped() {
     let (drop_it, dropped) = oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         tokio::select! {
-            never = serve(listener, app) => never,
+            _ = serve(listener, app) => unreachable!(),
             _ = dropped => {}
         }
     });

@@ -167,7 +167,7 @@ impl DeferObserver for Live {
         self.record(callback, EventKind::Registered);
     }
 
-    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+    fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
         self.recorder.record(Event::Completed(ScopeEnd {
             scope: scope.number(),
             time_to_head: scope.answered(),
@@ -179,7 +179,7 @@ impl DeferObserver for Live {
         self.did_not_run(callback, Outcome::Replaced);
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.did_not_run(callback, Outcome::Duplicate);
     }
 
@@ -190,8 +190,8 @@ impl DeferObserver for Live {
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         let (outcome, text) = outcome_and_text(&finished.outcome);
         let times = Some(Times {
-            queued: finished.waited,
-            duration: finished.took,
+            queued: finished.queue_time,
+            duration: finished.run_time,
         });
         let end = EndEvent {
             outcome,

@@ -80,7 +80,7 @@ fn request(clock: &Clock, request: &RequestRecord) -> Value {
             "status": completion.status().map(|status| status.as_u16()),
             "success": completion.is_success(),
             "delivery": delivery_label(completion.delivery()),
-            "body_bytes": completion.bytes_sent(),
+            "body_bytes": completion.body_bytes(),
         })
     });
     let callbacks = request.callbacks.iter();

@@ -218,7 +218,7 @@ pub(crate) fn percent(part: Duration, whole: Duration) -> f64 {
 
 pub(crate) fn delivery_label(delivery: Delivery) -> &'static str {
     match delivery {
-        Delivery::Sent => "complete",
+        Delivery::Complete => "complete",
         Delivery::Aborted => "aborted",
         Delivery::BodyError => "body_error",
         Delivery::Pending => "pending",

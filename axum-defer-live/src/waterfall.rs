@@ -92,7 +92,7 @@ fn completion_badges(completion: Option<&Completion>) -> String {
         let _ = write!(html, "<span class=\"badge {class}\">{status}</span> ");
     }
     let class = match completion.delivery() {
-        Delivery::Sent => "ok",
+        Delivery::Complete => "ok",
         Delivery::Aborted => "aborted",
         Delivery::Pending => "pending",
         _ => "error",
@@ -190,7 +190,7 @@ fn push_sending(
         return;
     };
     let end = axis.start + completion.elapsed();
-    let class = if completion.is_delivered() {
+    let class = if completion.is_complete() {
         "sending"
     } else {
         "sending broken"
@@ -198,7 +198,7 @@ fn push_sending(
     axis.push_bar(bars, class, released.min(end), end);
     let sending = end.saturating_duration_since(released);
     let _ = write!(words, ", sending {}", Span(sending));
-    if !completion.is_delivered() {
+    if !completion.is_complete() {
         let _ = write!(words, ", {}", delivery_words(completion.delivery()));
     }
 }

@@ -352,5 +352,5 @@ async fn shutdown_ends_event_stream() {
     in_time(stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.ends_with(b"0\r\n\r\n"), "the response is complete");
     let report = in_time(report).await.unwrap();
-    assert_eq!(report.unfinished_holders, 0);
+    assert_eq!(report.shutdown_guards, 0);
 }

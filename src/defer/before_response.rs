@@ -146,7 +146,9 @@ pub(super) fn register(
 
 /// Not a closure, so that the panic has the location of the caller.
 #[track_caller]
-pub(super) fn or_panic(handle: Result<BeforeResponseCallback, BeforeResponseError>) -> BeforeResponseCallback {
+pub(super) fn or_panic(
+    handle: Result<BeforeResponseCallback, BeforeResponseError>,
+) -> BeforeResponseCallback {
     match handle {
         Ok(handle) => handle,
         Err(error) => panic!("{error}"),

@@ -100,7 +100,8 @@ impl Handle {
         F: Fn(&Completion) -> bool + Send + Sync + 'static,
     {
         let predicate = Some(Box::new(predicate) as Box<_>);
-        self.scope.set_rule(self.registration, Rule::When, predicate);
+        self.scope
+            .set_rule(self.registration, Rule::When, predicate);
     }
 
     fn timeout(&self, limit: Duration) {

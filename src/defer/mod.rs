@@ -206,7 +206,9 @@ impl<C> fmt::Display for NoScopeError<C> {
 
 impl<C> fmt::Debug for NoScopeError<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("NoScopeError").finish_non_exhaustive()
+        formatter
+            .debug_struct("NoScopeError")
+            .finish_non_exhaustive()
     }
 }
 

@@ -75,7 +75,7 @@ fn open(options: Arc<Options>) -> Arc<Scope> {
     let scope = Scope::open(options, None, || None, None, parent);
     for ancestor in scope.ancestors() {
         if let Some(response) = &ancestor.scope.response {
-            response.drains(&scope.options.store);
+            response.drain_with(&scope.options.store);
         }
     }
     scope

@@ -9,8 +9,6 @@ use std::{
 
 use tokio::sync::Notify;
 
-#[cfg(feature = "serve")]
-use super::stopping::Stopping;
 use super::report::{DrainReport, UnfinishedCallback};
 
 /// A layer's store, as far as a drain needs it.
@@ -68,10 +66,6 @@ pub(crate) struct Drain {
     sources: Mutex<Sources>,
     /// Notified when a store is added.
     added: Notify,
-    /// `false` for a server without a graceful shutdown, which keeps no list.
-    reports: bool,
-    #[cfg(feature = "serve")]
-    pub(crate) stopping: Stopping,
 }
 
 #[derive(Default)]
@@ -82,21 +76,11 @@ struct Sources {
 }
 
 impl Drain {
-    pub(crate) fn with_report() -> Self {
-        Self {
-            reports: true,
-            ..Self::default()
-        }
-    }
-
     /// Adds a store, unless it is known. Its outcomes count from now.
     ///
     /// Before the drain starts, stores that only this list refers to are removed, so that an app
     /// which creates layers per request does not fill the list.
     pub(crate) fn add<S: DrainSource + 'static>(&self, source: &Arc<S>) {
-        if !self.reports {
-            return;
-        }
         let mut removed = Vec::new();
         {
             let mut sources = self.lock();
@@ -108,8 +92,7 @@ impl Drain {
             }
             if !sources.has_started {
                 let all = std::mem::take(&mut sources.sources);
-                let is_used =
-                    |(known, _): &(Arc<dyn DrainSource>, _)| Arc::strong_count(known) > 1;
+                let is_used = |(known, _): &(Arc<dyn DrainSource>, _)| Arc::strong_count(known) > 1;
                 (sources.sources, removed) = all.into_iter().partition(is_used);
             }
             let outcomes = source.outcomes();
@@ -154,7 +137,11 @@ impl Drain {
                 for idle in &mut idle {
                     is_ready |= Pin::new(idle).poll(cx).is_ready();
                 }
-                if is_ready { Poll::Ready(()) } else { Poll::Pending }
+                if is_ready {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
             })
             .await;
         }
@@ -193,7 +180,11 @@ impl Drain {
 
     fn sources(&self) -> Vec<Arc<dyn DrainSource>> {
         let sources = self.lock();
-        sources.sources.iter().map(|(source, _)| source.clone()).collect()
+        sources
+            .sources
+            .iter()
+            .map(|(source, _)| source.clone())
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Sources> {

@@ -4,4 +4,6 @@ pub(crate) mod deadline;
 pub(crate) mod drain;
 pub(crate) mod report;
 #[cfg(feature = "serve")]
-pub(crate) mod stopping;
+pub(crate) mod server;
+#[cfg(feature = "serve")]
+pub(crate) mod shutdown_signal;

@@ -172,7 +172,8 @@ impl DeferHandle {
     /// Panics outside of a Tokio runtime with a time driver, and inside of a callback of this layer,
     /// because it would wait for itself.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
-        let is_callback = |current: &Current| current.holder().is_some() && self.is_of_layer(current);
+        let is_callback =
+            |current: &Current| current.holder().is_some() && self.is_of_layer(current);
         assert!(
             !self.calling_code(is_callback),
             "`drain` waits for the callbacks of this layer, and the calling code is one of them: it \
@@ -185,7 +186,7 @@ impl DeferHandle {
     }
 
     fn drain_of_layer(&self) -> Drain {
-        let drain = Drain::with_report();
+        let drain = Drain::default();
         drain.add(&self.store);
         drain
     }
@@ -196,11 +197,11 @@ impl DeferHandle {
 
     /// Returns `true` if `is_it` holds for the calling code, or for code that waits for it.
     fn calling_code(&self, is_it: impl Fn(&Current) -> bool) -> bool {
-        current::get().is_some_and(|current| {
-            is_it(&current) || current.scope.ancestors().any(is_it)
-        })
+        current::get()
+            .is_some_and(|current| is_it(&current) || current.scope.ancestors().any(is_it))
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn drain_of(stores: &[Arc<Store>]) -> Drain {
-    let drain = Drain::with_report();
+    let drain = Drain::default();
     for store in stores {
         drain.add(store);
     }

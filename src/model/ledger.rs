@@ -27,7 +27,7 @@ use crate::{
         max_pending::{Permit, Waiting},
         options::Options,
     },
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
     sync::modelled_runtime,
 };
 
@@ -121,11 +121,11 @@ impl Ledger {
     /// A request that is on its way.
     pub(crate) fn request(
         &self,
-        transmission: Option<Transmission>,
+        response: Option<ResponseHandle>,
     ) -> (CompletionGuard, DeferredCallbackCollection) {
         self.book.requests.fetch_add(1, SeqCst);
         let permit = self.permit();
-        let scope = Scope::open(self.options.clone(), transmission, || None, permit, None);
+        let scope = Scope::open(self.options.clone(), response, || None, permit, None);
         let collection = DeferredCallbackCollection::new(scope.clone());
         (CompletionGuard::new(scope), collection)
     }
@@ -234,7 +234,7 @@ impl Ledger {
         }
 
         assert_eq!(options.store.counts(), Counts::default());
-        let drain = Drain::with_report();
+        let drain = Drain::default();
         drain.add(&options.store);
         assert_eq!(drain.report().unfinished, []);
         assert_eq!(Arc::strong_count(&options), 1, "a scope was leaked");

@@ -13,9 +13,7 @@ use super::{
     ledger::{Ended, Ledger, succeed},
 };
 use crate::{
-    drain::drain::Drain,
-    scope::max_pending::PermitPool,
-    observe::outcome::LostReason,
+    drain::drain::Drain, observe::outcome::LostReason, scope::max_pending::PermitPool,
     sync::modelled_runtime,
 };
 
@@ -342,7 +340,7 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
 fn a_report_while_callbacks_run() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
-        let drain = Drain::with_report();
+        let drain = Drain::default();
         // From the start, so that the scope is listed.
         drain.add(&ledger.options.store);
         let (guard, collection) = ledger.request(None);
@@ -402,7 +400,8 @@ fn two_requests_defer_what_is_to_be_unique() {
 #[test]
 fn a_push_gives_its_place_back_while_the_body_ends() {
     explore("a push gives its place back while the body ends", || {
-        let ledger = Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
+        let ledger =
+            Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
         let (guard, collection) = ledger.request(None);
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))

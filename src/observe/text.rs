@@ -103,10 +103,7 @@ mod tests {
     fn error_chain_with_line_breaks_is_one_line() {
         let error = Outer(std::io::Error::other("inner\r\n\u{1b}[31m\u{2028}"));
         let text = ErrorChain(&error).to_string();
-        assert_eq!(
-            text,
-            r"outer\nline: inner\r\n\u{1b}[31m\u{2028}"
-        );
+        assert_eq!(text, r"outer\nline: inner\r\n\u{1b}[31m\u{2028}");
     }
 
     #[test]

@@ -153,11 +153,13 @@ impl BeforeRun {
         self.guard.as_ref()?.scope()
     }
 
-
     /// Runs the callbacks in order, until none is left or one fails. The head is released then.
     fn run(&mut self) -> impl Future<Output = Result<(), BeforeResponseFailed>> + Send + '_ {
         async move {
-            let (Some(completion), Some(scope)) = (self.guard.as_ref().and_then(completion), self.scope().cloned()) else {
+            let (Some(completion), Some(scope)) = (
+                self.guard.as_ref().and_then(completion),
+                self.scope().cloned(),
+            ) else {
                 return Ok(());
             };
             scope.begin_before(completion);

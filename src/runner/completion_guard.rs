@@ -11,7 +11,7 @@ use crate::{
         Scope,
         current::{self, Current, Entered},
     },
-    sent::departure::Transmitted,
+    sent::delivery::DeliveryOutcome,
 };
 
 /// Decides a scope when it is dropped, with its verdict at that time.
@@ -126,9 +126,9 @@ impl Drop for CompletionGuard {
         let pending = PendingFlush {
             scope: Some(scope),
             verdict: self.verdict,
-            transmitted: Transmitted::Aborted { bytes: 0 },
+            outcome: DeliveryOutcome::Aborted { bytes: 0 },
         };
-        response.when_over(move |transmitted| pending.flushed(transmitted));
+        response.on_delivery(move |outcome| pending.flushed(outcome));
     }
 }
 
@@ -138,12 +138,12 @@ struct PendingFlush {
     /// `None` after the decision.
     scope: Option<Arc<Scope>>,
     verdict: Verdict,
-    transmitted: Transmitted,
+    outcome: DeliveryOutcome,
 }
 
 impl PendingFlush {
-    fn flushed(mut self, transmitted: Transmitted) {
-        self.transmitted = transmitted;
+    fn flushed(mut self, outcome: DeliveryOutcome) {
+        self.outcome = outcome;
     }
 }
 
@@ -153,9 +153,9 @@ impl Drop for PendingFlush {
             return;
         };
         let verdict = &mut self.verdict;
-        match self.transmitted {
-            Transmitted::Sent { bytes } => verdict.bytes = bytes,
-            Transmitted::Aborted { bytes } => {
+        match self.outcome {
+            DeliveryOutcome::Flushed { bytes } => verdict.bytes = bytes,
+            DeliveryOutcome::Aborted { bytes } => {
                 verdict.bytes = bytes;
                 // An earlier failure explains more than the end of the connection.
                 if verdict.delivery == Delivery::Complete {

@@ -132,7 +132,9 @@ impl Runner {
         }
         let idle = Execution::new(scope.clone(), None);
         let execution = std::mem::replace(&mut self.execution, idle);
-        let beside = self.beside.get_or_insert_with(|| Box::new(Beside::new(None)));
+        let beside = self
+            .beside
+            .get_or_insert_with(|| Box::new(Beside::new(None)));
         if is_queued {
             beside.queued.push(execution);
         } else {
@@ -145,7 +147,10 @@ impl Runner {
     /// none for now.
     #[inline]
     fn advance(&mut self, cx: &Context<'_>) -> bool {
-        let waits = self.beside.as_ref().is_some_and(|beside| !beside.is_empty());
+        let waits = self
+            .beside
+            .as_ref()
+            .is_some_and(|beside| !beside.is_empty());
         self.execution.advance(match waits {
             true => Then::TakeOrWait(cx.waker().clone()),
             false => Then::Take,
@@ -169,7 +174,11 @@ impl Future for Runner {
             // Callbacks that never wait must not keep the thread.
             let proceeds = ready!(coop::poll_proceed(cx));
             if !this.advance(cx) {
-                if this.beside.as_ref().is_some_and(|beside| !beside.is_empty()) {
+                if this
+                    .beside
+                    .as_ref()
+                    .is_some_and(|beside| !beside.is_empty())
+                {
                     return Poll::Pending;
                 }
                 this.on_drop = None;

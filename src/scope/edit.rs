@@ -82,7 +82,10 @@ impl Scope {
         let (removed, is_idle) = {
             let mut shard = self.lock();
             let shard = &mut *shard;
-            let removed = shard.scopes.get_mut(self.key()).and_then(|state| remove(state));
+            let removed = shard
+                .scopes
+                .get_mut(self.key())
+                .and_then(|state| remove(state));
             shard.counts.pending -= usize::from(removed.is_some());
             (removed, shard.take_idle())
         };

@@ -4,9 +4,7 @@ use std::{panic::Location, sync::Arc, task::Waker};
 
 use tokio::runtime::Handle;
 
-use super::{
-    queue::{Queue, Taken},
-};
+use super::queue::{Queue, Taken};
 use crate::{
     callback::{entry::Header, name::Name},
     clock::Instant,
@@ -230,7 +228,8 @@ impl Entry {
         counts: &mut Counts,
         since: Option<Instant>,
     ) {
-        let is_it = |running: &&mut RunningCallback| running.id == id && running.phase == Phase::After;
+        let is_it =
+            |running: &&mut RunningCallback| running.id == id && running.phase == Phase::After;
         let Some(running) = self.running.iter_mut().find(is_it) else {
             return;
         };

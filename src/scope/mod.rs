@@ -31,7 +31,7 @@ use crate::{
         phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
     sync::{AtomicBool, AtomicU64, MutexGuard, Ordering},
 };
 
@@ -54,7 +54,7 @@ pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
     /// The response that this scope waits for, if the connection reports flushes.
-    pub(crate) response: Option<Transmission>,
+    pub(crate) response: Option<ResponseHandle>,
     /// `Some` if an observer, a handle, or a subscriber needs request details.
     pub(crate) info: Option<Arc<ScopeInfo>>,
     pub(crate) extra: Option<Box<Extra>>,
@@ -109,7 +109,7 @@ pub(crate) enum Then {
 impl Scope {
     pub(crate) fn open(
         options: Arc<Options>,
-        response: Option<Transmission>,
+        response: Option<ResponseHandle>,
         request: impl FnOnce() -> Option<RequestInfo>,
         permit: Option<Permit>,
         parent: Option<Current>,
@@ -128,7 +128,10 @@ impl Scope {
                 parent,
                 client_gone: options.to_completion.then(CancellationToken::new),
                 permit,
-                closed: options.wait_until.as_ref().map(|_| CancellationToken::new().drop_guard()),
+                closed: options
+                    .wait_until
+                    .as_ref()
+                    .map(|_| CancellationToken::new().drop_guard()),
             })
         });
         Arc::new(Self {
@@ -182,7 +185,7 @@ impl Scope {
         if let Some(response) = &self.response {
             // Something may still be registered when the response is on its way.
             if Arc::strong_count(self) > 1 {
-                response.watch(&self.options.store);
+                response.watch();
             }
         }
     }
@@ -200,7 +203,7 @@ impl Scope {
         let phase = entry.header.phase;
         if !self.has_entry() {
             if let Some(response) = &self.response {
-                response.watch(&self.options.store);
+                response.watch();
             }
         }
         let mut shard = self.lock();
@@ -218,8 +221,7 @@ impl Scope {
         shard_state.counts.pending += 1;
         state.remember_runtime();
         let id = state.queue_mut(phase).push(entry, held);
-        let ready =
-            state.start_if_ready(&mut shard_state.counts, self.hands_over(), || self.now());
+        let ready = state.start_if_ready(&mut shard_state.counts, self.hands_over(), || self.now());
         drop(shard);
         if let Some(waker) = ready.waker {
             waker.wake();
@@ -236,7 +238,11 @@ impl Scope {
             // Before the step, because callbacks may start right after it.
             self.options.observers.completed(info, &completion);
         }
-        let now = || self.interest.handle.then(|| self.opened + completion.elapsed());
+        let now = || {
+            self.interest
+                .handle
+                .then(|| self.opened + completion.elapsed())
+        };
         let mut shard = self.lock();
         let shard_state = &mut *shard;
         let key = self.entry_key(shard_state);
@@ -352,10 +358,6 @@ impl Scope {
     /// Begins the phase before the response.
     pub(crate) fn begin_before(&self, completion: Completion) {
         self.with_entry(|state, _| state.begin_before(completion));
-    }
-
-    pub(crate) fn completion(&self) -> Option<Completion> {
-        self.completion_in(Phase::After)
     }
 
     /// Returns the completion that the callbacks of a phase receive, once the phase has begun.

@@ -166,11 +166,7 @@ fn removed_slots_are_compacted() {
     let mut queue = Queue::default();
     let ids: Vec<_> = (0..101).map(|_| queue.push(entry(), false)).collect();
     assert!(queue.pop().is_some() && queue.pop().is_some());
-    assert_eq!(
-        slots(&queue),
-        99,
-        "the front leaves no empty slot"
-    );
+    assert_eq!(slots(&queue), 99, "the front leaves no empty slot");
     queue.push(entry(), false);
     for id in &ids[2..] {
         assert!(queue.remove(*id).is_some());

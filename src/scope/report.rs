@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Scope;
 use crate::{
-    callback::entry::{Header, Observed, Rule},
+    callback::entry::{Header, Observed},
     clock::Instant,
     completion::Completion,
     observe::callback_info::{self, CallbackInfo},
@@ -65,7 +65,7 @@ impl Scope {
             phase: header.phase,
             scope: self.info.as_deref(),
             #[cfg(feature = "tracing")]
-            uses_default_rule: header.rule == Rule::Layer,
+            uses_default_rule: header.rule == crate::callback::entry::Rule::Layer,
             #[cfg(feature = "tracing")]
             span: header.span(),
         }

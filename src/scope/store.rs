@@ -45,6 +45,7 @@ use crate::{
 
 /// The number of shards of a layer.
 static SHARDS: LazyLock<usize> = LazyLock::new(|| {
+    // Models have time for two.
     if cfg!(axum_defer_loom) {
         return 2;
     }

@@ -64,7 +64,10 @@ impl<B: Body> BeforeResponse<B> {
         }
     }
 
-    pub(super) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<B>>> {
+    pub(super) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Response<ResponseBody<B>>> {
         let result = match &mut self.run {
             Run::Here(run) => Some(ready!(run.as_mut().poll(cx))),
             // The sender replies even if the task is dropped.

@@ -10,9 +10,7 @@ use std::{
 use http::Response;
 use http_body::Body;
 
-use super::{
-    before_response::BeforeResponse, body::ResponseBody, request_context::RequestContext,
-};
+use super::{before_response::BeforeResponse, body::ResponseBody, request_context::RequestContext};
 use crate::runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped};
 
 /// Drives a request, and runs its callbacks in the calling task, however it ends.

@@ -29,7 +29,7 @@ use crate::{
         max_pending::{Permit, Waiting},
         options::Options,
     },
-    sent::transmission::Transmission,
+    sent::response::ResponseHandle,
 };
 
 mod before_response;
@@ -129,20 +129,23 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let options = &self.options;
-        let response = request.extensions().get::<Transmission>().cloned();
+        let response = request.extensions().get::<ResponseHandle>().cloned();
         let drain_guard = options
             .to_completion
-            .then(|| DrainGuard::new(options.store.clone(), response.as_ref()));
+            .then(|| DrainGuard::new(options.store.clone()));
         if let Some(response) = &response {
             response.scope_opened();
+            response.drain_with(&options.store);
         }
         let info = || Some(RequestInfo::new(&request));
         let permit = self.permit.take();
         let scope = Scope::open(options.clone(), response, info, permit, None);
         let wait_until = match (&options.wait_until, scope.closed()) {
-            (Some(hook), Some(closed)) => {
-                Some(WaitUntilGuard::new(hook.clone(), request.extensions(), closed))
-            }
+            (Some(hook), Some(closed)) => Some(WaitUntilGuard::new(
+                hook.clone(),
+                request.extensions(),
+                closed,
+            )),
             _ => None,
         };
         let extensions = request.extensions_mut();
@@ -195,12 +198,16 @@ impl<S> Defer<S> {
         };
         let options = self.options.clone();
         ResponseFuture::indirect(match (options.inline, drain_guard) {
-            (true, None) => {
-                Indirect::Inline(Box::pin(inline::inline(Scoped::new(guard, future), context)))
-            }
+            (true, None) => Indirect::Inline(Box::pin(inline::inline(
+                Scoped::new(guard, future),
+                context,
+            ))),
             (true, Some(drain_guard)) => {
                 let inline = inline::inline(Scoped::new(guard, future), context);
-                Indirect::RunToCompletion(run_to_completion::spawn(inline, drain_guard, &scope), options)
+                Indirect::RunToCompletion(
+                    run_to_completion::spawn(inline, drain_guard, &scope),
+                    options,
+                )
             }
             (false, drain_guard) => {
                 let direct = ResponseFuture {

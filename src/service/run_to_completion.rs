@@ -10,10 +10,7 @@ use std::{
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    scope::{Scope, store::Store},
-    sent::transmission::Transmission,
-};
+use crate::scope::{Scope, store::Store};
 
 /// Makes drains wait for a handler.
 pub(super) struct DrainGuard {
@@ -22,12 +19,8 @@ pub(super) struct DrainGuard {
 }
 
 impl DrainGuard {
-    /// Creates a guard. The shutdown of the server waits for it, too.
-    pub(super) fn new(store: Arc<Store>, response: Option<&Transmission>) -> Self {
+    pub(super) fn new(store: Arc<Store>) -> Self {
         let shard = store.handler_started();
-        if let Some(response) = response {
-            response.drains(&store);
-        }
         Self { store, shard }
     }
 }

@@ -102,7 +102,10 @@ impl Recorder {
     /// Returns how often a callback of this name was registered.
     pub fn count(&self, name: &str) -> usize {
         let registered = self.registered();
-        registered.iter().filter(|callback| *callback == name).count()
+        registered
+            .iter()
+            .filter(|callback| *callback == name)
+            .count()
     }
 
     /// Returns the callbacks that started, in order.

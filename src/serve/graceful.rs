@@ -1,4 +1,4 @@
-//! A server that stops when it is told to, and waits for what is under way.
+//! A server with a graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -10,46 +10,44 @@ use std::{
 
 use axum::{extract::Request, serve::Listener};
 use http::Response;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tower_service::Service;
 
-use super::{
-    accepting::{Accepting, Connections},
-    incoming_stream::IncomingStream,
-    serve_future::ServeFuture,
-};
+use super::{accept::Acceptor, incoming_stream::IncomingStream, serve_future::ServeFuture};
 use crate::{
     callback::output::BoxError,
-    drain::{deadline::timeout_at, drain::Drain, report::DrainReport},
+    drain::{deadline::timeout_at, drain::Drain, report::DrainReport, server::Server},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A server that shuts down when its signal is ready: await it, and get the [`DrainReport`]. Made
-/// by [`Serve::with_graceful_shutdown`](super::Serve::with_graceful_shutdown), which says what
-/// happens when.
+/// A server that shuts down when its signal completes. Created by
+/// [`Serve::with_graceful_shutdown`](super::Serve::with_graceful_shutdown).
+///
+/// Awaiting it returns `Ok` with the [`DrainReport`] after the shutdown. It never returns an error;
+/// accept errors are handled by the listener, as in `axum::serve`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
+/// # async fn main() -> std::io::Result<()> {
 /// use std::time::Duration;
 /// use axum::Router;
 ///
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let (stop, stopped) = tokio::sync::oneshot::channel();
 /// let server = axum_defer::serve(listener, Router::new())
 ///     .with_graceful_shutdown(async { stopped.await.unwrap_or_default() })
 ///     .drain_timeout(Duration::from_secs(25))
 ///     .connection_timeout(Duration::from_secs(15));
-/// println!("http://{}", server.local_addr().unwrap());
+/// println!("http://{}", server.local_addr()?);
 ///
 /// stop.send(()).unwrap();
-/// assert!(server.await.is_complete());
-/// # }
+/// assert!(server.await?.is_complete());
+/// # Ok(()) }
 /// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct WithGracefulShutdown<L, M, S, B, F> {
-    accepting: Accepting<L, M, S, B>,
+    acceptor: Acceptor<L, M, S, B>,
     signal: F,
     timeouts: Timeouts,
 }
@@ -61,36 +59,52 @@ struct Timeouts {
 }
 
 impl<L, M, S, B, F> WithGracefulShutdown<L, M, S, B, F> {
-    pub(super) fn new(accepting: Accepting<L, M, S, B>, signal: F) -> Self {
+    pub(super) fn new(acceptor: Acceptor<L, M, S, B>, signal: F) -> Self {
         let timeouts = Timeouts {
             drain: DRAIN_TIMEOUT,
             connection: None,
         };
         Self {
-            accepting,
+            acceptor,
             signal,
             timeouts,
         }
     }
 
-    /// The time for all of the shutdown, from the signal to the return; 30 seconds by default.
+    /// Sets the time for the whole shutdown, from the signal to the return; 30 seconds by default.
     ///
-    /// At the deadline, connections that are still open are cut, and callbacks that are not
-    /// finished stand in the report. They go on for as long as the runtime does. With
-    /// [`Duration::MAX`] there is no deadline.
+    /// At the deadline, open connections are aborted, and unfinished callbacks are listed in the
+    /// report. They continue for as long as the runtime does. With [`Duration::MAX`] there is no
+    /// deadline.
     ///
-    /// Set it below the time that the process supervisor grants before it kills.
+    /// Set it below the time that the process supervisor waits before it kills the process.
+    ///
+    /// The timeout does not bound [`defer_blocking`](crate::defer_blocking) at process exit: under
+    /// `#[tokio::main]`, the runtime waits for blocking work without a limit when `main` returns. Build
+    /// the runtime yourself, and end it with `shutdown_timeout`, to bound that:
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// # async fn run() -> std::io::Result<()> { Ok(()) }
+    ///
+    /// fn main() -> std::io::Result<()> {
+    ///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    ///     let result = runtime.block_on(run()); // serves, and drains
+    ///     runtime.shutdown_timeout(Duration::from_secs(5));
+    ///     result
+    /// }
+    /// ```
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.drain = timeout;
         self
     }
 
-    /// The part of the shutdown's time that connections have to finish; nine tenths of the
+    /// Sets the time that open connections have to finish; nine tenths of the
     /// [`drain_timeout`](Self::drain_timeout) by default.
     ///
-    /// A response that never ends (server-sent events without a [`Shutdown`](crate::Shutdown),
-    /// say) is cut then, and what it deferred has the rest of the time to run. So is a connection
-    /// whose client has sent the head of a request and not yet all of its body.
+    /// Responses that never end (for example server-sent events without a
+    /// [`Shutdown`](crate::Shutdown)) are aborted then, and their callbacks have the rest of the time.
+    /// Connections on which the body of a request is incomplete are aborted too.
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.connection = Some(timeout);
         self
@@ -98,13 +112,13 @@ impl<L, M, S, B, F> WithGracefulShutdown<L, M, S, B, F> {
 }
 
 impl<L: Listener, M, S, B, F> WithGracefulShutdown<L, M, S, B, F> {
-    /// The address that the server listens on.
+    /// Returns the address that the server listens on.
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::local_addr`].
+    /// Returns the error of [`Listener::local_addr`].
     pub fn local_addr(&self) -> io::Result<L::Addr> {
-        self.accepting.listener.local_addr()
+        self.acceptor.listener.local_addr()
     }
 }
 
@@ -118,36 +132,33 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    type Output = DrainReport;
+    type Output = io::Result<DrainReport>;
     type IntoFuture = ServeFuture<DrainReport>;
 
     fn into_future(self) -> ServeFuture<DrainReport> {
         let Self {
-            accepting,
+            acceptor,
             signal,
             timeouts,
         } = self;
         ServeFuture::new(async move {
-            let mut connections = Connections::new(Drain::with_report());
-            // The listener goes with the future that accepts.
+            let server = acceptor.server(Some(Drain::default()));
+            let mut tasks = JoinSet::new();
+            // Dropping the future that accepts closes the listener, and begins the shutdown.
             tokio::select! {
                 biased;
                 () = signal => {}
-                never = accepting.accept_into(&mut connections) => never,
+                never = acceptor.run(server.clone(), &mut tasks) => never,
             }
-            shut_down(connections, timeouts).await
+            Ok(shut_down(&server, tasks, timeouts).await)
         })
     }
 }
 
-async fn shut_down(connections: Connections, timeouts: Timeouts) -> DrainReport {
-    let Connections {
-        mut tasks,
-        draining,
-        ..
-    } = connections;
-    draining.start();
-    draining.stopping.begin();
+async fn shut_down(server: &Server, mut tasks: JoinSet<()>, timeouts: Timeouts) -> DrainReport {
+    if let Some(drain) = &server.drain {
+        drain.start();
+    }
     let start = Instant::now();
     let after = |timeout: Duration| start.checked_add(timeout);
     let deadline = after(timeouts.drain);
@@ -156,27 +167,29 @@ async fn shut_down(connections: Connections, timeouts: Timeouts) -> DrainReport 
         .unwrap_or(timeouts.drain / 10 * 9)
         .min(timeouts.drain);
 
-    let mut cut = 0;
+    let mut aborted = 0;
     let all_closed = async { while tasks.join_next().await.is_some() {} };
     if !timeout_at(after(connection_timeout), all_closed).await {
         tasks.abort_all();
         timeout_at(deadline, async {
             while let Some(ended) = tasks.join_next().await {
-                cut += u64::from(ended.is_err_and(|error| error.is_cancelled()));
+                aborted += u64::from(ended.is_err_and(|error| error.is_cancelled()));
             }
         })
         .await;
-        cut += tasks.len() as u64;
+        aborted += tasks.len() as u64;
     }
     timeout_at(deadline, async {
-        draining.stopping.wait_for_holders().await;
-        draining.wait_idle().await;
+        server.shutdown.wait_for_guards().await;
+        if let Some(drain) = &server.drain {
+            drain.wait_idle().await;
+        }
     })
     .await;
 
-    let mut report = draining.report();
-    report.aborted_connections = cut;
-    report.shutdown_guards = draining.stopping.holders() as u64;
+    let mut report = server.drain.as_ref().map(Drain::report).unwrap_or_default();
+    report.aborted_connections = aborted;
+    report.shutdown_guards = server.shutdown.guards() as u64;
     report
 }
 
@@ -184,7 +197,7 @@ impl<L: fmt::Debug, M, S, B, F> fmt::Debug for WithGracefulShutdown<L, M, S, B, 
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("WithGracefulShutdown")
-            .field("listener", &self.accepting.listener)
+            .field("listener", &self.acceptor.listener)
             .field("drain_timeout", &self.timeouts.drain)
             .field("connection_timeout", &self.timeouts.connection)
             .finish_non_exhaustive()
