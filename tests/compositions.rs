@@ -14,7 +14,7 @@ use axum::{
 };
 use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection,
-    Delivery::{Aborted, NoResponse, Sent},
+    Delivery::{Aborted, NoResponse, Complete},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -114,7 +114,7 @@ async fn the_layer_covers_what_it_is_put_around() {
         assert_eq!(body_of(&server, covered).await, "deferred", "{case}");
         let (ran, completion) = verdict(&mut events).await;
         assert!(ran, "{case}");
-        assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 8));
+        assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
         if let Some(path) = left_alone {
             assert_eq!(body_of(&server, path).await, "no scope", "{case}");
         }
@@ -181,7 +181,7 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
     assert_eq!(client.response(false).await.unwrap().body, b"deferred");
     let (ran, completion) = verdict(&mut events).await;
     assert!(ran);
-    assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 8));
+    assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
     client.get("/error").await;
     assert!(client.response(false).await.is_none());
     let (ran, completion) = verdict(&mut events).await;
@@ -249,7 +249,7 @@ mod grpc {
         assert!(ran && completion.is_success());
         assert_eq!(
             (completion.delivery(), completion.level()),
-            (Sent, Level::HandedOff)
+            (Complete, Level::HandedOff)
         );
         assert_eq!(completion.body_bytes(), body.to_bytes().len() as u64);
     }
@@ -264,7 +264,7 @@ mod grpc {
         let (ran, completion) = verdict(&mut events).await;
         assert!(!ran && !completion.is_success());
         assert_eq!(completion.status(), Some(StatusCode::OK));
-        assert_eq!(completion.delivery(), Sent);
+        assert_eq!(completion.delivery(), Complete);
     }
 
     #[tokio::test]
@@ -336,7 +336,7 @@ mod grpc {
                 (success, success),
                 "{status} {head:?} {trailers:?}"
             );
-            assert_eq!(completion.delivery(), Sent);
+            assert_eq!(completion.delivery(), Complete);
         }
     }
 
@@ -361,6 +361,6 @@ mod grpc {
         assert_eq!(client.response(true).await.unwrap().status, 200);
         let (ran, completion) = verdict(&mut events).await;
         assert!(ran);
-        assert_eq!(completion.delivery(), Sent);
+        assert_eq!(completion.delivery(), Complete);
     }
 }

@@ -21,7 +21,7 @@ use axum::{
 };
 use axum_defer::{
     BeforeResponseFailed, DeferLayer,
-    Delivery::{NoResponse, Sent},
+    Delivery::{NoResponse, Complete},
     defer,
 };
 use beside::{
@@ -57,7 +57,7 @@ async fn a_trace_changes_nothing_and_sees_a_failure_before_the_response_only_fro
         assert_eq!(response.status, 200);
         let seen = seen.unwrap();
         assert!(seen.ran);
-        assert_eq!(seen.completion.delivery(), Sent);
+        assert_eq!(seen.completion.delivery(), Complete);
         assert_eq!(seen.completion.body_bytes(), 10);
         assert_eq!(in_time(statuses.recv()).await, Some(200));
 
@@ -80,7 +80,7 @@ async fn compression_inside_has_the_bytes_counted_that_are_sent() {
             assert!(is_compressed, "{path}");
             let seen = seen.unwrap();
             assert!(seen.ran);
-            assert_eq!(seen.completion.delivery(), Sent, "{path}");
+            assert_eq!(seen.completion.delivery(), Complete, "{path}");
             let bytes = seen.completion.body_bytes();
             match (place, path) {
                 (Inside, "/text") => {
@@ -116,7 +116,7 @@ async fn a_time_out_inside_is_a_failure_and_outside_it_leaves_no_response() {
         assert!(!seen.ran);
         let how = (seen.completion.status(), seen.completion.delivery());
         match place {
-            Inside => assert_eq!(how, (Some(StatusCode::REQUEST_TIMEOUT), Sent)),
+            Inside => assert_eq!(how, (Some(StatusCode::REQUEST_TIMEOUT), Complete)),
             Outside => assert_eq!(how, (None, NoResponse)),
         }
     }
@@ -132,7 +132,7 @@ async fn a_panic_that_is_caught_inside_is_a_500_and_outside_there_is_no_response
         assert!(!seen.ran);
         let how = (seen.completion.status(), seen.completion.delivery());
         match place {
-            Inside => assert_eq!(how, (Some(StatusCode::INTERNAL_SERVER_ERROR), Sent)),
+            Inside => assert_eq!(how, (Some(StatusCode::INTERNAL_SERVER_ERROR), Complete)),
             Outside => assert_eq!(how, (None, NoResponse)),
         }
     }

@@ -651,21 +651,21 @@ async fn events_have_start_head_and_completion() {
     struct Log(mpsc::Sender<String>);
     impl DeferObserver for Log {
         fn registered(&self, callback: &CallbackInfo<'_>) {
-            assert!(callback.arrived().is_some());
-            let scope = callback.scope_info().map(ScopeInfo::number);
+            assert!(callback.scope_info().map(ScopeInfo::started_at).is_some());
+            let scope = callback.scope_info().map(ScopeInfo::id);
             assert_eq!(scope, Some(callback.scope()));
-            let _ = self.0.send(format!("registered {:?}", callback.answered()));
+            let _ = self.0.send(format!("registered {:?}", callback.scope_info().and_then(ScopeInfo::time_to_head)));
         }
         fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
-            let answered = scope.answered().unwrap();
+            let answered = scope.time_to_head().unwrap();
             assert!(answered <= completion.elapsed());
-            assert!(scope.arrived() + completion.elapsed() <= std::time::Instant::now());
+            assert!(scope.started_at() + completion.elapsed() <= std::time::Instant::now());
             let request = scope.request().unwrap();
             let bytes = completion.body_bytes();
             let _ = self.0.send(format!("decided {request} {bytes}"));
         }
         fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
-            assert!(callback.answered().is_some());
+            assert!(callback.scope_info().and_then(ScopeInfo::time_to_head).is_some());
             let _ = self.0.send("started".to_owned());
         }
     }

@@ -28,7 +28,7 @@ use axum::{
 };
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection,
-    Delivery::{self, Aborted, BodyError, NoResponse, Sent},
+    Delivery::{self, Aborted, BodyError, NoResponse, Complete},
     Finished, Level, LostReason, defer, defer_blocking, scope, try_defer,
 };
 use bytes::Bytes;
@@ -1169,10 +1169,10 @@ mod exactly_once {
         type Script = fn() -> Vec<Result<Frame<Bytes>, io::Error>>;
         let bodies: [(Script, usize, Delivery); 8] = [
             (|| vec![], 0, Aborted),
-            (|| vec![], 2, Sent),
+            (|| vec![], 2, Complete),
             (|| vec![data()], 0, Aborted),
             (|| vec![data()], 1, Aborted),
-            (|| vec![data()], 3, Sent),
+            (|| vec![data()], 3, Complete),
             (|| vec![data(), error(), error()], 2, BodyError),
             (|| vec![data(), error(), error()], 4, BodyError),
             (|| vec![error()], 2, BodyError),

@@ -19,7 +19,7 @@ use axum::{
 };
 use axum_defer::{
     Completion, DeferLayer, Delivery, Level, LostReason, defer, defer_blocking,
-    testing::{Event, Recorder},
+    testing::{CallbackEvent, Recorder},
 };
 use http_body_util::{BodyExt, StreamBody};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
@@ -244,7 +244,7 @@ async fn a_handler_that_panics_has_its_callbacks_run_before_the_panic_goes_on() 
         recorder.assert_succeeded(["audit", "slow"]);
         let event = &recorder.events()[3].event;
         assert!(
-            matches!(event, Event::Skipped(completion) if completion.delivery() == Delivery::NoResponse),
+            matches!(event, CallbackEvent::Skipped(completion) if completion.delivery() == Delivery::NoResponse),
             "{event}"
         );
     }
@@ -324,7 +324,7 @@ async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task(
 
     assert_eq!(recorder.lost(), ["stuck"]);
     recorder.assert_succeeded(["next"]);
-    let lost = Event::Lost(LostReason::Interrupted);
+    let lost = CallbackEvent::Lost(LostReason::Interrupted);
     assert!(
         recorder
             .events()

@@ -17,7 +17,7 @@ use axum::{
 };
 use axum_defer::{
     DeferLayer,
-    Delivery::{self, Aborted, BodyError, NoResponse, Sent},
+    Delivery::{self, Aborted, BodyError, NoResponse, Complete},
     Level,
 };
 use bytes::Bytes;
@@ -99,67 +99,67 @@ const LARGE: u64 = 2 * 1024 * 1024;
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     // Bodies of one frame.
-    row("&str",                         EVERY,    "GET /text",            ReadsAll, 200, SUCCESS, Sent, Exactly(7), Both),
-    row("JSON",                         EVERY,    "GET /json",            ReadsAll, 200, SUCCESS, Sent, Exactly(11), Both),
-    row("Full, no axum",                EVERY,    "GET /bare/full",       ReadsAll, 200, SUCCESS, Sent, Exactly(4), Both),
-    row("large, read to the end",       EVERY,    "GET /large",           ReadsAll, 200, SUCCESS, Sent, Exactly(LARGE), Both),
-    row("large, client resets",         EVERY,    "GET /large",           ResetsAfter("xx"), 200, SUCCESS, Sent, Exactly(LARGE), Both),
-    row("file",                         EVERY,    "GET /files/file.txt",  ReadsAll, 200, SUCCESS, Sent, Exactly(14), Both),
-    row("file that is not there",       EVERY,    "GET /files/none.txt",  ReadsAll, 404, FAILURE, Sent, Exactly(0), OnlyAlways),
+    row("&str",                         EVERY,    "GET /text",            ReadsAll, 200, SUCCESS, Complete, Exactly(7), Both),
+    row("JSON",                         EVERY,    "GET /json",            ReadsAll, 200, SUCCESS, Complete, Exactly(11), Both),
+    row("Full, no axum",                EVERY,    "GET /bare/full",       ReadsAll, 200, SUCCESS, Complete, Exactly(4), Both),
+    row("large, read to the end",       EVERY,    "GET /large",           ReadsAll, 200, SUCCESS, Complete, Exactly(LARGE), Both),
+    row("large, client resets",         EVERY,    "GET /large",           ResetsAfter("xx"), 200, SUCCESS, Complete, Exactly(LARGE), Both),
+    row("file",                         EVERY,    "GET /files/file.txt",  ReadsAll, 200, SUCCESS, Complete, Exactly(14), Both),
+    row("file that is not there",       EVERY,    "GET /files/none.txt",  ReadsAll, 404, FAILURE, Complete, Exactly(0), OnlyAlways),
     // No body.
-    row("empty",                        EVERY,    "GET /empty",           ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("204",                          EVERY,    "GET /204",             ReadsAll, 204, SUCCESS, Sent, Exactly(0), Both),
-    row("304",                          EVERY,    "GET /304",             ReadsAll, 304, SUCCESS, Sent, Exactly(0), Both),
-    row("204 whose body is a stream",   HTTP_1,   "GET /bare/204",        ReadsAll, 204, SUCCESS, Sent, Exactly(0), Both),
-    row("304 whose body is a stream",   HTTP_1,   "GET /bare/304",        ReadsAll, 304, SUCCESS, Sent, Exactly(0), Both),
-    row("304 whose body is Full",       HTTP_1,   "GET /bare/304-full",   ReadsAll, 304, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of &str",                 EVERY,    "HEAD /text",           ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of JSON",                 EVERY,    "HEAD /json",           ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of empty",                EVERY,    "HEAD /empty",          ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of a stream",             EVERY,    "HEAD /stream",         ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of a Content-Length stream", EVERY, "HEAD /length",         ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of SSE",                  EVERY,    "HEAD /sse",            ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of a file",               EVERY,    "HEAD /files/file.txt", ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD that fails",              EVERY,    "HEAD /500",            ReadsAll, 500, FAILURE, Sent, Exactly(0), OnlyAlways),
-    row("HEAD of Full, no axum",        HTTP_1,   "HEAD /bare/full",      ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("HEAD of a stream, no axum",    HTTP_1,   "HEAD /bare/stream",    ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("CONNECT whose body is Full",   HTTP_1_1, "CONNECT example.com:80", LeavesAfter("\r\n\r\n"), 200, SUCCESS, Sent, Exactly(0), Both),
-    row("101 WebSocket",                HTTP_1_1, "GET /websocket",       OpensAWebSocket, 101, SUCCESS, Sent, Exactly(0), Both),
+    row("empty",                        EVERY,    "GET /empty",           ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("204",                          EVERY,    "GET /204",             ReadsAll, 204, SUCCESS, Complete, Exactly(0), Both),
+    row("304",                          EVERY,    "GET /304",             ReadsAll, 304, SUCCESS, Complete, Exactly(0), Both),
+    row("204 whose body is a stream",   HTTP_1,   "GET /bare/204",        ReadsAll, 204, SUCCESS, Complete, Exactly(0), Both),
+    row("304 whose body is a stream",   HTTP_1,   "GET /bare/304",        ReadsAll, 304, SUCCESS, Complete, Exactly(0), Both),
+    row("304 whose body is Full",       HTTP_1,   "GET /bare/304-full",   ReadsAll, 304, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of &str",                 EVERY,    "HEAD /text",           ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of JSON",                 EVERY,    "HEAD /json",           ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of empty",                EVERY,    "HEAD /empty",          ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of a stream",             EVERY,    "HEAD /stream",         ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of a Content-Length stream", EVERY, "HEAD /length",         ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of SSE",                  EVERY,    "HEAD /sse",            ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of a file",               EVERY,    "HEAD /files/file.txt", ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD that fails",              EVERY,    "HEAD /500",            ReadsAll, 500, FAILURE, Complete, Exactly(0), OnlyAlways),
+    row("HEAD of Full, no axum",        HTTP_1,   "HEAD /bare/full",      ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("HEAD of a stream, no axum",    HTTP_1,   "HEAD /bare/stream",    ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("CONNECT whose body is Full",   HTTP_1_1, "CONNECT example.com:80", LeavesAfter("\r\n\r\n"), 200, SUCCESS, Complete, Exactly(0), Both),
+    row("101 WebSocket",                HTTP_1_1, "GET /websocket",       OpensAWebSocket, 101, SUCCESS, Complete, Exactly(0), Both),
     // Streams.
-    row("chunked",                      EVERY,    "GET /stream",          ReadsAll, 200, SUCCESS, Sent, Exactly(10), Both),
-    row("Content-Length stream",        EVERY,    "GET /length",          ReadsAll, 200, SUCCESS, Sent, Exactly(10), Both),
-    row("Content-Length stream that never says None", HTTP_1, "GET /length-then-pending", ReadsAll, 200, SUCCESS, Sent, Exactly(10), Both),
-    row("Content-Length: 0 stream",     EVERY,    "GET /length-0",        ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
-    row("SSE that ends",                EVERY,    "GET /sse-ends",        ReadsAll, 200, SUCCESS, Sent, Exactly(13), Both),
+    row("chunked",                      EVERY,    "GET /stream",          ReadsAll, 200, SUCCESS, Complete, Exactly(10), Both),
+    row("Content-Length stream",        EVERY,    "GET /length",          ReadsAll, 200, SUCCESS, Complete, Exactly(10), Both),
+    row("Content-Length stream that never says None", HTTP_1, "GET /length-then-pending", ReadsAll, 200, SUCCESS, Complete, Exactly(10), Both),
+    row("Content-Length: 0 stream",     EVERY,    "GET /length-0",        ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
+    row("SSE that ends",                EVERY,    "GET /sse-ends",        ReadsAll, 200, SUCCESS, Complete, Exactly(13), Both),
     row("SSE, client leaves",           EVERY,    "GET /sse",             LeavesAfter("data: hello\n\n"), 200, SUCCESS, Aborted, Exactly(13), Both),
-    row("trailers",                     EVERY,    "GET /trailers",        ReadsAll, 200, SUCCESS, Sent, Exactly(5), Both),
-    row("nothing but trailers",         EVERY,    "GET /only-trailers",   ReadsAll, 200, SUCCESS, Sent, Exactly(0), Both),
+    row("trailers",                     EVERY,    "GET /trailers",        ReadsAll, 200, SUCCESS, Complete, Exactly(5), Both),
+    row("nothing but trailers",         EVERY,    "GET /only-trailers",   ReadsAll, 200, SUCCESS, Complete, Exactly(0), Both),
     // What goes wrong after the head.
     row("body error",                   EVERY,    "GET /body-error",      ReadsAll, 200, SUCCESS, BodyError, Exactly(5), Both),
     row("body error of a failure",      EVERY,    "GET /500-body-error",  ReadsAll, 500, FAILURE, BodyError, Exactly(5), OnlyAlways),
     row("body that panics",             EVERY,    "GET /body-panic",      ReadsAll, 200, SUCCESS, Aborted, Exactly(5), Both),
     row("shorter than its Content-Length", EVERY, "GET /short",           ReadsAll, 200, SUCCESS, BodyError, Exactly(5), Both),
-    row("longer than its Content-Length",  HTTP_1, "GET /long",           ReadsAll, 200, SUCCESS, Sent, Exactly(5), Both),
+    row("longer than its Content-Length",  HTTP_1, "GET /long",           ReadsAll, 200, SUCCESS, Complete, Exactly(5), Both),
     row("reset in mid-body",            EVERY,    "GET /stalls",          ResetsAfter("hello"), 200, SUCCESS, Aborted, Exactly(5), Both),
     row("reset in mid-body of a failure", EVERY,  "GET /500-stalls",      ResetsAfter("hello"), 500, FAILURE, Aborted, Exactly(5), OnlyAlways),
     row("reset of an endless body",     EVERY,    "GET /endless",         ResetsAfter("xx"), 200, SUCCESS, Aborted, AtLeast(2), Both),
     row("reset of a Content-Length stream", EVERY, "GET /length-stalls",  ResetsAfter("hello"), 200, SUCCESS, Aborted, Exactly(5), Both),
     // The status decides.
-    row("redirect",                     EVERY,    "GET /redirect",        ReadsAll, 303, SUCCESS, Sent, Exactly(0), Both),
-    row("status 399",                   EVERY,    "GET /399",             ReadsAll, 399, SUCCESS, Sent, Exactly(0), Both),
-    row("status 400",                   EVERY,    "GET /400",             ReadsAll, 400, FAILURE, Sent, Exactly(0), OnlyAlways),
-    row("no such route",                EVERY,    "GET /none",            ReadsAll, 404, FAILURE, Sent, Exactly(0), OnlyAlways),
-    row("method not allowed",           EVERY,    "DELETE /text",         ReadsAll, 405, FAILURE, Sent, Exactly(0), OnlyAlways),
-    row("status 500 with a body",       EVERY,    "GET /500",             ReadsAll, 500, FAILURE, Sent, Exactly(4), OnlyAlways),
-    row("inner time-out",               EVERY,    "GET /timeout",         ReadsAll, 408, FAILURE, Sent, Exactly(0), OnlyAlways),
+    row("redirect",                     EVERY,    "GET /redirect",        ReadsAll, 303, SUCCESS, Complete, Exactly(0), Both),
+    row("status 399",                   EVERY,    "GET /399",             ReadsAll, 399, SUCCESS, Complete, Exactly(0), Both),
+    row("status 400",                   EVERY,    "GET /400",             ReadsAll, 400, FAILURE, Complete, Exactly(0), OnlyAlways),
+    row("no such route",                EVERY,    "GET /none",            ReadsAll, 404, FAILURE, Complete, Exactly(0), OnlyAlways),
+    row("method not allowed",           EVERY,    "DELETE /text",         ReadsAll, 405, FAILURE, Complete, Exactly(0), OnlyAlways),
+    row("status 500 with a body",       EVERY,    "GET /500",             ReadsAll, 500, FAILURE, Complete, Exactly(4), OnlyAlways),
+    row("inner time-out",               EVERY,    "GET /timeout",         ReadsAll, 408, FAILURE, Complete, Exactly(0), OnlyAlways),
     // No response.
     row("reset before the response",    EVERY,    "GET /never",           ResetsWhileItWaits, 0, FAILURE, NoResponse, Exactly(0), OnlyAlways),
     row("handler panic",                EVERY,    "GET /panic",           ReadsAll, 0, FAILURE, NoResponse, Exactly(0), OnlyAlways),
     row("panic before the first await", EVERY,    "GET /bare/panic",      ReadsAll, 0, FAILURE, NoResponse, Exactly(0), OnlyAlways),
     // hyper 1.12 takes these bodies over HTTP/2, where there should be none: so the bytes are its own.
-    row("HEAD of Full, no axum, HTTP/2", HTTP_2,  "HEAD /bare/full",      ReadsAll, 200, SUCCESS, Sent, AtLeast(0), Both),
-    row("204 whose body is a stream, HTTP/2", HTTP_2, "GET /bare/204",    ReadsAll, 204, SUCCESS, Sent, AtLeast(0), Both),
-    row("304 whose body is Full, HTTP/2", HTTP_2, "GET /bare/304-full",   ReadsAll, 304, SUCCESS, Sent, AtLeast(0), Both),
+    row("HEAD of Full, no axum, HTTP/2", HTTP_2,  "HEAD /bare/full",      ReadsAll, 200, SUCCESS, Complete, AtLeast(0), Both),
+    row("204 whose body is a stream, HTTP/2", HTTP_2, "GET /bare/204",    ReadsAll, 204, SUCCESS, Complete, AtLeast(0), Both),
+    row("304 whose body is Full, HTTP/2", HTTP_2, "GET /bare/304-full",   ReadsAll, 304, SUCCESS, Complete, AtLeast(0), Both),
 ];
 
 /// A status of 0 stands for none.
@@ -232,7 +232,7 @@ async fn over_http_2_the_body_of_a_304_reaches_the_client_and_is_counted() {
     assert_eq!(body.unwrap().to_bytes(), "ten bytes.");
     let (_, what) = events.next().await;
     let completion = what.completion();
-    assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 10));
+    assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 10));
 }
 
 async fn check(wire: Wire) {
@@ -304,7 +304,7 @@ impl Row {
             && completion.status().map(|status| status.as_u16()) == self.status
             && completion.is_success() == self.success
             && completion.delivery() == self.delivery
-            && completion.is_complete() == (self.delivery == Sent)
+            && completion.is_complete() == (self.delivery == Complete)
             && completion.level() == Level::HandedOff
             && match self.bytes {
                 Exactly(expected) => bytes == expected,
@@ -328,7 +328,7 @@ impl Row {
         // A connection that fails, or stops speaking HTTP, answers no second request.
         let continues = matches!(wire, KeepAlive | Pipelined)
             && matches!(self.client, ReadsAll)
-            && self.delivery == Sent;
+            && self.delivery == Complete;
         let mut client = server.raw().await;
         if matches!(self.client, OpensAWebSocket) {
             let url = format!("ws://localhost{path}");
@@ -353,7 +353,7 @@ impl Row {
                 if let Some(response) = &response {
                     // Without framing, HTTP/1.0 can't tell a body that broke off.
                     let unframed = wire == Old && !response.head.contains("content-length");
-                    let whole = self.delivery == Sent || unframed;
+                    let whole = self.delivery == Complete || unframed;
                     assert_eq!(response.whole, whole, "{}: {}", self.kind, response.head);
                 }
                 response.map(|response| response.status)
@@ -459,7 +459,7 @@ const SECOND: Row = row(
     ReadsAll,
     200,
     SUCCESS,
-    Sent,
+    Complete,
     Exactly(6),
     Both,
 );
