@@ -1,8 +1,8 @@
-//! Whether threads that share a layer get in each other's way: how the throughput of a router in
-//! memory grows with the threads, with callbacks that are deferred and with tasks that are spawned.
+//! Scaling from one thread to several: the throughput of a router in memory, with deferred callbacks
+//! and with spawned tasks.
 //!
-//! Both run in each round, one after the other, on one thread and on more, and every ratio is taken
-//! within a round. See `benches/README.md`.
+//! Each round runs both on one thread and on several. Ratios are taken within a round. See
+//! `benches/README.md`.
 
 use std::{
     convert::Infallible,
@@ -19,31 +19,33 @@ use axum_defer::{DeferLayer, defer};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
-use crate::{no_op::NoOpLayer, processor_time::processor_time};
+use crate::no_op::NoOpLayer;
 
+#[path = "cpu/clock.rs"]
+mod clock;
+#[path = "cpu/no_op.rs"]
 mod no_op;
-mod processor_time;
 
 const ROUNDS: usize = 31;
 
-/// Per thread, so that the queues of a worker are as full with more of them.
+/// Connections per thread, so that each worker's queue has the same length.
 const CONNECTIONS: usize = 8;
 
-/// Callbacks of one connection in one round, however many each request has.
+/// Callbacks per connection and round.
 const CALLBACKS: usize = 4_000;
 
-/// What the handler does with its work.
+/// The way in which the handler starts its work.
 #[derive(Clone, Copy)]
 enum How {
     Spawns,
     Defers,
 }
 
-/// What one run has cost per request.
+/// Seconds per request.
 #[derive(Clone, Copy)]
 struct Cost {
     time: f64,
-    processor_time: f64,
+    cpu_time: f64,
 }
 
 fn main() {
@@ -52,7 +54,7 @@ fn main() {
         .into_iter()
         .filter(|more| *more == 2 || *more <= threads)
         .collect();
-    println!("{threads} processors; medians (quartiles) of {ROUNDS} rounds");
+    println!("{threads} cores; medians (quartiles) of {ROUNDS} rounds");
     for callbacks in [1, 100] {
         for more in &more {
             compare(callbacks, *more);
@@ -60,7 +62,7 @@ fn main() {
     }
 }
 
-/// One thread against several.
+/// Compares one thread with several.
 fn compare(callbacks: usize, threads: usize) {
     let few = Builder::new_multi_thread().worker_threads(1).build();
     let many = Builder::new_multi_thread().worker_threads(threads).build();
@@ -86,11 +88,11 @@ fn compare(callbacks: usize, threads: usize) {
             cost(one) / cost(more)
         }
     };
-    // What a request costs in processor time does not change where threads don't meet.
-    for name in ["throughput", "requests per processor time"] {
+    // The CPU time per request is constant if threads do not contend.
+    for name in ["throughput", "requests per CPU time"] {
         let cost: fn(&Cost) -> f64 = match name {
             "throughput" => |cost| cost.time,
-            _ => |cost| cost.processor_time,
+            _ => |cost| cost.cpu_time,
         };
         let spawns = scaling(How::Spawns, cost);
         let defers = scaling(How::Defers, cost);
@@ -108,11 +110,11 @@ fn show(name: &str, figures: impl Iterator<Item = f64>) {
     println!("{name:<38} {median:.3} ({low:.3}-{high:.3})");
 }
 
-/// Serves requests on as many tasks per thread, until all of their callbacks have run.
+/// Serves requests on the same number of tasks per thread until all callbacks have run.
 fn run(runtime: &Runtime, threads: usize, layer: &DeferLayer, how: How, callbacks: usize) -> Cost {
     let connections = CONNECTIONS * threads;
     let requests = CALLBACKS / callbacks;
-    let (start, before) = (Instant::now(), processor_time());
+    let (start, before) = (Instant::now(), clock::process());
     runtime.block_on(async {
         let connections: Vec<_> = (0..connections)
             .map(|_| tokio::spawn(connection(layer.clone(), how, requests, callbacks)))
@@ -124,11 +126,11 @@ fn run(runtime: &Runtime, threads: usize, layer: &DeferLayer, how: How, callback
     let per_request = |time: Duration| time.as_secs_f64() / (connections * requests) as f64;
     Cost {
         time: per_request(start.elapsed()),
-        processor_time: per_request(processor_time() - before),
+        cpu_time: per_request(clock::process() - before),
     }
 }
 
-/// One request after the other. Connections share nothing but the layer and the runtime.
+/// Sends requests one after the other. Connections share only the layer and the runtime.
 async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usize) {
     let done = Arc::new(());
     let works = done.clone();
@@ -144,7 +146,7 @@ async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usi
     });
     let app = Router::new().route("/", handler);
     let app: Router = match how {
-        How::Spawns => app.layer(NoOpLayer::<false>),
+        How::Spawns => app.layer(NoOpLayer),
         How::Defers => app.layer(layer),
     };
     for _ in 0..requests {
@@ -153,13 +155,13 @@ async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usi
         consume(response).await;
         tokio::task::yield_now().await;
     }
-    // This one, and that of the handler.
+    // One reference is here and one in the handler.
     while Arc::strong_count(&done) > 2 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Ends when it is dropped: what it holds says how many are left.
+/// Holds one reference until it ends.
 async fn work(done: Arc<()>) {
     black_box(&done);
 }
