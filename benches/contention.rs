@@ -6,6 +6,7 @@
 
 use std::{
     convert::Infallible,
+    env,
     future::poll_fn,
     hint::black_box,
     pin::pin,
@@ -25,8 +26,6 @@ use crate::no_op::NoOpLayer;
 mod clock;
 #[path = "cpu/no_op.rs"]
 mod no_op;
-
-const ROUNDS: usize = 31;
 
 /// Connections per thread, so that each worker's queue has the same length.
 const CONNECTIONS: usize = 8;
@@ -54,16 +53,19 @@ fn main() {
         .into_iter()
         .filter(|more| *more == 2 || *more <= threads)
         .collect();
-    println!("{threads} cores; medians (quartiles) of {ROUNDS} rounds");
+    // `cargo bench` passes `--bench`.
+    let rounds = env::args().nth(1).and_then(|rounds| rounds.parse().ok());
+    let rounds = rounds.unwrap_or(31);
+    println!("{threads} cores; medians (quartiles) of {rounds} rounds");
     for callbacks in [1, 100] {
         for more in &more {
-            compare(callbacks, *more);
+            compare(rounds, callbacks, *more);
         }
     }
 }
 
 /// Compares one thread with several.
-fn compare(callbacks: usize, threads: usize) {
+fn compare(rounds: usize, callbacks: usize, threads: usize) {
     let few = Builder::new_multi_thread().worker_threads(1).build();
     let many = Builder::new_multi_thread().worker_threads(threads).build();
     let runtimes = [
@@ -80,8 +82,7 @@ fn compare(callbacks: usize, threads: usize) {
         })
     };
     round();
-    let rounds: Vec<[[Cost; 2]; 2]> = (0..ROUNDS).map(|_| round()).collect();
-    println!("\n{callbacks} per request, {threads} threads over one");
+    let rounds: Vec<[[Cost; 2]; 2]> = (0..rounds).map(|_| round()).collect();
     let scaling = |how: How, cost: fn(&Cost) -> f64| {
         move |round: &[[Cost; 2]; 2]| {
             let [one, more] = &round[how as usize];
@@ -96,18 +97,23 @@ fn compare(callbacks: usize, threads: usize) {
         };
         let spawns = scaling(How::Spawns, cost);
         let defers = scaling(How::Defers, cost);
-        show(&format!("{name}, spawn"), rounds.iter().map(spawns));
-        show(&format!("{name}, defer"), rounds.iter().map(defers));
+        let show = |what, figures: Vec<f64>| {
+            show(
+                &format!("{callbacks} per request, {threads} threads, {name}, {what}"),
+                figures,
+            );
+        };
+        show("spawn", rounds.iter().map(spawns).collect());
+        show("defer", rounds.iter().map(defers).collect());
         let ratio = |round| defers(round) / spawns(round);
-        show("  defer over spawn", rounds.iter().map(ratio));
+        show("defer over spawn", rounds.iter().map(ratio).collect());
     }
 }
 
-fn show(name: &str, figures: impl Iterator<Item = f64>) {
-    let mut figures: Vec<f64> = figures.collect();
+fn show(name: &str, mut figures: Vec<f64>) {
     figures.sort_unstable_by(f64::total_cmp);
     let [low, median, high] = [1, 2, 3].map(|quarter| figures[figures.len() * quarter / 4]);
-    println!("{name:<38} {median:.3} ({low:.3}-{high:.3})");
+    println!("{name}: {median:.3} ({low:.3} to {high:.3})");
 }
 
 /// Serves requests on the same number of tasks per thread until all callbacks have run.

@@ -4,13 +4,22 @@
     python3 benches/run.py                    all sections, at most ten minutes after the build
     python3 benches/run.py --quick            fewer rounds, about two minutes
     python3 benches/run.py --save cpu memory  some sections, saved as the new baseline
+    python3 benches/run.py --check counted    the guard of CI
 """
 import argparse
 
-import cpu
-import tools
+import sys
 
-SECTIONS = {"cpu": cpu}
+import counted
+import cpu
+import memory
+import scaling
+import sockets
+import tools
+import trace
+
+SECTIONS = {"cpu": cpu, "memory": memory, "trace": trace, "scaling": scaling, "counted": counted,
+            "sockets": sockets}
 
 
 def main():
@@ -18,14 +27,22 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="run fewer rounds")
     parser.add_argument("--save", action="store_true", help="save the figures as the baseline")
+    parser.add_argument("--check", action="store_true",
+                        help="fail if a figure of `counted` has grown by more than 5 %%")
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)} (all by default)")
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"no section {', '.join(unknown)}")
     for name in arguments.sections or SECTIONS:
-        figures = SECTIONS[name].run(arguments.quick, tools.load().get(name, {}))
-        if arguments.save:
+        known = tools.load().get(name, {})
+        figures = SECTIONS[name].run(arguments.quick, known)
+        if figures and arguments.save:
             tools.save(name, figures)
+        if figures and arguments.check and name == "counted":
+            failures = list(counted.failures(figures["counts"], known))
+            if failures:
+                sys.exit("\n".join(["", "FAILED:", *failures]))
+            print("\nno figure has grown by more than 5 %")
 
 
 if __name__ == "__main__":

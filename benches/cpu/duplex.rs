@@ -8,8 +8,6 @@ use tokio::{
     task::yield_now,
 };
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-
 /// Accepts the given connections and no others.
 pub(crate) struct Connections(Vec<DuplexStream>);
 
@@ -37,29 +35,24 @@ impl Client {
         (Self(client), Connections(server))
     }
 
-    /// Sends one request on every connection, reads all responses, and repeats this until the given
+    /// Sends a request on every connection, reads all responses, and repeats this until the given
     /// number of requests is done.
-    pub(crate) async fn requests(&mut self, count: usize) {
+    pub(crate) async fn requests(&mut self, count: usize, request: &[u8]) {
         let mut left = count;
         while left > 0 {
             let batch = left.min(self.0.len());
-            self.send(batch, REQUEST).await;
             left -= batch;
+            let connections = &mut self.0[..batch];
+            for connection in &mut *connections {
+                let written = connection.write_all(request).await;
+                written.expect("the server reads");
+            }
+            for connection in connections {
+                read_response(connection).await;
+            }
+            // The callbacks run here.
+            yield_now().await;
         }
-    }
-
-    /// Sends a request on each of the first connections, and reads the responses.
-    pub(crate) async fn send(&mut self, connections: usize, request: &[u8]) {
-        let connections = &mut self.0[..connections];
-        for connection in &mut *connections {
-            let written = connection.write_all(request).await;
-            written.expect("the server reads");
-        }
-        for connection in connections {
-            read_response(connection).await;
-        }
-        // The callbacks run here.
-        yield_now().await;
     }
 }
 

@@ -26,6 +26,8 @@ cpu serve VARIANT THREADS                       serves on a socket and prints it
 cpu waiters WAITERS                             polls and CPU time per admission by `max_pending(1)`
 A VARIANT is SERVER,LAYER,HANDLER,SUBSCRIBER: see `variant.rs`.";
 
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -64,11 +66,11 @@ fn time(variant: Variant, requests: usize, batches: usize, connections: usize) {
     let mut took = runtime.expect("a runtime").block_on(async {
         let (mut client, listener) = Client::connect(connections);
         let server = tokio::spawn(async move { variant.serve(listener).await });
-        client.requests(WARM_UP).await;
+        client.requests(WARM_UP, REQUEST).await;
         let mut took = Vec::new();
         for _ in 0..batches {
             let start = clock::process();
-            client.requests(requests).await;
+            client.requests(requests, REQUEST).await;
             took.push((clock::process() - start).as_nanos() as f64 / requests as f64);
         }
         server.abort();
@@ -90,7 +92,7 @@ fn count(variant: Variant, requests: usize) {
     runtime.expect("a runtime").block_on(async {
         let (mut client, listener) = Client::connect(1);
         let server = tokio::spawn(async move { variant.serve(listener).await });
-        client.requests(requests).await;
+        client.requests(requests, REQUEST).await;
         server.abort();
     });
     check(callbacks * requests);

@@ -13,7 +13,7 @@ use crate::{floor::FloorLayer, hand_made::hand_made, handler, no_op::NoOpLayer};
 ///
 /// - servers: `axum`, `axum_defer`, and each with `-graceful`
 /// - layers: `none`, `no_op`, `floor`, `hand_made`, `defer`, `defer-handle`, `defer-around`,
-///   `defer-observer`, `defer-live`
+///   `defer-observer`
 /// - handlers: see [`handler::router`]
 /// - subscribers: `none`, `info` (writes to a sink), and `info-span` (with a request span as well)
 pub(crate) struct Variant {
@@ -73,8 +73,6 @@ impl Variant {
             "hand_made" => hand_made(router),
             "defer" | "defer-handle" => router.layer(layer),
             "defer-observer" => router.layer(layer.observer(Ignore)),
-            #[cfg(feature = "live")]
-            "defer-live" => router.layer(layer.observer(axum_defer::live::Live::new())),
             other => panic!("no layer {other}"),
         };
         let router = match self.subscriber.as_str() {
