@@ -106,7 +106,7 @@ def failures(figures, known):
             yield f"{name}: {before[name]:.1f} in the baseline, {figure:.1f} now"
 
 
-def run(_quick, known):
+def run(_options, known):
     if not shutil.which("valgrind"):
         print("\nskipped counted: no valgrind")
         return None

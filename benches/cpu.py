@@ -103,35 +103,39 @@ def ratios(ns):
     }
 
 
-def measure(rounds):
-    binary = tools.build("cpu")
-    least = {name: [] for name in ROWS}
+def measure(rounds, binaries):
+    """Returns the least time of every row, one dictionary per binary."""
+    runs = [(binary, name) for binary in binaries for name in ROWS]
+    times = {run: [] for run in runs}
     for number in range(rounds):
         tools.progress(f"cpu, round {number + 1} of {rounds}")
         core = tools.CORES[number % len(tools.CORES)]
-        for name in tools.shuffled(ROWS):
+        for binary, name in tools.shuffled(runs):
             variant, connections = ROWS[name]
             command = [binary, "time", variant, str(REQUESTS), str(BATCHES), str(connections)]
             printed = tools.output(command, **tools.pinned(core))
-            least[name].append(float(printed.split()[0]))
-    ns = {name: min(figures) for name, figures in least.items()}
-    typical = {name: statistics.median(figures) / ns[name] for name, figures in least.items()}
-    tools.progress(f"cpu: the median round is {statistics.median(typical.values()):.2f} of the "
-                   f"least, at most {max(typical.values()):.2f}")
-    return ns
+            times[binary, name].append(float(printed.split()[0]))
+    spread = [statistics.median(figures) / min(figures) for figures in times.values()]
+    tools.progress(f"cpu: the median round took {statistics.median(spread):.2f} times the least")
+    return [{name: min(times[binary, name]) for name in ROWS} for binary in binaries]
 
 
-def waiters():
-    binary = tools.build("cpu")
+def waiters(binary):
     polls, ns = tools.output([binary, "waiters", str(WAITERS)]).split()
     return {"polls of poll_ready per admission": float(polls),
             "CPU time per admission, in ns": float(ns)}
 
 
-def run(quick, known):
-    ns = measure(6 if quick else 16)
-    figures = {"ns": ns, "ratios": ratios(ns), "waiters": waiters()}
-    tools.table("CPU time per request, in ns", ns, known.get("ns", {}))
+def run(options, known):
+    binary = tools.build("cpu")
+    rounds = 6 if options.quick else 16
+    ns, *before = measure(rounds, [binary, *options.against])
+    figures = {"ns": ns, "ratios": ratios(ns), "waiters": waiters(binary)}
+    if before:
+        known = known | {"ns": before[0], "ratios": ratios(before[0])}
+    bare = known.get("ns", {}).get("bare axum")
+    speed = ns["bare axum"] / bare if bare else 1
+    tools.table("CPU time per request, in ns", ns, known.get("ns", {}), speed)
     tools.table("ratio", figures["ratios"], known.get("ratios", {}))
     tools.table(f"max_pending(1) with {WAITERS:,} waiters", figures["waiters"],
                 known.get("waiters", {}))

@@ -4,7 +4,7 @@ import json
 import tools
 
 
-def run(_quick, known):
+def run(_options, known):
     figures = {"bytes": json.loads(tools.output([tools.build("memory")]))}
     tools.table("memory, in bytes", figures["bytes"], known.get("bytes", {}))
     return figures

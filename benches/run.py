@@ -7,7 +7,6 @@
     python3 benches/run.py --check counted    the guard of CI
 """
 import argparse
-
 import sys
 
 import counted
@@ -27,6 +26,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="run fewer rounds")
     parser.add_argument("--save", action="store_true", help="save the figures as the baseline")
+    parser.add_argument("--against", metavar="BINARY", nargs=1, default=[],
+                        help="compare `cpu` with another build of it in the same rounds")
     parser.add_argument("--check", action="store_true",
                         help="fail if a figure of `counted` has grown by more than 5 %%")
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)} (all by default)")
@@ -35,7 +36,7 @@ def main():
         parser.error(f"no section {', '.join(unknown)}")
     for name in arguments.sections or SECTIONS:
         known = tools.load().get(name, {})
-        figures = SECTIONS[name].run(arguments.quick, known)
+        figures = SECTIONS[name].run(arguments, known)
         if figures and arguments.save:
             tools.save(name, figures)
         if figures and arguments.check and name == "counted":

@@ -4,8 +4,8 @@ import re
 import tools
 
 
-def run(quick, known):
-    rounds = 7 if quick else 31
+def run(options, known):
+    rounds = 7 if options.quick else 31
     tools.progress(f"scaling, {rounds} rounds")
     printed = tools.output([tools.build("contention"), str(rounds)])
     lines = re.findall(r"^(.+): ([\d.]+) \(", printed, re.MULTILINE)

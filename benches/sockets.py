@@ -76,14 +76,14 @@ def measure(rounds, seconds):
             server.wait()
 
 
-def run(quick, known):
+def run(options, known):
     if not shutil.which("wrk"):
         print("\nskipped sockets: no wrk, which `apt-get install wrk` installs")
         return None
     if len(tools.CORES) < 2 or not os.path.exists("/proc/self/schedstat"):
         print("\nskipped sockets: this needs Linux and two cores")
         return None
-    measured = measure(4 if quick else 15, 1)
+    measured = measure(4 if options.quick else 15, 1)
     figures = {"ns": {}, "ratios": {}}
     print("\n| over sockets | CPU time per request, in ns | over | ratio (quartiles) | baseline |")
     print("|---|---|---|---|---|")

@@ -61,12 +61,15 @@ def save(section, figures):
     BASELINE.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def table(title, figures, known):
-    """Prints figures by name beside those of the baseline."""
+def table(title, figures, known, speed=1):
+    """Prints figures by name beside those of the baseline.
+
+    `speed` is the time of a yardstick over its time in the baseline. The last column leaves it out.
+    """
     print(f"\n| {title} | now | baseline | now / baseline |\n|---|---|---|---|")
     for name, figure in figures.items():
         before = known.get(name)
-        ratio = f"{figure / before:.2f}" if before else ""
+        ratio = f"{figure / before / speed:.2f}" if before else ""
         print(f"| {name} | {shown(figure)} | {shown(before)} | {ratio} |")
 
 

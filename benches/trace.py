@@ -58,7 +58,7 @@ def entered(before, after):
     return files, sorted({function for _, function in own} | destructors)
 
 
-def run(_quick, known):
+def run(_options, known):
     if not shutil.which("valgrind"):
         print("\nskipped trace: no valgrind")
         return None
