@@ -20,7 +20,8 @@ mod variant;
 mod waiters;
 
 const USAGE: &str = "\
-cpu time VARIANT REQUESTS BATCHES CONNECTIONS   CPU time per request, in nanoseconds: least, median
+cpu time VARIANT REQUESTS BATCHES CONNECTIONS   nanoseconds of CPU time per request: 2nd percentile
+                                                and median of the batches
 cpu count VARIANT REQUESTS                      serves requests on a paused clock, for valgrind
 cpu serve VARIANT THREADS                       serves on a socket and prints its port
 cpu waiters WAITERS                             polls and CPU time per admission by `max_pending(1)`
@@ -78,7 +79,8 @@ fn time(variant: Variant, requests: usize, batches: usize, connections: usize) {
     });
     check(callbacks * (WARM_UP + requests * batches));
     took.sort_by(f64::total_cmp);
-    println!("{:.1} {:.1}", took[0], took[took.len() / 2]);
+    // Not the least, because the clock of a virtual machine may skip.
+    println!("{:.1} {:.1}", took[took.len() / 50], took[took.len() / 2]);
 }
 
 fn count(variant: Variant, requests: usize) {
