@@ -1,11 +1,12 @@
-//! Whether threads that share a layer get in each other's way: how the throughput of a router in
-//! memory grows with the threads, with callbacks that are deferred and with tasks that are spawned.
+//! Scaling from one thread to several: the throughput of a router in memory, with deferred callbacks
+//! and with spawned tasks.
 //!
-//! Both run in each round, one after the other, on one thread and on more, and every ratio is taken
-//! within a round. See `benches/README.md`.
+//! Each round runs both on one thread and on several. Ratios are taken within a round. See
+//! `benches/README.md`.
 
 use std::{
     convert::Infallible,
+    env,
     future::poll_fn,
     hint::black_box,
     pin::pin,
@@ -19,31 +20,31 @@ use axum_defer::{DeferLayer, defer};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
-use crate::{no_op::NoOpLayer, processor_time::processor_time};
+use crate::no_op::NoOpLayer;
 
+#[path = "cpu/clock.rs"]
+mod clock;
+#[path = "cpu/no_op.rs"]
 mod no_op;
-mod processor_time;
 
-const ROUNDS: usize = 31;
-
-/// Per thread, so that the queues of a worker are as full with more of them.
+/// Connections per thread, so that each worker's queue has the same length.
 const CONNECTIONS: usize = 8;
 
-/// Callbacks of one connection in one round, however many each request has.
+/// Callbacks per connection and round.
 const CALLBACKS: usize = 4_000;
 
-/// What the handler does with its work.
+/// The way in which the handler starts its work.
 #[derive(Clone, Copy)]
 enum How {
     Spawns,
     Defers,
 }
 
-/// What one run has cost per request.
+/// Seconds per request.
 #[derive(Clone, Copy)]
 struct Cost {
     time: f64,
-    processor_time: f64,
+    cpu_time: f64,
 }
 
 fn main() {
@@ -52,16 +53,19 @@ fn main() {
         .into_iter()
         .filter(|more| *more == 2 || *more <= threads)
         .collect();
-    println!("{threads} processors; medians (quartiles) of {ROUNDS} rounds");
+    // `cargo bench` passes `--bench`.
+    let rounds = env::args().nth(1).and_then(|rounds| rounds.parse().ok());
+    let rounds = rounds.unwrap_or(31);
+    println!("{threads} cores; medians (quartiles) of {rounds} rounds");
     for callbacks in [1, 100] {
         for more in &more {
-            compare(callbacks, *more);
+            compare(rounds, callbacks, *more);
         }
     }
 }
 
-/// One thread against several.
-fn compare(callbacks: usize, threads: usize) {
+/// Compares one thread with several.
+fn compare(rounds: usize, callbacks: usize, threads: usize) {
     let few = Builder::new_multi_thread().worker_threads(1).build();
     let many = Builder::new_multi_thread().worker_threads(threads).build();
     let runtimes = [
@@ -78,41 +82,45 @@ fn compare(callbacks: usize, threads: usize) {
         })
     };
     round();
-    let rounds: Vec<[[Cost; 2]; 2]> = (0..ROUNDS).map(|_| round()).collect();
-    println!("\n{callbacks} per request, {threads} threads over one");
+    let rounds: Vec<[[Cost; 2]; 2]> = (0..rounds).map(|_| round()).collect();
     let scaling = |how: How, cost: fn(&Cost) -> f64| {
         move |round: &[[Cost; 2]; 2]| {
             let [one, more] = &round[how as usize];
             cost(one) / cost(more)
         }
     };
-    // What a request costs in processor time does not change where threads don't meet.
-    for name in ["throughput", "requests per processor time"] {
+    // The CPU time per request is constant if threads do not contend.
+    for name in ["throughput", "requests per CPU time"] {
         let cost: fn(&Cost) -> f64 = match name {
             "throughput" => |cost| cost.time,
-            _ => |cost| cost.processor_time,
+            _ => |cost| cost.cpu_time,
         };
         let spawns = scaling(How::Spawns, cost);
         let defers = scaling(How::Defers, cost);
-        show(&format!("{name}, spawn"), rounds.iter().map(spawns));
-        show(&format!("{name}, defer"), rounds.iter().map(defers));
+        let show = |what, figures: Vec<f64>| {
+            show(
+                &format!("{callbacks} per request, {threads} threads, {name}, {what}"),
+                figures,
+            );
+        };
+        show("spawn", rounds.iter().map(spawns).collect());
+        show("defer", rounds.iter().map(defers).collect());
         let ratio = |round| defers(round) / spawns(round);
-        show("  defer over spawn", rounds.iter().map(ratio));
+        show("defer over spawn", rounds.iter().map(ratio).collect());
     }
 }
 
-fn show(name: &str, figures: impl Iterator<Item = f64>) {
-    let mut figures: Vec<f64> = figures.collect();
+fn show(name: &str, mut figures: Vec<f64>) {
     figures.sort_unstable_by(f64::total_cmp);
     let [low, median, high] = [1, 2, 3].map(|quarter| figures[figures.len() * quarter / 4]);
-    println!("{name:<38} {median:.3} ({low:.3}-{high:.3})");
+    println!("{name}: {median:.3} ({low:.3} to {high:.3})");
 }
 
-/// Serves requests on as many tasks per thread, until all of their callbacks have run.
+/// Serves requests on the same number of tasks per thread until all callbacks have run.
 fn run(runtime: &Runtime, threads: usize, layer: &DeferLayer, how: How, callbacks: usize) -> Cost {
     let connections = CONNECTIONS * threads;
     let requests = CALLBACKS / callbacks;
-    let (start, before) = (Instant::now(), processor_time());
+    let (start, before) = (Instant::now(), clock::process());
     runtime.block_on(async {
         let connections: Vec<_> = (0..connections)
             .map(|_| tokio::spawn(connection(layer.clone(), how, requests, callbacks)))
@@ -124,11 +132,11 @@ fn run(runtime: &Runtime, threads: usize, layer: &DeferLayer, how: How, callback
     let per_request = |time: Duration| time.as_secs_f64() / (connections * requests) as f64;
     Cost {
         time: per_request(start.elapsed()),
-        processor_time: per_request(processor_time() - before),
+        cpu_time: per_request(clock::process() - before),
     }
 }
 
-/// One request after the other. Connections share nothing but the layer and the runtime.
+/// Sends requests one after the other. Connections share only the layer and the runtime.
 async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usize) {
     let done = Arc::new(());
     let works = done.clone();
@@ -144,7 +152,7 @@ async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usi
     });
     let app = Router::new().route("/", handler);
     let app: Router = match how {
-        How::Spawns => app.layer(NoOpLayer::<false>),
+        How::Spawns => app.layer(NoOpLayer),
         How::Defers => app.layer(layer),
     };
     for _ in 0..requests {
@@ -153,13 +161,13 @@ async fn connection(layer: DeferLayer, how: How, requests: usize, callbacks: usi
         consume(response).await;
         tokio::task::yield_now().await;
     }
-    // This one, and that of the handler.
+    // One reference is here and one in the handler.
     while Arc::strong_count(&done) > 2 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Ends when it is dropped: what it holds says how many are left.
+/// Holds one reference until it ends.
 async fn work(done: Arc<()>) {
     black_box(&done);
 }

@@ -1,5 +1,4 @@
-"""Two pictures of the results, as SVG with a background of its own."""
-import statistics
+"""A picture of the results, as SVG with its own background."""
 from html import escape
 from pathlib import Path
 
@@ -39,26 +38,6 @@ def colour(name):
     return "#1a7f37" if name in ("defer", "completes") else "#6e7781"
 
 
-def over(rates, others):
-    """The median of the ratios within each round."""
-    return statistics.median(a / b for a, b in zip(rates, others, strict=True))
-
-
-def throughput(results):
-    base = results["spawn"]["rates"]["/defer"]
-    ratios = {name: over(found["rates"]["/defer"], base) for name, found in results.items()}
-    most = max(ratios.values())
-    rows = [
-        (results[name]["title"], ratio / most, f"{ratio:.2f}", colour(name))
-        for name, ratio in sorted(ratios.items(), key=lambda pair: pair[1])
-    ]
-    return bars(
-        "Requests a second, each with a callback",
-        "over axum with tokio::spawn; 64 connections, medians of the ratios within a round",
-        rows,
-    )
-
-
 def where_the_bytes_are(results):
     rows = []
     for name, found in results.items():
@@ -77,5 +56,3 @@ def where_the_bytes_are(results):
 def draw(results):
     INTO.mkdir(parents=True, exist_ok=True)
     (INTO / "where_the_bytes_are.svg").write_text(where_the_bytes_are(results))
-    if "spawn" in results and all("rates" in found for found in results.values()):
-        (INTO / "throughput.svg").write_text(throughput(results))

@@ -1,54 +1,24 @@
 #!/usr/bin/env python3
 """Deferred work in PHP-FPM, Starlette, Fastify, axum and axum-defer, side by side:
 
-    python3 benches/peers/run.py            facts and throughput, about six minutes
-    python3 benches/peers/run.py --draw     draws the pictures again, from the last results
+    python3 benches/peers/run.py            runs all peers
+    python3 benches/peers/run.py --draw     draws the picture again, from the last results
 
-Needs Rust. Installs the others where it may (Debian's packages, pip and npm), and says what it left
-out. Prints a table, and writes target/peers/results.json and the two pictures in docs/peers.
+Needs Rust. Installs the other peers if it has permission (Debian's packages, pip, and npm), and prints
+which ones it left out. Prints a table, and writes target/peers/results.json and the picture in
+docs/peers. For CPU time, see benches/run.py.
 """
 import json
-import re
-import subprocess
 import sys
 
 import pictures
 from facts import RESETS, STOPS, facts
-from peers import PEERS, WORK, Missing, Server, need
-
-ROUNDS = 5
-SECONDS = 3
-
-
-def requests_a_second(wrk, server, path):
-    command = [wrk, "-t1", "-c64", f"-d{SECONDS}s", f"http://127.0.0.1:{server.port}{path}"]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", told)
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
-    if not found or failed:
-        raise Missing(f"wrk: {path}: {told}")
-    return float(found[1])
-
-
-def throughput(peers):
-    """In rounds of all peers, so that what else the machine does meets each of them."""
-    wrk = need("wrk", "wrk")
-    rates = {peer.name: {"/plain": [], "/defer": []} for peer in peers}
-    for number in range(ROUNDS):
-        for peer in peers:
-            print(f"throughput, round {number + 1} of {ROUNDS}: {peer.title}", file=sys.stderr)
-            with Server(peer) as server:
-                for path, measured in rates[peer.name].items():
-                    measured.append(requests_a_second(wrk, server, path))
-    return rates
+from peers import PEERS, WORK, Missing
 
 
 def table(results):
     def row(name, cell):
         return f"| {name} | " + " | ".join(cell(found) for found in results.values()) + " |"
-
-    def ratio(found, others):
-        return f"{pictures.over(found['rates']['/defer'], others):.2f}"
 
     def slow(found):
         told = found["slow_reader"]
@@ -71,31 +41,19 @@ def table(results):
         row("the first of two fails: the second runs",
             lambda found: "yes" if found["second_runs"] else "no"),
     ]
-    if all("rates" in found for found in results.values()):
-        lines.append(row("requests a second with a callback, over its own without",
-                         lambda found: ratio(found, found["rates"]["/plain"])))
-        if "spawn" in results:
-            lines.append(row("the same, over axum with tokio::spawn",
-                             lambda found: ratio(found, results["spawn"]["rates"]["/defer"])))
     return "\n".join(lines)
 
 
 def measure():
     WORK.mkdir(parents=True, exist_ok=True)
-    results, there = {}, []
+    results = {}
     for peer in PEERS:
         try:
             peer.prepare()
             print(f"facts: {peer.title}", file=sys.stderr)
             results[peer.name] = {"title": peer.title, **facts(peer)}
-            there.append(peer)
         except Missing as missing:
             print(f"left out: {peer.title}: {missing}", file=sys.stderr)
-    try:
-        for name, rates in throughput(there).items():
-            results[name]["rates"] = rates
-    except Missing as missing:
-        print(f"left out: throughput: {missing}", file=sys.stderr)
     return results
 
 

@@ -1,5 +1,4 @@
-//! What people have who do without: a task that is tracked and has a span, and the layer that one
-//! app would write for itself.
+//! The layer that an app would write without this crate.
 
 use std::{
     future::Future,
@@ -20,14 +19,9 @@ use http_body::{Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// In the handler: it starts at once, whatever the response will be.
-pub(crate) fn spawn(tracker: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) {
-    drop(tracker.spawn(work.instrument(tracing::info_span!("deferred"))));
-}
-
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What the handler has pushed.
+/// The futures that the handler pushed.
 #[derive(Clone, Default)]
 pub(crate) struct Pushed(Arc<Mutex<Vec<Work>>>);
 
@@ -37,9 +31,9 @@ impl Pushed {
     }
 }
 
-/// An extractor for the handler, and a body that has them run when it is dropped, if the response was
-/// a success. Nobody is told of a failure, a panic ends the rest, and a shutdown waits for none that
-/// has not begun.
+/// Adds an extension for the handler, and a body that spawns the pushed futures when it is dropped if
+/// the response was a success. Failures are not reported, a panic ends the remaining futures, and a
+/// shutdown waits only for those that were spawned.
 pub(crate) fn hand_made(app: Router) -> Router {
     app.layer(from_fn_with_state(TaskTracker::new(), run_after_body))
 }
@@ -68,11 +62,13 @@ impl Drop for RunsWhenDropped {
     fn drop(&mut self) {
         let pushed = take(&mut *self.pushed.0.lock().expect("no panics"));
         if !pushed.is_empty() {
-            spawn(&self.tracker, async {
+            let run_all = async move {
                 for work in pushed {
                     work.await;
                 }
-            });
+            };
+            let span = tracing::info_span!("deferred");
+            drop(self.tracker.spawn(run_all.instrument(span)));
         }
     }
 }

@@ -1,10 +1,9 @@
-//! A layer that does nothing: what any layer costs.
+//! A layer that does nothing, to measure the cost of any layer.
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll, ready},
 };
 
@@ -13,26 +12,25 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-/// Does nothing, in the shape in which all layers do that look at the response body: axum boxes
-/// what they make of it. With an extension, it adds one small shared value to each request, and
-/// does nothing with it either.
+/// A layer with a future and a body of its own, like all layers that look at the response body:
+/// axum boxes both.
 #[derive(Clone)]
-pub(crate) struct NoOpLayer<const EXTENSION: bool>;
+pub(crate) struct NoOpLayer;
 
-impl<const EXTENSION: bool, S> Layer<S> for NoOpLayer<EXTENSION> {
-    type Service = NoOp<EXTENSION, S>;
+impl<S> Layer<S> for NoOpLayer {
+    type Service = NoOp<S>;
 
-    fn layer(&self, inner: S) -> NoOp<EXTENSION, S> {
+    fn layer(&self, inner: S) -> NoOp<S> {
         NoOp { inner }
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct NoOp<const EXTENSION: bool, S> {
+pub(crate) struct NoOp<S> {
     inner: S,
 }
 
-impl<const EXTENSION: bool, S> Service<Request> for NoOp<EXTENSION, S>
+impl<S> Service<Request> for NoOp<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
@@ -44,10 +42,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        if EXTENSION {
-            request.extensions_mut().insert(Arc::new(AtomicU64::new(0)));
-        }
+    fn call(&mut self, request: Request) -> Self::Future {
         NoOpFuture {
             inner: self.inner.call(request),
         }

@@ -1,6 +1,6 @@
-//! The floor: the least that a layer of this kind can be. It opens a scope in the extensions and in
-//! the thread's place, and runs what was pushed on one task after the last frame. It promises nothing
-//! else: not that anything runs when there is no last frame, and nobody can ask or wait.
+//! The floor: the least code that a layer of this kind needs. It opens a scope in the request
+//! extensions and in a thread-local, and runs the pushed futures on one task after the last frame.
+//! It has no rules, no names, no handles, no counts, no panic isolation, and no drain.
 
 use std::{
     cell::Cell,
@@ -27,20 +27,20 @@ struct Scope {
 }
 
 #[derive(Clone)]
-struct Collection(#[expect(dead_code, reason = "nobody extracts it here")] Arc<Scope>);
+struct Collection(#[expect(dead_code, reason = "no handler extracts it")] Arc<Scope>);
 
 thread_local! {
     static CURRENT: Cell<ManuallyDrop<Option<Arc<Scope>>>> =
         const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-/// The scope is the thread's until this is dropped.
+/// Keeps the scope in the thread-local until it is dropped.
 struct Entered<'a>(&'a mut Option<Arc<Scope>>);
 
 impl<'a> Entered<'a> {
-    fn new(place: &'a mut Option<Arc<Scope>>) -> Self {
-        swap(place);
-        Self(place)
+    fn new(slot: &'a mut Option<Arc<Scope>>) -> Self {
+        swap(slot);
+        Self(slot)
     }
 }
 
@@ -50,14 +50,14 @@ impl Drop for Entered<'_> {
     }
 }
 
-fn swap(place: &mut Option<Arc<Scope>>) {
-    let entering = ManuallyDrop::new(place.take());
-    *place = ManuallyDrop::into_inner(CURRENT.replace(entering));
+fn swap(slot: &mut Option<Arc<Scope>>) {
+    let entering = ManuallyDrop::new(slot.take());
+    *slot = ManuallyDrop::into_inner(CURRENT.replace(entering));
 }
 
 pub(crate) fn push(work: impl Future<Output = ()> + Send + 'static) {
-    let mut place = None;
-    let entered = Entered::new(&mut place);
+    let mut slot = None;
+    let entered = Entered::new(&mut slot);
     let scope = entered.0.as_ref().expect("a handler runs in a scope");
     scope.pushed.lock().expect("no panics").push(Box::pin(work));
 }
