@@ -77,7 +77,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .drain_timeout(Duration::from_secs(20))
         .await;
     println!("{report}");
-    // During an outage, the worker retries for minutes to unlock its jobs. After `LOST_AFTER`, other
+    // During an outage, the worker retries for minutes to unlock its jobs. After `lost_after`, other
     // processes take them over.
     match timeout(Duration::from_secs(20), worker).await {
         Ok(result) => result??,
