@@ -1,4 +1,4 @@
-//! An app on Vercel, whose runtime ends an invocation with its response unless it is told to wait.
+//! An app on Vercel, whose runtime ends an invocation with its response by default.
 
 use std::env;
 

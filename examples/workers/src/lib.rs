@@ -1,4 +1,4 @@
-//! An app on Cloudflare Workers, which end a request with its response unless they are told to wait.
+//! An app on Cloudflare Workers, which end a request with its response by default.
 //! There is one thread and no Tokio runtime.
 
 use std::sync::Arc;
