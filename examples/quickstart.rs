@@ -25,7 +25,7 @@ async fn sign_up(Path(name): Path<String>) -> (StatusCode, &'static str) {
 async fn download() -> Vec<u8> {
     defer(async { /* send an invoice */ })
         .name("bill")
-        .when(|completion| completion.is_success() && completion.is_delivered());
+        .when(|completion| completion.is_success() && completion.is_complete());
     vec![0; 32 << 20]
 }
 
@@ -73,7 +73,7 @@ async fn main() -> io::Result<()> {
     let (status, _) = send(address, "POST /sign-up/alan").await?;
     timeline.note("client", format!("has the response: {status}"));
     drop(stop);
-    let report = server.await?;
+    let report = server.await??;
     timeline.note("server", "has shut down");
     println!("\n{report}");
     Ok(())

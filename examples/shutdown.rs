@@ -30,7 +30,7 @@ async fn main() -> io::Result<ExitCode> {
         .with_graceful_shutdown(shutdown_signal())
         // Shorter than the time until the process supervisor kills.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS

@@ -23,7 +23,7 @@ async fn ticks(shutdown: Shutdown) -> Sse<impl Stream<Item = Result<Event, Infal
         println!(
             "the stream ended: {:?}, after {} bytes",
             completion.delivery(),
-            completion.bytes_sent()
+            completion.body_bytes()
         );
     })
     .name("log");
@@ -69,8 +69,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
     println!("the client has the last event and the end of the response");
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
-    assert!(report.is_complete() && report.ran == 1);
+    assert!(report.is_complete() && report.succeeded == 1);
     Ok(())
 }

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
-// ── App ─────────────────────────────────────────────────────────────────────────────────────
+// ── App ──────────────────────────────────────────────────────────────────────────────────────────
 
 /// Takes the layer as an argument, so that a test can configure it.
 fn app(layer: DeferLayer) -> Router {
@@ -38,10 +38,10 @@ async fn order(item: String) -> (StatusCode, &'static str) {
 }
 
 fn is_payable(completion: &Completion) -> bool {
-    completion.is_success() && completion.is_delivered()
+    completion.is_success() && completion.is_complete()
 }
 
-// ── Tests ───────────────────────────────────────────────────────────────────────────────────
+// ── Tests ────────────────────────────────────────────────────────────────────────────────────────
 
 fn request(item: &'static str) -> Request {
     let request = Request::post("/orders").body(Body::from(item));
@@ -54,7 +54,7 @@ async fn successful_order_runs_callbacks() -> Result {
     let response = app.oneshot(request("tea")).await?;
 
     assert_eq!(response.status(), StatusCode::CREATED);
-    recorder.assert_ran(["audit", "receipt", "invoice"]);
+    recorder.assert_succeeded(["audit", "receipt", "invoice"]);
     recorder.assert_nothing_lost();
     Ok(())
 }
@@ -65,7 +65,7 @@ async fn failed_order_is_only_audited() -> Result {
     let response = app.oneshot(request("gold")).await?;
 
     assert_eq!(response.status(), StatusCode::CONFLICT);
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
     recorder.assert_skipped(["receipt", "search index", "invoice"]);
     Ok(())
 }
@@ -94,14 +94,14 @@ async fn callbacks_run_after_the_response() -> Result {
     let layer = DeferLayer::new().observer(recorder.clone());
     let deferred = layer.handle();
     let response = app(layer).oneshot(request("tea")).await?;
-    recorder.assert_ran([]);
+    recorder.assert_succeeded([]);
 
     assert_eq!(
         response.into_body().collect().await?.to_bytes(),
         "thank you"
     );
     deferred.wait_idle().await;
-    recorder.assert_ran(["audit", "receipt", "invoice"]);
+    recorder.assert_succeeded(["audit", "receipt", "invoice"]);
     Ok(())
 }
 

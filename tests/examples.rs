@@ -98,8 +98,8 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
     assert_tells(
         refused,
         &[
-            "welcome mail  skipped: 409, Sent",
-            "newsletter    skipped: 409, Sent",
+            "welcome mail  skipped: 409, Complete",
+            "newsletter    skipped: 409, Complete",
             "audit         ok",
         ],
     );
@@ -217,8 +217,8 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
         "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
         "deferred_callbacks_pending 0",
         "deferred_callbacks_running 0",
-        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
-        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_queue_time_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_run_time_seconds_count{phase=\"after\"} 5",
     ] {
         assert!(
             stdout.lines().any(|rendered| rendered == line),
@@ -233,12 +233,12 @@ async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_h
         &run("file_download").await,
         &[
             "slow client, first bytes: 1 file\n",
-            "deleted: the response was Sent\n",
+            "deleted: the response was Complete\n",
             "slow client, complete: 0 files\n",
             "second client, first bytes: 1 file\n",
             "deleted: the response was Aborted\n",
             "second client, disconnected: 0 files\n",
-            "deleted: the response was Sent\n",
+            "deleted: the response was Complete\n",
             "third client, invalid range: 0 files\n",
         ],
     );
@@ -247,7 +247,7 @@ async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_h
 #[tokio::test]
 async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
     let stdout = run("sse").await;
-    assert_tells(&stdout, &["the stream ended: Sent, after "]);
+    assert_tells(&stdout, &["the stream ended: Complete, after "]);
     assert_tells(
         &stdout,
         &[
@@ -334,8 +334,9 @@ async fn live_shows_itself_for_as_many_requests_as_it_is_told() {
 #[test]
 fn every_example_says_how_to_run_it_is_short_and_is_run_here() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let live = root.join("../axum-defer-live/examples/live");
     let mut count = 0;
-    for folder in [root.clone(), root.join("live"), root.join("integrations")] {
+    for folder in [root.clone(), live, root.join("integrations")] {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|extension| extension != "rs") {

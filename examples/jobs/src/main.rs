@@ -75,7 +75,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             }
         })
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     // During an outage, the worker retries for minutes to unlock its jobs. After `lost_after`, other
     // processes take them over.

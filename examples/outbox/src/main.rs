@@ -42,7 +42,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .with_graceful_shutdown(shutdown_signal())
         // The next start runs what is left.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS

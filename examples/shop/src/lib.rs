@@ -11,7 +11,8 @@ use axum::{
     middleware::map_response,
     routing::{get, post},
 };
-use axum_defer::{DeferHandle, DeferLayer, live::Live};
+use axum_defer::{DeferHandle, DeferLayer};
+use axum_defer_live::Live;
 use tower_http::trace::TraceLayer;
 
 use crate::{
@@ -88,7 +89,7 @@ impl Shop {
             // Outside the layer, because a failed commit changes the response there.
             .layer(map_response(error::error_page))
             // Outside the layer, so that the live view does not record its own requests.
-            .nest("/admin/deferred", live.only_loopback())
+            .nest("/admin/deferred", live.loopback_router())
             // Outside the layer, so that callbacks see the span of their request.
             .layer(TraceLayer::new_for_http());
         Ok(Self { router, deferred })

@@ -38,7 +38,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         // Longer than the timeout of callbacks, and shorter than the time until the process
         // supervisor kills.
         .drain_timeout(Duration::from_secs(25))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS

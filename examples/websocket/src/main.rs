@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("received a close frame");
     drop(client);
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
     assert!(report.is_complete());
     Ok(())

@@ -10,7 +10,7 @@ use crate::{client::PASSWORD, mail_server::Letter, running_shop::RunningShop};
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 fn audited(action: &str, status: i64) -> (String, Option<i64>, String) {
-    (action.to_owned(), Some(status), "Sent".to_owned())
+    (action.to_owned(), Some(status), "Complete".to_owned())
 }
 
 #[tokio::test]
