@@ -1,4 +1,4 @@
-//! A command-line tool: what it defers runs before it exits, by its exit code.
+//! A command-line tool whose callbacks run before it exits. The exit code decides which ones.
 //!
 //! `cargo run --example cli` succeeds; `cargo run --example cli -- missing.csv` fails.
 
@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     .await
 }
 
-/// Knows nothing of who calls it: the same function may serve a request.
+/// Works in any scope, also in that of a request.
 async fn import(file: &str) -> Result<usize, Box<dyn Error>> {
     defer(async { println!("deferred: refresh the cache") });
     defer_blocking(|| println!("deferred: remove the temporary files")).always();

@@ -1,9 +1,8 @@
-//! A temporary file that is deleted when it was sent, and not before: `cargo run --example
-//! file_download`.
+//! A temporary file that is deleted after it has been sent: `cargo run --example file_download`.
 //!
-//! One client reads an export slowly, and to its end; another hangs up in the middle of it; a third
-//! gets an error. Each file is deleted after that. It needs `axum_defer::serve`, which knows when
-//! the last byte has left.
+//! One client reads an export slowly to its end, another disconnects midway, and a third gets an
+//! error. Afterwards, each file is deleted. This needs `axum_defer::serve`, which runs callbacks
+//! after the OS has accepted the last byte.
 
 use std::{
     env, fs, io,
@@ -39,9 +38,10 @@ async fn export(State(folder): State<PathBuf>, request: Request) -> Response {
 }
 
 async fn write_and_send(path: PathBuf, request: Request) -> io::Result<Response> {
-    // Not with `tokio::fs`, whose thread may come to it when the client and the callback are gone.
+    // Not with `tokio::fs`: its thread could create the file after the callback has run.
     let file = fs::File::create_new(&path)?;
-    // Before the next `.await` and the next `?`: whatever happens now, the file goes.
+    // Before the next `.await` and `?`, so that the file is deleted if the handler is cancelled or
+    // fails.
     let to_delete = path.clone();
     defer(|completion: Completion| async move {
         println!("deleted: the response was {:?}", completion.delivery());
@@ -72,37 +72,34 @@ async fn main() -> io::Result<()> {
     tokio::spawn(axum_defer::serve(listener, app).into_future());
 
     let mut reader = request(address, "bytes=0-", b"206").await?;
-    println!("a slow reader has the beginning: {} file", count(&folder)?);
+    println!("slow client, first bytes: {} file", count(&folder)?);
     assert_eq!(count(&folder)?, 1);
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).await?;
     assert!(rest.len() >= SIZE);
     deferred.wait_idle().await;
-    println!("it has everything: {} files", count(&folder)?);
+    println!("slow client, complete: {} files", count(&folder)?);
     assert_eq!(count(&folder)?, 0);
 
     let reader = request(address, "bytes=0-", b"206").await?;
-    println!("another has the beginning: {} file", count(&folder)?);
+    println!("second client, first bytes: {} file", count(&folder)?);
     assert_eq!(count(&folder)?, 1);
     drop(reader);
     deferred.wait_idle().await;
-    println!("it has hung up: {} files", count(&folder)?);
+    println!("second client, disconnected: {} files", count(&folder)?);
     assert_eq!(count(&folder)?, 0);
 
     request(address, "bytes=99999999-", b"416").await?;
     deferred.wait_idle().await;
-    println!(
-        "a third asked for what is not there: {} files",
-        count(&folder)?
-    );
+    println!("third client, invalid range: {} files", count(&folder)?);
     assert_eq!(count(&folder)?, 0);
     fs::remove_dir(folder)
 }
 
-/// Asks for an export, and reads no more than its first bytes.
+/// Requests an export and reads only its first bytes.
 async fn request(address: SocketAddr, range: &str, status: &[u8]) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // So that most of it is still to be sent.
+    // A small buffer, so that most of the response is not sent yet.
     socket.set_recv_buffer_size(64 << 10)?;
     let mut stream = socket.connect(address).await?;
     let request =

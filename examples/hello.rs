@@ -1,11 +1,11 @@
-//! The smallest server to copy: `cargo run --example hello`, then
+//! A minimal server: `cargo run --example hello`, then
 //! `curl -X POST http://127.0.0.1:3000/sign-up`.
 
 use axum::{Router, routing::post};
 use axum_defer::{DeferLayer, defer};
 
 async fn sign_up() -> &'static str {
-    defer(async { println!("the response is out: here goes the welcome mail") });
+    defer(async { println!("the response has been sent: sending the welcome mail") });
     "welcome\n"
 }
 

@@ -1,8 +1,8 @@
-//! Which tenant a callback works for: `cargo run --example multi_tenant`.
+//! Request context in callbacks: `cargo run --example multi_tenant`.
 //!
-//! A callback runs on a task of its own, where the request is gone. Here the tenant comes from a
-//! header, and gets there in two ways: moved in, from the extensions of the request; and by
-//! `DeferLayer::wrap`, for code that looks at a task-local and knows no request.
+//! A callback runs on another task after the request. Here, it needs the tenant, which comes from a
+//! header. The handler moves it into the callback, or `DeferLayer::wrap` sets a task-local for code
+//! that has no access to the request.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,10 @@ tokio::task_local! {
     static TENANT: Tenant;
 }
 
-/// What was written, by the tenant for whom it was.
+/// The written lines of each tenant.
 type Log = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
-/// In earnest: the tenant of a session, or of a host name.
+/// Takes the tenant from a header. A real app takes it from the session or the host name.
 async fn tenant(mut request: Request, next: Next) -> Result<Response, StatusCode> {
     let header = request.headers().get("x-tenant");
     let name = header.and_then(|name| name.to_str().ok());
@@ -46,38 +46,38 @@ async fn order(
     Extension(tenant): Extension<Tenant>,
     Path(id): Path<u32>,
 ) -> &'static str {
-    // Moved in: it can be seen where it comes from, and works in `defer_blocking`, too.
+    // Moved into the callback. This is explicit, and also works in `defer_blocking`.
     let invoices = log.clone();
     defer(async move { write(&invoices, &tenant, format!("invoice {id}")) }).name("invoice");
 
-    // By the task-local, which `wrap` sets around every callback.
+    // From the task-local, which `wrap` sets for every callback.
     defer(async move { audit(&log, format!("order {id}")) }).name("audit");
 
-    // WRONG: a task that is spawned has neither the task-local nor the request.
+    // WRONG: a spawned task has neither the task-local nor the request.
     //
     //     tokio::spawn(async move { audit(&log, format!("order {id}")) });
     //
-    // `TENANT.with` panics there, and nobody is told. Without `wrap`, `defer` would fail the
-    // same way, and report it. Worse still is a global that the middleware sets: the callback runs
-    // when the next request has set it to somebody else.
+    // `TENANT.with` panics there without a report. Without `wrap`, a deferred callback panics too,
+    // but the panic is reported. A global that the middleware sets is worse: when the callback runs,
+    // another request may have changed it.
     "thank you"
 }
 
-/// Deep in the app, and called by many.
-fn audit(log: &Log, what: String) {
-    TENANT.with(|tenant| write(log, tenant, what));
+/// A function that has no access to the request.
+fn audit(log: &Log, line: String) {
+    TENANT.with(|tenant| write(log, tenant, line));
 }
 
-fn write(log: &Log, Tenant(tenant): &Tenant, what: String) {
-    let mut log = log.lock().expect("nobody panics while writing");
-    log.entry(tenant.to_string()).or_default().push(what);
+fn write(log: &Log, Tenant(tenant): &Tenant, line: String) {
+    let mut log = log.lock().expect("no panic while locked");
+    log.entry(tenant.to_string()).or_default().push(line);
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let log = Log::default();
     let layer = DeferLayer::new().wrap(|callback| {
-        // Called by `defer`, on the task of the request, where it is still set.
+        // `defer` calls this on the request's task, where the tenant is set.
         let tenant = TENANT.get();
         TENANT.scope(tenant, callback)
     });
@@ -94,20 +94,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let response = app.clone().oneshot(request.body(Body::empty())?).await?;
         assert_eq!(response.status(), StatusCode::OK);
     }
-    let nobody = Request::post("/orders/7").body(Body::empty())?;
-    let response = app.oneshot(nobody).await?;
+    let request = Request::post("/orders/7").body(Body::empty())?;
+    let response = app.oneshot(request).await?;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     deferred.wait_idle().await;
 
-    let mut log = log.lock().expect("nobody panics while writing");
+    let mut log = log.lock().expect("no panic while locked");
     for (tenant, lines) in log.iter_mut() {
-        // Those of one request run in order; requests run side by side.
+        // Callbacks of one request run in order, and requests run concurrently.
         lines.sort();
         println!("{tenant}: {}", lines.join(", "));
     }
     let expected = |ids: [u32; 3]| -> Vec<String> {
-        let of = |what| ids.into_iter().map(move |id| format!("{what} {id}"));
-        of("invoice").chain(of("order")).collect()
+        let lines = |kind| ids.into_iter().map(move |id| format!("{kind} {id}"));
+        lines("invoice").chain(lines("order")).collect()
     };
     assert_eq!(log["globex"], expected([1, 3, 5]));
     assert_eq!(log["acme"], expected([2, 4, 6]));

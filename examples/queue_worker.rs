@@ -1,8 +1,8 @@
 //! A worker that takes jobs from a queue: one scope per job, with limits and a drain.
 //!
-//! `cargo run --example queue_worker` works off a few jobs, and exits. Each job runs in
-//! `DeferLayer::scope`, so jobs share the time-out and the observer of the layer, and its handle
-//! counts the callbacks of all of them.
+//! `cargo run --example queue_worker` runs a few jobs and exits. Each job runs in
+//! `DeferLayer::scope`, so jobs share the timeout and the observer of the layer, and its handle
+//! counts the callbacks of all jobs.
 
 use std::time::Duration;
 
@@ -14,26 +14,26 @@ struct Job {
     address: &'static str,
 }
 
-/// What the job is about; `defer` finds the scope of the job by itself.
-async fn work(job: &Job) -> Result<(), String> {
+/// Runs a job. `defer` finds the job's scope automatically.
+async fn run(job: &Job) -> Result<(), String> {
     let id = job.id;
-    defer(async move { println!("job {id}: tell the customer") }).name("tell");
-    defer(async move { println!("job {id}: give the licence back") })
-        .name("give back")
+    defer(async move { println!("job {id}: notify the customer") }).name("notify");
+    defer(async move { println!("job {id}: release the license") })
+        .name("release")
         .always();
     defer(std::future::pending::<()>())
         .name("hangs")
         .when(move |_| id == 3);
 
     if !job.address.contains('@') {
-        return Err(format!("{:?} is no address", job.address));
+        return Err(format!("{:?} is not an address", job.address));
     }
     Ok(())
 }
 
-struct Complaints;
+struct FailureLog;
 
-impl DeferObserver for Complaints {
+impl DeferObserver for FailureLog {
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         if !finished.is_ok() {
             let name = callback.name().unwrap_or("unnamed");
@@ -51,17 +51,17 @@ async fn main() {
         }
     });
 
-    let scopes = DeferLayer::new()
+    let layer = DeferLayer::new()
         .timeout(Duration::from_millis(100))
-        .observer(Complaints);
+        .observer(FailureLog);
     while let Some(job) = jobs.recv().await {
-        // Returns when the callbacks have run too. To take the next job at once, spawn this.
-        match scopes.scope(work(&job)).await {
+        // Returns after the callbacks have run. To take the next job immediately, spawn this.
+        match layer.scope(run(&job)).await {
             Ok(()) => println!("job {}: done", job.id),
-            Err(error) => println!("job {}: back to the queue, {error}", job.id),
+            Err(error) => println!("job {}: returned to the queue, {error}", job.id),
         }
     }
 
-    let report = scopes.handle().drain(Duration::from_secs(10)).await;
-    println!("nothing is left: {}", report.is_complete());
+    let report = layer.handle().drain(Duration::from_secs(10)).await;
+    println!("complete: {}", report.is_complete());
 }

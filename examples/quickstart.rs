@@ -1,7 +1,7 @@
-//! What happens when: a server, and a client that sends it some requests.
+//! A timeline of requests and their callbacks.
 //!
-//! `cargo run --example quickstart` starts the server on a free port, prints what the client sees
-//! and what becomes of each callback, shuts the server down, and exits.
+//! `cargo run --example quickstart` starts a server on a free port, sends it some requests, prints
+//! when responses arrive and how each callback ends, shuts the server down, and exits.
 
 use std::{fmt::Display, io, net::SocketAddr, time::Duration, time::Instant};
 
@@ -11,19 +11,19 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy, sink};
 use tokio::{net::TcpListener, net::TcpStream, sync::oneshot, time::sleep};
 
 async fn sign_up(Path(name): Path<String>) -> (StatusCode, &'static str) {
-    let mail = sleep(Duration::from_millis(30)); // in the place of a mail server
+    let mail = sleep(Duration::from_millis(30)); // instead of a mail server
     defer(mail).name("welcome mail"); // only if the response was a success
     defer(async { Err("the newsletter service is down") }).name("newsletter");
-    defer(async {}).name("audit").always(); // whatever happened
+    defer(async {}).name("audit").always(); // in any case
 
     match name.as_str() {
-        "ada" => (StatusCode::CONFLICT, "there is an ada"),
+        "ada" => (StatusCode::CONFLICT, "name taken"),
         _ => (StatusCode::CREATED, "welcome"),
     }
 }
 
 async fn download() -> Vec<u8> {
-    defer(async { /* send a bill */ })
+    defer(async { /* send an invoice */ })
         .name("bill")
         .when(|completion| completion.is_success() && completion.is_complete());
     vec![0; 32 << 20]
@@ -45,7 +45,7 @@ async fn main() -> io::Result<()> {
     let server = axum_defer::serve(listener, app)
         .with_graceful_shutdown(async { stopped.await.unwrap_or_default() });
     let server = tokio::spawn(server.into_future());
-    println!("a server on http://{address}, and its client");
+    println!("listening on http://{address}");
 
     for name in ["grace", "ada"] {
         println!("\nPOST /sign-up/{name}");
@@ -56,33 +56,30 @@ async fn main() -> io::Result<()> {
 
     println!("\nGET /download, read slowly");
     let (status, mut body) = send(address, "GET /download").await?;
-    timeline.note("client", format!("has the head: {status}; stops to read"));
+    timeline.note("client", format!("has the head: {status}; pauses"));
     sleep(Duration::from_millis(250)).await;
     let pending = deferred.pending();
-    timeline.note(
-        "client",
-        format!("reads on; callbacks that wait: {pending}"),
-    );
+    timeline.note("client", format!("continues; pending callbacks: {pending}"));
     let bytes = copy(&mut body, &mut sink()).await?;
     timeline.note("client", format!("has all {} MiB", bytes >> 20));
     deferred.wait_idle().await;
 
-    println!("\nGET /download, broken off");
+    println!("\nGET /download, aborted");
     drop(send(address, "GET /download").await?);
-    timeline.note("client", "has the head, and hangs up");
+    timeline.note("client", "has the head, and disconnects");
     deferred.wait_idle().await;
 
-    println!("\nPOST /sign-up/alan, and at once a graceful shutdown");
+    println!("\nPOST /sign-up/alan, then a graceful shutdown");
     let (status, _) = send(address, "POST /sign-up/alan").await?;
     timeline.note("client", format!("has the response: {status}"));
     drop(stop);
-    let report = server.await?;
+    let report = server.await??;
     timeline.note("server", "has shut down");
     println!("\n{report}");
     Ok(())
 }
 
-/// Sends a request, and reads the head of the response.
+/// Sends a request and reads the head of the response.
 async fn send(address: SocketAddr, request: &str) -> io::Result<(String, BufReader<TcpStream>)> {
     let mut connection = BufReader::new(TcpStream::connect(address).await?);
     let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
@@ -94,13 +91,16 @@ async fn send(address: SocketAddr, request: &str) -> io::Result<(String, BufRead
     Ok((status, connection))
 }
 
-/// Since when it tells what happens, and what becomes of callbacks.
+/// Prints events with the time since the start.
 #[derive(Clone, Copy)]
 struct Timeline(Instant);
 
 impl Timeline {
-    fn note(&self, who: &str, what: impl Display) {
-        println!("{:>6} ms   {who:<13} {what}", self.0.elapsed().as_millis());
+    fn note(&self, subject: &str, event: impl Display) {
+        println!(
+            "{:>6} ms   {subject:<13} {event}",
+            self.0.elapsed().as_millis()
+        );
     }
 }
 
@@ -111,7 +111,7 @@ impl DeferObserver for Timeline {
 
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
         let status = completion.status().map_or(0, |status| status.as_u16());
-        let why = format!("skipped: {status}, {:?}", completion.delivery());
-        self.note(callback.name().unwrap_or("unnamed"), why);
+        let event = format!("skipped: {status}, {:?}", completion.delivery());
+        self.note(callback.name().unwrap_or("unnamed"), event);
     }
 }

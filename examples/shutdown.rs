@@ -1,8 +1,8 @@
-//! A server that loses nothing when it is stopped.
+//! A graceful shutdown that waits for callbacks.
 //!
 //! `cargo run --example shutdown`, then `curl -d grace http://127.0.0.1:3000/sign-up`, and Ctrl-C
-//! or SIGTERM within three seconds: the server stops accepting, waits for responses and for what
-//! they deferred, prints what it waited for, and exits with 1 if something was left.
+//! or SIGTERM within three seconds. The server stops accepting connections, waits for responses and
+//! their callbacks, and prints a report. It exits with 1 if a callback did not finish.
 
 use std::{io, process::ExitCode, time::Duration};
 
@@ -12,7 +12,7 @@ use axum_defer::{DeferLayer, defer};
 async fn sign_up(name: String) -> &'static str {
     defer(async move {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        println!("the welcome mail to {name} is sent");
+        println!("sent the welcome mail to {name}");
     })
     .name("welcome mail");
     "welcome\n"
@@ -27,10 +27,10 @@ async fn main() -> io::Result<ExitCode> {
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(stop_signal())
-        // Below the time that the process supervisor grants before it kills.
+        .with_graceful_shutdown(shutdown_signal())
+        // Shorter than the time until the process supervisor kills.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS
@@ -39,12 +39,12 @@ async fn main() -> io::Result<ExitCode> {
     })
 }
 
-async fn stop_signal() {
+async fn shutdown_signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("a handler can be installed");
+        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
         tokio::select! {
             _ = interrupt => {}
             _ = terminate.recv() => {}
@@ -52,5 +52,5 @@ async fn stop_signal() {
     }
     #[cfg(not(unix))]
     let _ = interrupt.await;
-    println!("stopping");
+    println!("shutting down");
 }

@@ -1,9 +1,7 @@
-//! Server-sent events that end when the server stops, and a callback at their end: `cargo run
-//! --example sse`.
+//! Server-sent events that end when the server shuts down: `cargo run --example sse`.
 //!
-//! A client follows a stream that has no end of its own. Then the server is told to stop: the client
-//! gets the events so far, a goodbye and the end of the response, the callback runs, and the server
-//! has waited for it.
+//! A client reads an endless stream until the server shuts down. The client then receives a last
+//! event and the end of the response, and the server waits for the callback.
 
 use std::{convert::Infallible, error::Error, time::Duration};
 
@@ -23,7 +21,7 @@ use tokio::{
 async fn ticks(shutdown: Shutdown) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     defer(|completion: Completion| async move {
         println!(
-            "the stream is over: {:?}, after {} bytes",
+            "the stream ended: {:?}, after {} bytes",
             completion.delivery(),
             completion.body_bytes()
         );
@@ -34,8 +32,8 @@ async fn ticks(shutdown: Shutdown) -> Sse<impl Stream<Item = Result<Event, Infal
         tokio::time::sleep(Duration::from_millis(10)).await;
         Ok(Event::default().data(format!("tick {tick}")))
     });
-    let goodbye = stream::iter([Ok(Event::default().data("goodbye"))]);
-    Sse::new(ticks.take_until(shutdown).chain(goodbye))
+    let last = stream::iter([Ok(Event::default().data("shutdown"))]);
+    Sse::new(ticks.take_until(shutdown).chain(last))
 }
 
 #[tokio::main]
@@ -61,17 +59,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
             break;
         }
     }
-    println!("the client has three events; the server is told to stop");
+    println!("the client has three events; the server shuts down");
     let _ = stop.send(());
 
     let mut rest = String::new();
     lines.into_inner().read_to_string(&mut rest).await?;
-    assert!(rest.contains("data: goodbye\n\n"), "{rest}");
-    // How a response in chunks ends; one that was cut off has no such end.
+    assert!(rest.contains("data: shutdown\n\n"), "{rest}");
+    // A chunked response that is aborted does not end like this.
     assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
-    println!("the client has a goodbye, and the end of the response");
+    println!("the client has the last event and the end of the response");
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
     assert!(report.is_complete() && report.succeeded == 1);
     Ok(())

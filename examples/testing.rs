@@ -1,7 +1,7 @@
-//! How to test an app that defers: `cargo run --example testing --features testing`.
+//! Testing an app that defers callbacks: `cargo run --example testing --features testing`.
 //!
-//! Each function that `main` calls is what you write as a `#[tokio::test]`. The first three run
-//! callbacks inline, so that they are over when the response is there; the last one is in real time.
+//! In your app, each function that `main` calls is a `#[tokio::test]`. The first three run callbacks
+//! inline, so they have ended when the response is returned. The last one runs them as in production.
 
 use std::error::Error;
 
@@ -15,11 +15,11 @@ use tower::ServiceExt;
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
-// ── The app ─────────────────────────────────────────────────────────────────────────────────────
+// ── App ──────────────────────────────────────────────────────────────────────────────────────────
 
-/// The app takes its layer from outside, so that a test can hand in one of its own.
-fn app(deferred: DeferLayer) -> Router {
-    Router::new().route("/orders", post(order)).layer(deferred)
+/// Takes the layer as an argument, so that a test can configure it.
+fn app(layer: DeferLayer) -> Router {
+    Router::new().route("/orders", post(order)).layer(layer)
 }
 
 async fn order(item: String) -> (StatusCode, &'static str) {
@@ -28,27 +28,27 @@ async fn order(item: String) -> (StatusCode, &'static str) {
         .always();
     defer(async { /* send a mail */ }).name("receipt");
     defer(async { Err("the index is down") }).name("search index");
-    defer(async { /* send another */ })
+    defer(async { /* send another mail */ })
         .name("invoice")
-        .when(is_to_be_paid);
+        .when(is_payable);
     match item.as_str() {
         "gold" => (StatusCode::CONFLICT, "sold out"),
         _ => (StatusCode::CREATED, "thank you"),
     }
 }
 
-fn is_to_be_paid(completion: &Completion) -> bool {
+fn is_payable(completion: &Completion) -> bool {
     completion.is_success() && completion.is_complete()
 }
 
-// ── Its tests ───────────────────────────────────────────────────────────────────────────────────
+// ── Tests ────────────────────────────────────────────────────────────────────────────────────────
 
 fn request(item: &'static str) -> Request {
     let request = Request::post("/orders").body(Body::from(item));
     request.expect("a request")
 }
 
-async fn an_order_has_a_receipt_and_an_invoice() -> Result {
+async fn successful_order_runs_callbacks() -> Result {
     let recorder = Recorder::new();
     let app = app(DeferLayer::new().inline().observer(recorder.clone()));
     let response = app.oneshot(request("tea")).await?;
@@ -59,7 +59,7 @@ async fn an_order_has_a_receipt_and_an_invoice() -> Result {
     Ok(())
 }
 
-async fn what_is_sold_out_is_in_the_log_and_nowhere_else() -> Result {
+async fn failed_order_is_only_audited() -> Result {
     let recorder = Recorder::new();
     let app = app(DeferLayer::new().inline().observer(recorder.clone()));
     let response = app.oneshot(request("gold")).await?;
@@ -70,7 +70,7 @@ async fn what_is_sold_out_is_in_the_log_and_nowhere_else() -> Result {
     Ok(())
 }
 
-async fn an_index_that_is_down_is_reported() -> Result {
+async fn failed_callback_is_reported() -> Result {
     let recorder = Recorder::new();
     let app = app(DeferLayer::new().inline().observer(recorder.clone()));
     app.oneshot(request("tea")).await?;
@@ -81,15 +81,15 @@ async fn an_index_that_is_down_is_reported() -> Result {
     Ok(())
 }
 
-/// A rule is a function, and needs no app.
-fn who_has_not_got_it_does_not_pay() {
-    let cut_off = completion().delivery(Delivery::Aborted);
-    assert!(!is_to_be_paid(&cut_off.build()));
-    assert!(is_to_be_paid(&completion().build()));
+/// A rule is a function and can be tested alone.
+fn aborted_response_is_not_payable() {
+    let aborted = completion().delivery(Delivery::Aborted);
+    assert!(!is_payable(&aborted.build()));
+    assert!(is_payable(&completion().build()));
 }
 
-/// As in production: callbacks run when the response is over, and the test waits for them.
-async fn nothing_runs_before_the_response_is_over() -> Result {
+/// Without `inline`, callbacks run after the response, and the test waits for them.
+async fn callbacks_run_after_the_response() -> Result {
     let recorder = Recorder::new();
     let layer = DeferLayer::new().observer(recorder.clone());
     let deferred = layer.handle();
@@ -107,11 +107,11 @@ async fn nothing_runs_before_the_response_is_over() -> Result {
 
 #[tokio::main]
 async fn main() -> Result {
-    an_order_has_a_receipt_and_an_invoice().await?;
-    what_is_sold_out_is_in_the_log_and_nowhere_else().await?;
-    an_index_that_is_down_is_reported().await?;
-    who_has_not_got_it_does_not_pay();
-    nothing_runs_before_the_response_is_over().await?;
+    successful_order_runs_callbacks().await?;
+    failed_order_is_only_audited().await?;
+    failed_callback_is_reported().await?;
+    aborted_response_is_not_payable();
+    callbacks_run_after_the_response().await?;
     println!("5 tests passed");
     Ok(())
 }

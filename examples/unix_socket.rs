@@ -1,7 +1,7 @@
-//! A server on a Unix socket, behind a proxy on the same machine say: `cargo run --example
+//! A server on a Unix socket, for example behind a proxy on the same machine: `cargo run --example
 //! unix_socket`.
 //!
-//! It answers one request, runs what was deferred, and stops. Who asks is known from the socket.
+//! It answers one request, runs its callback, and shuts down. The socket provides the client's user.
 
 #[cfg(unix)]
 #[tokio::main]
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(not(unix))]
 fn main() {
-    println!("there are no Unix sockets here");
+    println!("this platform has no Unix sockets");
 }
 
 #[cfg(unix)]
@@ -30,7 +30,7 @@ mod unix {
         sync::oneshot,
     };
 
-    /// Who is at the other end; the operating system says so.
+    /// The client's credentials, provided by the operating system.
     #[derive(Clone)]
     struct Peer {
         user: Option<u32>,
@@ -46,15 +46,15 @@ mod unix {
     }
 
     async fn hello(ConnectInfo(peer): ConnectInfo<Peer>) -> String {
-        let user = peer.user.map_or("nobody".to_owned(), |id| id.to_string());
-        let asked = format!("user {user} has asked, and has the answer");
-        defer(async move { println!("{asked}") }).name("log");
+        let user = peer.user.map_or("unknown".to_owned(), |id| id.to_string());
+        let line = format!("sent a response to user {user}");
+        defer(async move { println!("{line}") }).name("log");
         format!("hello, user {user}\n")
     }
 
     pub(super) async fn main() -> Result<(), Box<dyn Error>> {
         let path = env::temp_dir().join(format!("axum-defer-{}.sock", process::id()));
-        // A process that was killed leaves its socket, and with it nobody else can listen there.
+        // A killed process leaves its socket, and `bind` fails if the file exists.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         let app = Router::new()
@@ -78,7 +78,7 @@ mod unix {
         assert!(response.contains("hello, user "), "{response}");
 
         let _ = stop.send(());
-        let report = server.await?;
+        let report = server.await??;
         println!("{report}");
         assert!(report.is_complete());
         fs::remove_file(path)?;

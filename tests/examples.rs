@@ -80,7 +80,7 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
         panic!("not the chapters:\n{stdout}");
     };
 
-    assert_tells(start, &["a server on http://127.0.0.1:"]);
+    assert_tells(start, &["listening on http://127.0.0.1:"]);
     // When the client comes to tell of the response is up to the scheduler.
     assert_tells(
         sign_up,
@@ -98,16 +98,16 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
     assert_tells(
         refused,
         &[
-            "welcome mail  skipped: 409, Sent",
-            "newsletter    skipped: 409, Sent",
+            "welcome mail  skipped: 409, Complete",
+            "newsletter    skipped: 409, Complete",
             "audit         ok",
         ],
     );
     assert_tells(
         slow_download,
         &[
-            "stops to read",
-            "reads on; callbacks that wait: 1",
+            "pauses",
+            "continues; pending callbacks: 1",
             "bill          ok",
         ],
     );
@@ -162,18 +162,18 @@ async fn queue_worker_gives_each_job_a_scope_of_its_own() {
     assert_tells(
         &stdout,
         &[
-            "job 1: tell the customer\n",
-            "job 1: give the licence back\n",
+            "job 1: notify the customer\n",
+            "job 1: release the license\n",
             "job 1: done\n",
-            "job 2: give the licence back\n",
-            "job 2: back to the queue, \"nowhere\" is no address\n",
-            "job 3: tell the customer\n",
+            "job 2: release the license\n",
+            "job 2: returned to the queue, \"nowhere\" is not an address\n",
+            "job 3: notify the customer\n",
             "callback \"hangs\" failed: timed out after 100ms\n",
             "job 3: done\n",
-            "nothing is left: true\n",
+            "complete: true\n",
         ],
     );
-    assert!(!stdout.contains("job 2: tell"), "{stdout}");
+    assert!(!stdout.contains("job 2: notify"), "{stdout}");
 }
 
 #[tokio::test]
@@ -203,7 +203,10 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
             "{place}"
         );
     }
-    assert_tells(&stdout, &["the request had ended before the mail was sent"]);
+    assert_tells(
+        &stdout,
+        &["the request span ended before the mail was sent"],
+    );
 
     for line in [
         "# TYPE deferred_callbacks_total counter",
@@ -229,14 +232,14 @@ async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_h
     assert_tells(
         &run("file_download").await,
         &[
-            "a slow reader has the beginning: 1 file\n",
-            "deleted: the response was Sent\n",
-            "it has everything: 0 files\n",
-            "another has the beginning: 1 file\n",
+            "slow client, first bytes: 1 file\n",
+            "deleted: the response was Complete\n",
+            "slow client, complete: 0 files\n",
+            "second client, first bytes: 1 file\n",
             "deleted: the response was Aborted\n",
-            "it has hung up: 0 files\n",
-            "deleted: the response was Sent\n",
-            "a third asked for what is not there: 0 files\n",
+            "second client, disconnected: 0 files\n",
+            "deleted: the response was Complete\n",
+            "third client, invalid range: 0 files\n",
         ],
     );
 }
@@ -244,12 +247,12 @@ async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_h
 #[tokio::test]
 async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
     let stdout = run("sse").await;
-    assert_tells(&stdout, &["the stream is over: Sent, after "]);
+    assert_tells(&stdout, &["the stream ended: Complete, after "]);
     assert_tells(
         &stdout,
         &[
-            "the server is told to stop\n",
-            "the client has a goodbye, and the end of the response\n",
+            "the server shuts down\n",
+            "the client has the last event and the end of the response\n",
             "deferred callbacks while draining: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
         ],
     );
@@ -271,9 +274,9 @@ async fn stale_while_revalidate_refreshes_once_for_all_who_ask() {
     assert_tells(
         &run("stale_while_revalidate").await,
         &[
-            "100 asked, and had the old value at once\n",
-            "the bank was asked a second time, and not more\n",
-            "the next one has the new value\n",
+            "100 requests got the stale value immediately\n",
+            "one refresh ran\n",
+            "the next request got the new value\n",
         ],
     );
 }
@@ -285,7 +288,7 @@ async fn unix_socket_knows_who_asks() {
         &run("unix_socket").await,
         &[
             "listening on /",
-            " has asked, and has the answer\n",
+            "sent a response to user ",
             " 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
         ],
     );
@@ -313,7 +316,7 @@ async fn tls_asks_itself_and_ends() {
         &run("tls").await,
         &[
             "listening on https://127.0.0.1:",
-            "the response is out, encrypted\n",
+            "the encrypted response has been sent\n",
             " 0 failed, 0 skipped, 0 lost, 0 unfinished\n",
         ],
     );
@@ -419,7 +422,7 @@ async fn hello_answers_and_defers() {
     let response = server.sign_up().await;
     assert_tells(&response, &["HTTP/1.1 200 OK\r\n", "\r\n\r\nwelcome\n"]);
     let line = next_line(&mut server.stdout).await;
-    assert_eq!(line, "the response is out: here goes the welcome mail");
+    assert_eq!(line, "the response has been sent: sending the welcome mail");
 }
 
 #[cfg(unix)]
@@ -439,13 +442,13 @@ async fn shutdown_waits_for_the_response_and_the_mail_and_reports() {
     let id = server.child.id().unwrap().to_string();
     let killed = Command::new("kill").args(["-TERM", &id]).status().await;
     assert!(killed.unwrap().success());
-    assert_eq!(next_line(&mut server.stdout).await, "stopping");
+    assert_eq!(next_line(&mut server.stdout).await, "shutting down");
 
     connection.write_all(b"grace").await.unwrap();
     let response = read_all(connection).await;
     assert_tells(&response, &["HTTP/1.1 200 OK\r\n", "\r\n\r\nwelcome\n"]);
     for expected in [
-        "the welcome mail to grace is sent",
+        "sent the welcome mail to grace",
         "deferred callbacks while draining: 1 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished",
     ] {
         assert_eq!(next_line(&mut server.stdout).await, expected);

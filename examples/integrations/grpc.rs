@@ -1,7 +1,7 @@
-//! gRPC, where the status is in the trailers: `cargo run --example grpc`.
+//! gRPC, whose status is in the trailers: `cargo run --example grpc`.
 //!
-//! A health service of tonic answers two calls. The one that goes well runs what it deferred; the
-//! one that fails skips it, although its HTTP status is 200.
+//! tonic's health service answers two calls. The callback of the successful call runs. That of the
+//! failed call is skipped, although the HTTP status is 200.
 
 use std::error::Error;
 
@@ -19,7 +19,7 @@ use tonic_health::{
     server::health_reporter,
 };
 
-/// What a method of your own would call; here it is around those of another.
+/// Defers a callback around tonic's service. In a service of your own, call `defer` in a method.
 async fn bill(request: Request, next: Next) -> Response {
     defer(async { println!("billed") }).name("bill");
     next.run(request).await
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     reporter
         .set_service_status("shop", ServingStatus::Serving)
         .await;
-    // It looks at `grpc-status`, in the headers and in the trailers.
+    // Reads `grpc-status` in the headers and the trailers.
     let layer = DeferLayer::new_for_grpc().observer(Skipped);
     let deferred = layer.handle();
     let app = Routes::new(health)
@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     deferred.wait_idle().await;
 
     let failed = client.check(call("casino")).await;
-    let status = failed.expect_err("nobody has heard of it");
+    let status = failed.expect_err("an unknown service");
     assert_eq!(status.code(), Code::NotFound);
     println!("casino: {:?}", status.code());
     deferred.wait_idle().await;

@@ -1,1 +1,1 @@
-//! Nothing: the examples are beside this file.
+//! Empty. The examples are next to this file.

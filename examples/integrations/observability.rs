@@ -1,9 +1,8 @@
-//! Logs, traces and metrics in one program: `cargo run --example observability`.
+//! Logs, traces, and metrics: `cargo run --example observability`.
 //!
-//! Each deferred callback has a span, linked to the span of its request and in a trace of its own; the
-//! request's span ends with the response, however long callbacks take. What becomes of callbacks is
-//! counted, and what was lost has a label of its own, so that an alert on it is not set off by
-//! what was skipped on purpose:
+//! Each callback has a span in a separate trace, with a link to the span of its request. The
+//! request's span ends with the response. Metrics count callbacks by outcome. Lost and skipped
+//! callbacks have different labels, so an alert on lost ones ignores skipped ones:
 //!
 //! ```promql
 //! increase(deferred_callbacks_total{outcome="lost"}[5m]) > 0
@@ -32,7 +31,7 @@ use tracing_subscriber::{fmt, layer::SubscriberExt};
 async fn answer(State(received): State<Arc<Notify>>, Path(status): Path<u16>) -> StatusCode {
     defer(async move {
         received.notified().await;
-        // What a callback calls is traced as its child.
+        // A child of the callback's span.
         let smtp = tokio::time::sleep(Duration::from_millis(40));
         smtp.instrument(info_span!("smtp")).await;
     })
@@ -45,7 +44,7 @@ async fn answer(State(received): State<Arc<Notify>>, Path(status): Path<u16>) ->
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // In earnest: an exporter of OTLP, with a batch processor.
+    // A real app uses an OTLP exporter with a batch processor.
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -70,7 +69,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/{status}", get(answer))
         .with_state(received.clone())
         .layer(layer)
-        // Outside of the other, so that callbacks know the span of their request.
+        // Outside the layer, so that callbacks see the span of their request.
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .route("/metrics", get(async move || prometheus.render()));
 
@@ -78,12 +77,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     received.notify_one();
     deferred.wait_idle().await;
     let spans = exporter.get_finished_spans()?;
-    let place = |name| spans.iter().position(|span| span.name == name);
-    let request = &spans[place("request").ok_or("no span of the request")?];
+    let position = |name| spans.iter().position(|span| span.name == name);
+    let request = &spans[position("request").ok_or("no request span")?];
     spans.iter().for_each(|span| print(span, request));
     // Spans are exported as they end.
-    assert!(place("request") < place("smtp"));
-    println!("the request had ended before the mail was sent: its span does not contain it");
+    assert!(position("request") < position("smtp"));
+    println!("the request span ended before the mail was sent");
 
     fetch(&app, "/201").await?;
     received.notify_one();

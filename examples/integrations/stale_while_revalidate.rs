@@ -1,7 +1,7 @@
-//! Laravel's `Cache::flexible`, on moka: `cargo run --example stale_while_revalidate`.
+//! Laravel's `Cache::flexible` with moka: `cargo run --example stale_while_revalidate`.
 //!
-//! Who asks for a value that is stale gets it at once, and it is refreshed after the response: once,
-//! however many ask meanwhile. Only who asks for one that is gone waits.
+//! A request for a stale value gets it immediately, and one refresh runs after the response,
+//! regardless of the number of requests. Only requests for a missing value wait.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-/// So that this example need not wait; a minute, in earnest.
+/// Zero, so that this example does not wait. A real app uses a minute, for example.
 const FRESH: Duration = Duration::ZERO;
 const KEPT: Duration = Duration::from_secs(600);
 
@@ -38,15 +38,15 @@ struct Rates {
 
 impl Rates {
     async fn get(&self, currency: &'static str) -> String {
-        // Of those who find nothing, one asks the bank, and the others wait for it.
-        let rate = self.cache.get_with(currency, ask_the_bank(currency)).await;
+        // If the value is missing, one request fetches it, and the others wait.
+        let rate = self.cache.get_with(currency, fetch_rate(currency)).await;
         if rate.fetched.elapsed() >= FRESH {
             let cache = self.cache.clone();
             defer(async move {
-                let rate = ask_the_bank(currency).await;
+                let rate = fetch_rate(currency).await;
                 cache.insert(currency, rate).await;
             })
-            // Each currency has a refresh of its own.
+            // One refresh per currency.
             .name(format!("refresh {currency}"))
             .unique();
         }
@@ -54,14 +54,14 @@ impl Rates {
     }
 }
 
-static ASKED: AtomicU32 = AtomicU32::new(0);
-/// How often the bank answers, which is slow.
-static ANSWERS: Semaphore = Semaphore::const_new(1);
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+/// Number of responses that the slow bank sends.
+static RESPONSES: Semaphore = Semaphore::const_new(1);
 
-async fn ask_the_bank(currency: &str) -> Rate {
-    let number = ASKED.fetch_add(1, SeqCst) + 1;
-    let answer = ANSWERS.acquire().await;
-    answer.expect("it is never closed").forget();
+async fn fetch_rate(currency: &str) -> Rate {
+    let number = REQUESTS.fetch_add(1, SeqCst) + 1;
+    let permit = RESPONSES.acquire().await;
+    permit.expect("never closed").forget();
     Rate {
         text: format!("1 EUR = 1.{number:02} {currency}"),
         fetched: Instant::now(),
@@ -82,24 +82,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_state(Rates { cache })
         .layer(layer);
 
-    // The bank answers once, so this is all that anybody can get until it answers again.
+    // The bank has responded once, so all requests get this value until it responds again.
     for _ in 0..100 {
-        assert_eq!(ask(&app).await?, "1 EUR = 1.01 USD");
+        assert_eq!(fetch(&app).await?, "1 EUR = 1.01 USD");
     }
-    println!("100 asked, and had the old value at once");
-    ANSWERS.add_permits(1);
+    println!("100 requests got the stale value immediately");
+    RESPONSES.add_permits(1);
     deferred.wait_idle().await;
-    assert_eq!(ASKED.load(SeqCst), 2);
-    println!("the bank was asked a second time, and not more");
+    assert_eq!(REQUESTS.load(SeqCst), 2);
+    println!("one refresh ran");
 
-    assert_eq!(ask(&app).await?, "1 EUR = 1.02 USD");
-    println!("the next one has the new value");
-    ANSWERS.add_permits(1);
+    assert_eq!(fetch(&app).await?, "1 EUR = 1.02 USD");
+    println!("the next request got the new value");
+    RESPONSES.add_permits(1);
     deferred.wait_idle().await;
     Ok(())
 }
 
-async fn ask(app: &Router) -> Result<Bytes, Box<dyn Error>> {
+async fn fetch(app: &Router) -> Result<Bytes, Box<dyn Error>> {
     let request = Request::get("/usd").body(Body::empty())?;
     let response = app.clone().oneshot(request).await?;
     Ok(response.into_body().collect().await?.to_bytes())

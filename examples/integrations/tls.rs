@@ -1,7 +1,7 @@
-//! HTTPS, with handshakes that run side by side: `cargo run --example tls`.
+//! HTTPS with concurrent handshakes: `cargo run --example tls`.
 //!
-//! A client that trusts the certificate asks the server, and that is all. With `PORT=3000` it serves
-//! until it is stopped: `curl --insecure https://127.0.0.1:3000`.
+//! A client that trusts the certificate sends one request, and the server shuts down. With
+//! `PORT=3000`, it serves until it is stopped: `curl --insecure https://127.0.0.1:3000`.
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// A client that is slow to shake hands, or never does, holds nobody else up.
+/// Runs handshakes concurrently, so that a slow client does not block others.
 pub(crate) struct TlsListener {
     pub(crate) tcp: TcpListener,
     pub(crate) tls: TlsAcceptor,
@@ -53,7 +53,7 @@ impl Listener for TlsListener {
     }
 }
 
-/// For HTTP/2, and HTTP/1.1 with those who don't have it.
+/// Accepts HTTP/2, and HTTP/1.1 if the client does not support it.
 pub(crate) fn acceptor(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -61,26 +61,26 @@ pub(crate) fn acceptor(
     let config = ServerConfig::builder().with_no_client_auth();
     let mut config = config
         .with_single_cert(vec![certificate], key)
-        .expect("the key is that of the certificate");
+        .expect("the key matches the certificate");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
 async fn hello() -> &'static str {
-    defer(async { println!("the response is out, encrypted") });
+    defer(async { println!("the encrypted response has been sent") });
     "hello\n"
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // In earnest: the certificate and the key that an authority has given you.
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    // A real app loads a certificate of an authority, and its key.
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
     let port = std::env::var("PORT");
     let address = format!("127.0.0.1:{}", port.as_deref().unwrap_or("0"));
     let listener = TlsListener {
         tcp: TcpListener::bind(address).await?,
-        tls: acceptor(made.cert.der().clone(), key.into()),
+        tls: acceptor(certified.cert.der().clone(), key.into()),
         handshake_timeout: Duration::from_secs(10),
         handshakes: JoinSet::new(),
     };
@@ -95,8 +95,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let mut trusted = RootCertStore::empty();
-    trusted.add(made.cert.der().clone())?;
-    // Instead of a signal to stop.
+    trusted.add(certified.cert.der().clone())?;
+    // Instead of a signal.
     let asked = async move { ask(address, trusted).await.expect("an answer") };
     println!("{}", server.with_graceful_shutdown(asked).await?);
     Ok(())

@@ -1,4 +1,4 @@
-//! Stands for the mail provider, which is another system: it shares no transaction with us.
+//! A stand-in for the mail provider, which is a separate system and shares no transaction with us.
 
 use std::time::Duration;
 
@@ -7,24 +7,26 @@ use sqlx::PgPool;
 #[derive(Clone, Debug)]
 pub struct Mail {
     provider: PgPool,
-    takes: Duration,
+    send_time: Duration,
 }
 
 impl Mail {
-    pub fn new(provider: PgPool, takes: Duration) -> Self {
-        Self { provider, takes }
+    pub fn new(provider: PgPool, send_time: Duration) -> Self {
+        Self {
+            provider,
+            send_time,
+        }
     }
 
-    /// Sends a mail, once for each key however often it is asked to: the key is what providers
-    /// call an idempotency key.
+    /// Sends a mail, once per key. Providers call this an idempotency key.
     pub async fn send(&self, key: i64, recipient: &str, worker: &str) -> Result<(), String> {
-        tokio::time::sleep(self.takes / 2).await;
+        tokio::time::sleep(self.send_time / 2).await;
         if !recipient.contains('@') {
-            return Err(format!("{recipient:?} is no address"));
+            return Err(format!("{recipient:?} is not an address"));
         }
         sqlx::query(
-            "INSERT INTO sent_mail (key, recipient, asked_by) VALUES ($1, $2, $3)
-             ON CONFLICT (key) DO UPDATE SET asked = sent_mail.asked + 1",
+            "INSERT INTO sent_mail (key, recipient, worker) VALUES ($1, $2, $3)
+             ON CONFLICT (key) DO UPDATE SET requests = sent_mail.requests + 1",
         )
         .bind(key)
         .bind(recipient)
@@ -32,8 +34,8 @@ impl Mail {
         .execute(&self.provider)
         .await
         .map_err(|error| error.to_string())?;
-        // The mail is sent, and we don't know yet.
-        tokio::time::sleep(self.takes / 2).await;
+        // The mail is sent, but the caller does not know yet.
+        tokio::time::sleep(self.send_time / 2).await;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /orders`: the order and the job that it causes, in one transaction.
+//! `POST /orders`: stores an order and its job in one transaction.
 
 use std::sync::{
     Arc,
@@ -26,23 +26,27 @@ pub struct App {
 }
 
 #[derive(Deserialize)]
-pub struct Order {
+pub struct NewOrder {
     item: String,
     quantity: i64,
     email: String,
 }
 
 #[derive(Serialize)]
-pub struct Placed {
+pub struct Created {
     order: i64,
 }
 
-pub async fn place(
+pub async fn create(
     State(app): State<App>,
-    Json(order): Json<Order>,
-) -> Result<(StatusCode, Json<Placed>), Refused> {
+    Json(order): Json<NewOrder>,
+) -> Result<(StatusCode, Json<Created>), OrderError> {
     if order.quantity < 1 {
-        return Err(Refused::Quantity);
+        return Err(OrderError::InvalidQuantity);
+    }
+    // Postgres cannot store this character, neither as text nor in JSON.
+    if order.item.contains('\0') || order.email.contains('\0') {
+        return Err(OrderError::NulCharacter);
     }
     let mut transaction = app.database.begin().await?;
     let id = sqlx::query_scalar(
@@ -54,7 +58,7 @@ pub async fn place(
     .bind(&order.item)
     .fetch_optional(&mut *transaction)
     .await?
-    .ok_or(Refused::Stock)?;
+    .ok_or(OrderError::OutOfStock)?;
     let receipt = SendReceipt {
         order: id,
         to: order.email,
@@ -63,26 +67,26 @@ pub async fn place(
         .with_executor(&mut transaction)
         .add_job(receipt, JobSpec::builder().max_attempts(5).build())
         .await?;
-    let taken = sqlx::query(
+    let updated = sqlx::query(
         "UPDATE stock SET remaining = remaining - $1 WHERE item = $2 AND remaining >= $1",
     )
     .bind(order.quantity)
     .bind(&order.item)
     .execute(&mut *transaction)
     .await?;
-    if taken.rows_affected() == 0 {
-        // The transaction is dropped: neither the order nor its job was ever there.
-        return Err(Refused::Stock);
+    if updated.rows_affected() == 0 {
+        // Dropping the transaction rolls back both the order and its job.
+        return Err(OrderError::OutOfStock);
     }
-    // This also wakes a worker, here or elsewhere: Postgres notifies them when it has committed.
+    // Postgres notifies the workers of all processes after the commit.
     transaction.commit().await?;
 
-    // What may be lost has its place here.
+    // A callback may be lost, so it only updates a cache.
     defer(app.total.refresh(app.database)).name("total");
-    Ok((StatusCode::CREATED, Json(Placed { order: id })))
+    Ok((StatusCode::CREATED, Json(Created { order: id })))
 }
 
-/// How many orders there were, of all processes: too slow to count for each who asks.
+/// The number of orders, cached because counting them is slow.
 #[derive(Clone, Default)]
 pub struct Total(Arc<AtomicI64>);
 
@@ -100,25 +104,31 @@ pub async fn total(State(app): State<App>) -> String {
     format!("{} orders\n", app.total.0.load(Ordering::Relaxed))
 }
 
-pub enum Refused {
-    Quantity,
-    Stock,
-    Failed(Box<dyn std::error::Error>),
+pub enum OrderError {
+    InvalidQuantity,
+    NulCharacter,
+    OutOfStock,
+    Database(Box<dyn std::error::Error>),
 }
 
-impl<E: std::error::Error + 'static> From<E> for Refused {
+impl<E: std::error::Error + 'static> From<E> for OrderError {
     fn from(error: E) -> Self {
-        Self::Failed(error.into())
+        Self::Database(error.into())
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for OrderError {
     fn into_response(self) -> Response {
         match self {
-            Self::Quantity => (StatusCode::UNPROCESSABLE_ENTITY, "at least one\n").into_response(),
-            Self::Stock => (StatusCode::CONFLICT, "we don't have that many\n").into_response(),
-            Self::Failed(error) => {
-                tracing::error!("an order failed: {error}");
+            Self::InvalidQuantity => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "quantity must be positive\n",
+            )
+                .into_response(),
+            Self::NulCharacter => (StatusCode::BAD_REQUEST, "NUL is not allowed\n").into_response(),
+            Self::OutOfStock => (StatusCode::CONFLICT, "out of stock\n").into_response(),
+            Self::Database(error) => {
+                tracing::error!("cannot store an order: {error}");
                 StatusCode::SERVICE_UNAVAILABLE.into_response()
             }
         }

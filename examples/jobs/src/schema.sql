@@ -1,5 +1,5 @@
 BEGIN;
--- Two processes that start at the same moment create the tables one after the other.
+-- Serializes processes that start at the same time.
 SELECT pg_advisory_xact_lock(7526);
 
 CREATE TABLE IF NOT EXISTS stock (
@@ -15,12 +15,13 @@ CREATE TABLE IF NOT EXISTS orders (
     email    text NOT NULL
 );
 
--- What the mail provider knows: see mail.rs.
+-- The mail provider's records: see mail.rs.
 CREATE TABLE IF NOT EXISTS sent_mail (
     key       bigint PRIMARY KEY,
     recipient text NOT NULL,
-    -- How often it was asked to send this mail, which it sent once, and who asked first.
-    asked     bigint NOT NULL DEFAULT 1,
-    asked_by  text NOT NULL
+    -- Number of requests with this key. The mail is sent once.
+    requests  bigint NOT NULL DEFAULT 1,
+    -- The worker that sent the first request.
+    worker    text NOT NULL
 );
 COMMIT;

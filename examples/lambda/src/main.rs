@@ -1,5 +1,5 @@
-//! An app on AWS Lambda, where the process is frozen once everybody has asked for the next event:
-//! an extension in the same process, which asks when everything deferred is over.
+//! An app on AWS Lambda, which freezes the process when the runtime and all extensions have requested
+//! the next event. An extension in the same process requests it after all callbacks have run.
 
 use std::{env, sync::Arc};
 
@@ -20,7 +20,7 @@ async fn place_order() -> &'static str {
     "thank you"
 }
 
-/// One letter to the server at `MAIL_SERVER`, which says when it has it.
+/// Sends a letter to the server at `MAIL_SERVER` and waits for its acknowledgment.
 async fn mail(letter: &'static str) -> std::io::Result<()> {
     let address = env::var("MAIL_SERVER").map_err(std::io::Error::other)?;
     let mut server = TcpStream::connect(address).await?;
@@ -39,23 +39,23 @@ fn app(layer: DeferLayer) -> Router {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     if env::var_os("WITHOUT_WAIT_UNTIL").is_some() {
-        // What the test compares with: callbacks go on when the next event comes, if one does.
+        // For comparison: callbacks continue only when the next event arrives.
         return lambda_http::run(app(DeferLayer::new())).await;
     }
-    let (requests, answered) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
     let layer = DeferLayer::new().wait_until(move |_, idle| {
-        // There is somebody to take it for as long as there are requests.
-        let _ = requests.send(idle);
+        // The receiver lives as long as the extension.
+        let _ = sender.send(idle);
     });
-    let answered = Arc::new(Mutex::new(answered));
-    // It has to be registered before the runtime asks for its first event.
+    let receiver = Arc::new(Mutex::new(receiver));
+    // Extensions must be registered before the runtime requests its first event.
     let extension = Extension::new()
         .with_events(&["INVOKE"])
         .with_events_processor(service_fn(move |_: LambdaEvent| {
-            let answered = answered.clone();
+            let receiver = receiver.clone();
             async move {
-                // Lambda sends an event when there is no other: each comes with one request.
-                if let Some(idle) = answered.lock().await.recv().await {
+                // Lambda sends one event per request.
+                if let Some(idle) = receiver.lock().await.recv().await {
                     idle.await;
                 }
                 Ok::<_, Error>(())

@@ -1,5 +1,5 @@
-//! The app behind a small fake of Lambda's APIs for runtimes and extensions, which freezes its
-//! process (SIGSTOP) once all that have registered ask for the next event, as Lambda does.
+//! The app with a fake of Lambda's runtime and extensions APIs, which freezes the process (SIGSTOP)
+//! when the runtime and all extensions have requested the next event.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>,
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
@@ -24,12 +24,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// What the platform sees, in its order.
+/// Events that the platform observes, in order.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Registered,
     Answered(u64),
-    /// All have asked for the next event.
+    /// The runtime and all extensions have requested the next event.
     Frozen,
     Thawed,
     Mailed(String),
@@ -37,11 +37,11 @@ enum Seen {
 
 use Seen::{Answered, Frozen, Mailed, Registered, Thawed};
 
-/// What reaches the platform over its sockets.
-enum Arrives {
+/// Messages to the platform.
+enum Message {
     Registration,
-    RuntimeAsks(oneshot::Sender<Response>),
-    ExtensionAsks(oneshot::Sender<Response>),
+    RuntimeNext(oneshot::Sender<Response>),
+    ExtensionNext(oneshot::Sender<Response>),
     Response {
         id: u64,
         body: Value,
@@ -53,10 +53,10 @@ enum Arrives {
     },
 }
 
-type Arrivals = mpsc::UnboundedSender<Arrives>;
+type Messages = mpsc::UnboundedSender<Message>;
 
-async fn register(State(arrivals): State<Arrivals>) -> impl IntoResponse {
-    arrivals.send(Arrives::Registration).unwrap();
+async fn register(State(messages): State<Messages>) -> impl IntoResponse {
+    messages.send(Message::Registration).unwrap();
     let function = json!({"functionName": "shop", "functionVersion": "1", "handler": "bootstrap"});
     (
         [("Lambda-Extension-Identifier", "the-only-one")],
@@ -64,10 +64,10 @@ async fn register(State(arrivals): State<Arrivals>) -> impl IntoResponse {
     )
 }
 
-async fn next(arrivals: Arrivals, who: fn(oneshot::Sender<Response>) -> Arrives) -> Response {
-    let (event, comes) = oneshot::channel();
-    let _ = arrivals.send(who(event));
-    match comes.await {
+async fn next(messages: Messages, request: fn(oneshot::Sender<Response>) -> Message) -> Response {
+    let (event, receiver) = oneshot::channel();
+    let _ = messages.send(request(event));
+    match receiver.await {
         Ok(event) => event,
         // The test is over.
         Err(_) => std::future::pending().await,
@@ -75,24 +75,24 @@ async fn next(arrivals: Arrivals, who: fn(oneshot::Sender<Response>) -> Arrives)
 }
 
 async fn responded(
-    State(arrivals): State<Arrivals>,
+    State(messages): State<Messages>,
     Path(id): Path<u64>,
     body: Bytes,
 ) -> StatusCode {
     let body = serde_json::from_slice(&body).unwrap();
-    arrivals.send(Arrives::Response { id, body }).unwrap();
+    messages.send(Message::Response { id, body }).unwrap();
     StatusCode::ACCEPTED
 }
 
-async fn failed(State(arrivals): State<Arrivals>, error: Bytes) -> StatusCode {
+async fn failed(State(messages): State<Messages>, error: Bytes) -> StatusCode {
     let error = String::from_utf8_lossy(&error).into_owned();
-    arrivals.send(Arrives::Error(error)).unwrap();
+    messages.send(Message::Error(error)).unwrap();
     StatusCode::ACCEPTED
 }
 
-fn api(arrivals: Arrivals) -> Router {
-    let for_runtimes = |State(arrivals)| next(arrivals, Arrives::RuntimeAsks);
-    let for_extensions = |State(arrivals)| next(arrivals, Arrives::ExtensionAsks);
+fn api(messages: Messages) -> Router {
+    let for_runtimes = |State(messages)| next(messages, Message::RuntimeNext);
+    let for_extensions = |State(messages)| next(messages, Message::ExtensionNext);
     Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(for_runtimes))
         .route(
@@ -105,26 +105,26 @@ fn api(arrivals: Arrivals) -> Router {
         .route("/2020-01-01/extension/event/next", get(for_extensions))
         .route("/2020-01-01/extension/init/error", post(failed))
         .route("/2020-01-01/extension/exit/error", post(failed))
-        .with_state(arrivals)
+        .with_state(messages)
 }
 
-/// Takes letters, and says so to their senders when the test does.
-async fn take_letters(listener: TcpListener, arrivals: Arrivals) {
+/// Receives letters and acknowledges each one when the test does.
+async fn receive_mail(listener: TcpListener, messages: Messages) {
     while let Ok((mut sender, _)) = listener.accept().await {
-        let arrivals = arrivals.clone();
+        let messages = messages.clone();
         tokio::spawn(async move {
             let mut text = String::new();
             sender.read_to_string(&mut text).await.unwrap();
-            let (received, is_received) = oneshot::channel();
-            arrivals.send(Arrives::Letter { text, received }).unwrap();
-            if is_received.await.is_ok() {
+            let (received, acknowledged) = oneshot::channel();
+            messages.send(Message::Letter { text, received }).unwrap();
+            if acknowledged.await.is_ok() {
                 sender.write_all(b".").await.unwrap();
             }
         });
     }
 }
 
-/// The event that API Gateway makes of a request.
+/// The event that API Gateway creates for a request.
 fn event() -> Value {
     json!({
         "version": "2.0",
@@ -202,7 +202,7 @@ impl Function {
         assert!(status.success());
     }
 
-    /// Returns when it has stopped: a signal is delivered some time after it was sent.
+    /// Stops the process and waits until it has stopped, because signals are delivered with a delay.
     async fn freeze(&self) {
         self.signal("STOP");
         let stat = format!("/proc/{}/stat", self.0.id());
@@ -224,36 +224,35 @@ impl Drop for Function {
     }
 }
 
-/// Runs the function until it has been invoked so often, and has been frozen after that.
+/// Invokes the function `times` times and freezes it after each invocation.
 ///
-/// The mail server is slow: it has received nothing before the runtime has asked for the next
-/// event, or else the process is frozen by then.
-async fn invoked(times: u64, with_wait_until: bool) -> (Vec<Seen>, Platform) {
-    let (arrivals, arriving) = mpsc::unbounded_channel();
+/// The mail server acknowledges letters only after the runtime has requested the next event.
+async fn invoke(times: u64, with_wait_until: bool) -> (Vec<Seen>, Platform) {
+    let (messages, messages_received) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let api = api(arrivals.clone());
+    let api = api(messages.clone());
     tokio::spawn(async move { axum::serve(listener, api).await });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mail_server = listener.local_addr().unwrap().to_string();
-    tokio::spawn(take_letters(listener, arrivals));
+    tokio::spawn(receive_mail(listener, messages));
     let mut platform = Platform {
         function: Function::start(&address, &mail_server, with_wait_until),
-        arriving,
+        messages_received,
         has_extension: false,
         runtime: None,
         extension: None,
         letters: Vec::new(),
         seen: Vec::new(),
     };
-    // The end of the init phase.
-    platform.until_all_ask().await;
+    // The end of initialization.
+    platform.until_idle().await;
     for id in 1..=times {
         if id > 1 {
             platform.thaw();
         }
         platform.invoke(id);
-        platform.until_all_ask().await;
+        platform.until_idle().await;
         platform.function.freeze().await;
         platform.seen.push(Frozen);
     }
@@ -262,12 +261,12 @@ async fn invoked(times: u64, with_wait_until: bool) -> (Vec<Seen>, Platform) {
 
 struct Platform {
     function: Function,
-    arriving: mpsc::UnboundedReceiver<Arrives>,
+    messages_received: mpsc::UnboundedReceiver<Message>,
     has_extension: bool,
-    /// Those that ask for the next event.
+    /// Requests for the next event.
     runtime: Option<oneshot::Sender<Response>>,
     extension: Option<oneshot::Sender<Response>>,
-    /// On their way, while the runtime is at work.
+    /// Unacknowledged letters.
     letters: Vec<(String, oneshot::Sender<()>)>,
     seen: Vec<Seen>,
 }
@@ -285,11 +284,11 @@ impl Platform {
         self.function.signal("CONT");
     }
 
-    async fn until_all_ask(&mut self) {
+    async fn until_idle(&mut self) {
         loop {
-            let is_extension_there = self.extension.is_some() || !self.has_extension;
+            let is_extension_idle = self.extension.is_some() || !self.has_extension;
             if self.runtime.is_some() {
-                if is_extension_there {
+                if is_extension_idle {
                     return;
                 }
                 self.receive_letters();
@@ -306,27 +305,27 @@ impl Platform {
     }
 
     async fn step(&mut self) {
-        match self.arriving.recv().await.unwrap() {
-            Arrives::Registration => {
+        match self.messages_received.recv().await.unwrap() {
+            Message::Registration => {
                 self.has_extension = true;
                 self.seen.push(Registered);
             }
-            Arrives::RuntimeAsks(event) => self.runtime = Some(event),
-            Arrives::ExtensionAsks(event) => self.extension = Some(event),
-            Arrives::Response { id, body } => {
+            Message::RuntimeNext(event) => self.runtime = Some(event),
+            Message::ExtensionNext(event) => self.extension = Some(event),
+            Message::Response { id, body } => {
                 assert_eq!(body["statusCode"], 200, "{body}");
                 assert_eq!(body["body"], "thank you");
                 self.seen.push(Answered(id));
             }
-            Arrives::Error(error) => panic!("the function failed: {error}"),
-            Arrives::Letter { text, received } => self.letters.push((text, received)),
+            Message::Error(error) => panic!("the function failed: {error}"),
+            Message::Letter { text, received } => self.letters.push((text, received)),
         }
     }
 }
 
 async fn in_time<F: Future>(future: F) -> F::Output {
     let output = tokio::time::timeout(Duration::from_secs(60), future).await;
-    output.expect("it hung")
+    output.expect("no timeout")
 }
 
 fn mailed(letter: &str) -> Seen {
@@ -334,8 +333,8 @@ fn mailed(letter: &str) -> Seen {
 }
 
 #[tokio::test]
-async fn with_the_hook_every_callback_ran_before_the_process_was_frozen() {
-    let (seen, _platform) = in_time(invoked(2, true)).await;
+async fn callbacks_with_wait_until_run_before_freeze() {
+    let (seen, _platform) = in_time(invoke(2, true)).await;
     let mut expected = vec![Registered];
     for id in [1, 2] {
         expected.push(Answered(id));
@@ -349,8 +348,8 @@ async fn with_the_hook_every_callback_ran_before_the_process_was_frozen() {
 }
 
 #[tokio::test]
-async fn without_it_none_ran_before_and_they_go_on_when_the_process_does() {
-    let (seen, mut platform) = in_time(invoked(1, false)).await;
+async fn callbacks_without_wait_until_run_after_thaw() {
+    let (seen, mut platform) = in_time(invoke(1, false)).await;
     assert_eq!(seen, [Answered(1), Frozen]);
 
     platform.thaw();

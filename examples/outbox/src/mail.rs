@@ -1,4 +1,4 @@
-//! Stands for the mail provider, which is another system: it shares no transaction with us.
+//! A stand-in for the mail provider, which is a separate system and shares no transaction with us.
 
 use std::time::Duration;
 
@@ -7,32 +7,34 @@ use sqlx::SqlitePool;
 #[derive(Clone)]
 pub struct Mail {
     provider: SqlitePool,
-    takes: Duration,
+    send_time: Duration,
 }
 
 impl Mail {
-    pub fn new(provider: SqlitePool, takes: Duration) -> Self {
-        Self { provider, takes }
+    pub fn new(provider: SqlitePool, send_time: Duration) -> Self {
+        Self {
+            provider,
+            send_time,
+        }
     }
 
-    /// Sends a mail, once for each key however often it is asked to: the key is what providers
-    /// call an idempotency key.
+    /// Sends a mail, once per key. Providers call this an idempotency key.
     pub async fn send(&self, key: i64, recipient: &str) -> Result<(), String> {
-        tokio::time::sleep(self.takes / 2).await;
+        tokio::time::sleep(self.send_time / 2).await;
         if !recipient.contains('@') {
-            return Err(format!("{recipient:?} is no address"));
+            return Err(format!("{recipient:?} is not an address"));
         }
         sqlx::query(
             "INSERT INTO sent_mail (key, recipient) VALUES (?, ?)
-             ON CONFLICT (key) DO UPDATE SET asked = asked + 1",
+             ON CONFLICT (key) DO UPDATE SET requests = requests + 1",
         )
         .bind(key)
         .bind(recipient)
         .execute(&self.provider)
         .await
         .map_err(|error| error.to_string())?;
-        // The mail is sent, and we don't know yet.
-        tokio::time::sleep(self.takes / 2).await;
+        // The mail is sent, but the caller does not know yet.
+        tokio::time::sleep(self.send_time / 2).await;
         Ok(())
     }
 }

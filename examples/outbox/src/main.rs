@@ -1,4 +1,5 @@
-//! Work that a crash must not lose: an outbox in SQLite, and `defer` to see to it at once.
+//! Work that must survive a crash: an outbox in SQLite, which a deferred callback drains after the
+//! response.
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
@@ -23,25 +24,25 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .init();
     let port = env::var("PORT").unwrap_or("3000".to_owned());
     let path = env::var("DATABASE").unwrap_or("outbox.db".to_owned());
-    let mail_takes = env::var("MAIL_MILLISECONDS").map_or(Ok(20), |takes| takes.parse())?;
+    let send_time = env::var("MAIL_MILLISECONDS").map_or(Ok(20), |time| time.parse())?;
 
     let database = database::open(path).await?;
-    let mail = Mail::new(database.clone(), Duration::from_millis(mail_takes));
+    let mail = Mail::new(database.clone(), Duration::from_millis(send_time));
     let relay = Relay::new(database.clone(), mail).await?;
 
-    let deferred = DeferLayer::new();
-    tokio::spawn(sweep(deferred.clone(), relay.clone()));
+    let layer = DeferLayer::new();
+    tokio::spawn(sweep(layer.clone(), relay.clone()));
     let app = Router::new()
-        .route("/orders", post(orders::place))
+        .route("/orders", post(orders::create))
         .with_state(App { database, relay })
-        .layer(deferred);
+        .layer(layer);
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(stop_signal())
-        // What is not done by then is done after the next start.
+        .with_graceful_shutdown(shutdown_signal())
+        // The next start runs what is left.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS
@@ -50,28 +51,28 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-/// At the start and every minute: does what a crash left, and what is to be tried again.
-async fn sweep(deferred: DeferLayer, relay: Relay) {
+/// Sweeps the outbox at startup and every minute.
+async fn sweep(layer: DeferLayer, relay: Relay) {
     let mut minute = interval(Duration::from_secs(60));
     minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         minute.tick().await;
         let relay = relay.clone();
-        // As a callback, it is isolated: one that panics is reported, and the next minute comes.
-        deferred
+        // A callback is isolated: if it panics, the panic is reported, and this loop continues.
+        layer
             .scope(async {
-                defer(relay.drain()).name("sweep");
+                defer(relay.sweep()).name("sweep");
             })
             .await;
     }
 }
 
-async fn stop_signal() {
+async fn shutdown_signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("a handler can be installed");
+        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
         tokio::select! {
             _ = interrupt => {}
             _ = terminate.recv() => {}
@@ -79,5 +80,5 @@ async fn stop_signal() {
     }
     #[cfg(not(unix))]
     let _ = interrupt.await;
-    println!("stopping");
+    println!("shutting down");
 }

@@ -1,4 +1,4 @@
-//! `POST /orders`: the order and the job that it causes, in one transaction.
+//! `POST /orders`: stores an order and its job in one transaction.
 
 use axum::{
     Json,
@@ -10,7 +10,10 @@ use axum_defer::defer;
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 
-use crate::relay::{Job, Relay};
+use crate::{
+    database,
+    relay::{Job, Relay},
+};
 
 #[derive(Clone)]
 pub struct App {
@@ -19,27 +22,25 @@ pub struct App {
 }
 
 #[derive(Deserialize)]
-pub struct Order {
+pub struct NewOrder {
     item: String,
     quantity: i64,
     email: String,
 }
 
 #[derive(Serialize)]
-pub struct Placed {
+pub struct Created {
     order: i64,
 }
 
-pub async fn place(
+pub async fn create(
     State(app): State<App>,
-    Json(order): Json<Order>,
-) -> Result<(StatusCode, Json<Placed>), Refused> {
+    Json(order): Json<NewOrder>,
+) -> Result<(StatusCode, Json<Created>), OrderError> {
     if order.quantity < 1 {
-        return Err(Refused::Quantity);
+        return Err(OrderError::InvalidQuantity);
     }
-    // A transaction that reads first and writes then can fail as "busy" without having waited.
-    // This one waits for its turn to write before it begins.
-    let mut transaction = app.database.begin_with("BEGIN IMMEDIATE").await?;
+    let mut transaction = database::begin(&app.database).await?;
     let id = sqlx::query_scalar(
         "INSERT INTO orders (item, quantity, email)
          SELECT item, ?, ? FROM stock WHERE item = ? RETURNING id",
@@ -49,46 +50,50 @@ pub async fn place(
     .bind(&order.item)
     .fetch_optional(&mut *transaction)
     .await?
-    .ok_or(Refused::Stock)?;
+    .ok_or(OrderError::OutOfStock)?;
     let to = order.email;
     Job::Receipt { order: id, to }.add(&mut transaction).await?;
-    let taken = sqlx::query(
+    let updated = sqlx::query(
         "UPDATE stock SET remaining = remaining - ?1 WHERE item = ?2 AND remaining >= ?1",
     )
     .bind(order.quantity)
     .bind(&order.item)
     .execute(&mut *transaction)
     .await?;
-    if taken.rows_affected() == 0 {
-        // The transaction is dropped: neither the order nor its job was ever there.
-        return Err(Refused::Stock);
+    if updated.rows_affected() == 0 {
+        // Dropping the transaction rolls back both the order and its job.
+        return Err(OrderError::OutOfStock);
     }
     transaction.commit().await?;
 
-    // It may be lost: what it would have found, the sweep finds.
+    // If this callback is lost, the sweep runs the job.
     defer(app.relay.drain()).name("relay");
-    Ok((StatusCode::CREATED, Json(Placed { order: id })))
+    Ok((StatusCode::CREATED, Json(Created { order: id })))
 }
 
-pub enum Refused {
-    Quantity,
-    Stock,
+pub enum OrderError {
+    InvalidQuantity,
+    OutOfStock,
     Database(sqlx::Error),
 }
 
-impl From<sqlx::Error> for Refused {
+impl From<sqlx::Error> for OrderError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for OrderError {
     fn into_response(self) -> Response {
         match self {
-            Self::Quantity => (StatusCode::UNPROCESSABLE_ENTITY, "at least one\n").into_response(),
-            Self::Stock => (StatusCode::CONFLICT, "we don't have that many\n").into_response(),
+            Self::InvalidQuantity => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "quantity must be positive\n",
+            )
+                .into_response(),
+            Self::OutOfStock => (StatusCode::CONFLICT, "out of stock\n").into_response(),
             Self::Database(error) => {
-                tracing::error!("an order failed: {error}");
+                tracing::error!("cannot store an order: {error}");
                 StatusCode::SERVICE_UNAVAILABLE.into_response()
             }
         }

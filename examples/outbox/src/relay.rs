@@ -1,10 +1,10 @@
-//! The relay: does what the table of jobs says, at least once.
+//! The relay: runs the jobs in the table, each at least once.
 //!
 //! ```text
-//!            begin                 it went well
+//!             start                  success
 //! waiting ───────────▶ running ─────────────────▶ (deleted)
 //!    ▲                  │  │
-//!    └──── it failed ───┘  └── for the fifth time ──▶ dead
+//!    └───── failure ────┘  └──── fifth failure ───▶ dead
 //! ```
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub enum Job {
 }
 
 impl Job {
-    /// Stores the job, if `transaction` is committed.
+    /// Adds the job as part of `transaction`.
     pub async fn add(&self, transaction: &mut Transaction<'_, Sqlite>) -> Result<(), sqlx::Error> {
         let work =
             serde_json::to_string(self).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -44,46 +44,53 @@ pub struct Relay(Arc<Inner>);
 struct Inner {
     database: SqlitePool,
     mail: Mail,
-    /// Held by the drain that works.
-    working: Mutex<()>,
-    /// Held by the drain that waits for its turn.
-    next: Mutex<()>,
+    /// Locked by the drain that runs jobs.
+    running: Mutex<()>,
+    /// Locked by the one drain that waits for `running`.
+    waiting: Mutex<()>,
 }
 
 impl Relay {
-    /// The relay of the one process that works on this database.
+    /// Creates the relay. Only one process may use the database.
     pub async fn new(database: SqlitePool, mail: Mail) -> Result<Self, sqlx::Error> {
-        // What runs now was begun by a process that is gone, so it need not be waited for. The
-        // attempt counts: a job that ends the process doesn't do so for ever.
+        // A previous process started these jobs and is gone. The attempt counts, so a job that
+        // crashes the process is not retried without a limit.
         sqlx::query("UPDATE jobs SET next_attempt_at = unixepoch() WHERE state = 'running'")
             .execute(&database)
             .await?;
         Ok(Self(Arc::new(Inner {
             database,
             mail,
-            working: Mutex::new(()),
-            next: Mutex::new(()),
+            running: Mutex::new(()),
+            waiting: Mutex::new(()),
         })))
     }
 
-    /// Does the jobs that are due, one after the other, until none is left.
+    /// Runs all due jobs, including those that became due unnoticed: retries, and jobs that were
+    /// stored before a crash or under another system time.
+    pub async fn sweep(self) -> Result<(), sqlx::Error> {
+        self.0.limit_delays().await?;
+        self.drain().await
+    }
+
+    /// Runs all due jobs, one after the other.
     ///
-    /// One drain works at a time. Of those that come meanwhile, one waits, since the one that
-    /// works may have looked too early for it; the rest have nothing to add and return.
+    /// One drain runs at a time. One more waits for it, because the running drain may have queried
+    /// the table before the caller's job was added. Any further drain returns immediately.
     pub async fn drain(self) -> Result<(), sqlx::Error> {
         let relay = &*self.0;
-        let Ok(turn) = relay.next.try_lock() else {
+        let Ok(waiting) = relay.waiting.try_lock() else {
             return Ok(());
         };
-        let _working = relay.working.lock().await;
-        // Before the first look: who comes from here on waits.
-        drop(turn);
+        let _running = relay.running.lock().await;
+        // Released before the first query: a drain that is called from here on has to wait.
+        drop(waiting);
 
         relay.bury().await?;
-        while let Some((id, work)) = relay.begin().await? {
-            match relay.work(id, &work).await {
-                Ok(()) => relay.done(id).await?,
-                Err(error) => relay.failed(id, &error).await?,
+        while let Some((id, work)) = relay.start_next().await? {
+            match relay.run(id, &work).await {
+                Ok(()) => relay.complete(id).await?,
+                Err(error) => relay.fail(id, &error).await?,
             }
         }
         Ok(())
@@ -91,10 +98,23 @@ impl Relay {
 }
 
 impl Inner {
-    /// Those that never came to an end, because they panicked or took the process with them.
+    /// Brings forward jobs that are due later than their backoff allows. They were stored before
+    /// the system clock was set back.
+    async fn limit_delays(&self) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE jobs SET next_attempt_at = unixepoch() + iif(attempts = 0, 0, 60 << attempts - 1)
+             WHERE state != 'dead'
+                 AND next_attempt_at > unixepoch() + iif(attempts = 0, 0, 60 << attempts - 1)",
+        )
+        .execute(&self.database)
+        .await?;
+        Ok(())
+    }
+
+    /// Marks jobs as dead whose last attempt ended in a panic or a crash.
     async fn bury(&self) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "UPDATE jobs SET state = 'dead', error = 'never came to an end'
+            "UPDATE jobs SET state = 'dead', error = 'the last attempt did not finish'
              WHERE state = 'running' AND attempts >= ? AND next_attempt_at <= unixepoch()",
         )
         .bind(MAX_ATTEMPTS)
@@ -103,9 +123,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the next job that is due. When it may be tried again is written down before it is
-    /// tried, 1, 2, 4 and 8 minutes from now, so that not even a panic makes it run in circles.
-    async fn begin(&self) -> Result<Option<(i64, String)>, sqlx::Error> {
+    /// Starts the next due job. The time of the next attempt is stored first, 1, 2, 4, 8, or 16
+    /// minutes from now, so that a job that panics is not retried in a loop.
+    async fn start_next(&self) -> Result<Option<(i64, String)>, sqlx::Error> {
         sqlx::query_as(
             "UPDATE jobs SET
                  state = 'running',
@@ -121,17 +141,17 @@ impl Inner {
         .await
     }
 
-    async fn work(&self, id: i64, work: &str) -> Result<(), String> {
+    async fn run(&self, id: i64, work: &str) -> Result<(), String> {
         match serde_json::from_str(work).map_err(|error| error.to_string())? {
             Job::Receipt { order, to } => {
                 self.mail.send(id, &to).await?;
-                tracing::info!("job {id}: {to} has the receipt of order {order}");
+                tracing::info!("job {id}: sent the receipt of order {order} to {to}");
                 Ok(())
             }
         }
     }
 
-    async fn done(&self, id: i64) -> Result<(), sqlx::Error> {
+    async fn complete(&self, id: i64) -> Result<(), sqlx::Error> {
         sqlx::query("DELETE FROM jobs WHERE id = ?")
             .bind(id)
             .execute(&self.database)
@@ -139,7 +159,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn failed(&self, id: i64, error: &str) -> Result<(), sqlx::Error> {
+    async fn fail(&self, id: i64, error: &str) -> Result<(), sqlx::Error> {
         tracing::warn!("job {id}: {error}");
         sqlx::query(
             "UPDATE jobs SET state = iif(attempts >= ?, 'dead', 'waiting'), error = ? WHERE id = ?",

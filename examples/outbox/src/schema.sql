@@ -11,9 +11,9 @@ CREATE TABLE IF NOT EXISTS orders (
     email    TEXT NOT NULL
 ) STRICT;
 
--- The outbox. What is done is deleted: what is here is still to do, or dead.
+-- The outbox. A completed job is deleted, so each row is a job to run or a dead one.
 CREATE TABLE IF NOT EXISTS jobs (
-    -- No id is given twice, not even that of a deleted row: a mail is known by it.
+    -- AUTOINCREMENT never reuses the id of a deleted row. The id is the key of the mail.
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     work            TEXT NOT NULL,
     state           TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'dead')),
@@ -23,10 +23,10 @@ CREATE TABLE IF NOT EXISTS jobs (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_due ON jobs (next_attempt_at, id) WHERE state != 'dead';
 
--- What the mail provider knows: see mail.rs.
+-- The mail provider's records: see mail.rs.
 CREATE TABLE IF NOT EXISTS sent_mail (
     key       INTEGER PRIMARY KEY,
     recipient TEXT NOT NULL,
-    -- How often it was asked to send this mail, which it sent once.
-    asked     INTEGER NOT NULL DEFAULT 1
+    -- Number of requests with this key. The mail is sent once.
+    requests  INTEGER NOT NULL DEFAULT 1
 ) STRICT;

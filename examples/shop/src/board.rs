@@ -1,5 +1,4 @@
-//! `GET /`: a board that says how much was ordered. It is read by many, so it is in memory, and
-//! refreshed after each order.
+//! `GET /`: the totals of all orders, cached and refreshed after each order.
 
 use std::sync::{Arc, Mutex};
 
@@ -26,14 +25,15 @@ impl Board {
         })
     }
 
-    /// Not `unique`: the one that runs may have looked before this order was there.
+    /// Reads the totals again. This is not `unique`, because a running refresh may have read the
+    /// totals before this order was stored.
     pub async fn refresh(self, database: Database) -> Result<(), sqlx::Error> {
         let totals = read(&database).await?;
-        let mut shown = self.totals.lock().expect("nobody panics while holding it");
-        // Those of several requests run side by side, and one that has looked earlier may be later
-        // here. Orders are never taken away.
-        if totals.orders > shown.orders {
-            *shown = totals;
+        let mut cached = self.totals.lock().expect("no panic while locked");
+        // Refreshes of several requests run concurrently, and an older result may arrive later.
+        // Orders are never deleted, so the larger result is the newer one.
+        if totals.orders > cached.orders {
+            *cached = totals;
         }
         Ok(())
     }
@@ -47,10 +47,5 @@ async fn read(database: &Database) -> Result<Totals, sqlx::Error> {
 }
 
 pub async fn show(State(app): State<App>) -> Json<Totals> {
-    Json(
-        *app.board
-            .totals
-            .lock()
-            .expect("nobody panics while holding it"),
-    )
+    Json(*app.board.totals.lock().expect("no panic while locked"))
 }

@@ -1,4 +1,4 @@
-//! Work for a processor, which would hold up the server's threads.
+//! CPU-bound work, which would block the runtime's threads.
 
 use std::{fs::File, io};
 
@@ -7,14 +7,15 @@ use sha2::{Digest, Sha256};
 
 use crate::{database::Database, state::App, token};
 
-pub fn after_the_response(app: &App, order: i64, document: &str) {
+/// Defers the computation of the document's checksum.
+pub fn defer_checksum(app: &App, order: i64, document: &str) {
     let database = app.database.clone();
     let path = app.files.path(document);
     defer_blocking(move || {
         let mut checksum = Sha256::new();
         io::copy(&mut File::open(path)?, &mut checksum)?;
         let checksum = token::hex(&checksum.finalize());
-        // Back on the server's threads, and among the callbacks of the same request.
+        // A callback of the same request that runs on the runtime's threads.
         defer(store(database, order, checksum)).name("store the checksum");
         Ok::<_, io::Error>(())
     })

@@ -1,19 +1,18 @@
-//! The database, and the one way in which something is written to it by a request: in a transaction
-//! that is committed before the client has an answer.
+//! The database. Requests write to it in transactions that are committed before the response.
 
 use std::{path::Path, time::Duration};
 
 use axum_defer::before_response;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 #[derive(Clone)]
 pub struct Database {
     pub reader: SqlitePool,
-    /// SQLite has one writer at a time. With one connection, those who wait stand in a queue and
-    /// come in turn; with several they would try again and again, and some would fail as "busy".
+    /// One connection, because SQLite has one writer at a time. The pool is a fair queue. Several
+    /// connections would retry, and some would fail as "busy".
     pub writer: SqlitePool,
 }
 
@@ -22,14 +21,20 @@ impl Database {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            // Readers don't wait for the writer.
+            // Readers do not wait for the writer.
             .journal_mode(SqliteJournalMode::Wal)
-            // What a client was told of is on the disk.
+            // A commit waits for the disk, so acknowledged requests survive a power failure.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
             .foreign_keys(true);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            // If the disk is full, SQLite rolls the transaction back on its own. sqlx then fails to
+            // roll it back again and counts it as open, and this connection could never begin
+            // another.
+            .before_acquire(|connection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
             .connect_with(options.clone())
             .await?;
         sqlx::raw_sql(include_str!("schema.sql"))
@@ -42,15 +47,15 @@ impl Database {
         Ok(Self { reader, writer })
     }
 
-    /// Nobody else writes until it is over, so what takes long is done before: the upload is received,
-    /// the password is hashed.
+    /// Begins a transaction. Until it ends, all other writers wait, so handlers do slow work first,
+    /// such as receiving the upload and hashing the password.
     pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 }
 
-/// Commits when the handler has returned a success, and the response waits for it. If that fails, the
-/// client gets a 503, and what was deferred is skipped. If the handler returns an error, the transaction
+/// Commits before the response, if the handler returns a success. If the commit fails, the client
+/// gets a 503, and deferred callbacks are skipped. If the handler returns an error, the transaction
 /// is dropped, which rolls it back.
 pub fn commit_before_response(transaction: Transaction<'static, Sqlite>) {
     before_response(transaction.commit()).name("commit");

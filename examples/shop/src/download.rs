@@ -1,5 +1,5 @@
-//! `GET /orders/{id}`: the document again, if it is one's own. The audit log tells whether it
-//! has left the server whole.
+//! `GET /orders/{id}`: returns a document of the user. The audit log records whether the response
+//! was complete.
 
 use axum::{
     extract::{Path, Request, State},
@@ -10,7 +10,7 @@ use tower_http::services::ServeFile;
 
 use crate::{
     audit::{Entry, audit},
-    refused::Refused,
+    error::AppError,
     session::User,
     state::App,
 };
@@ -20,12 +20,12 @@ pub async fn download(
     user: User,
     Path(order): Path<i64>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, AppError> {
     audit(
         &app.database,
         Entry {
             action: "download",
-            who: user.email,
+            email: user.email,
             order: Some(order),
         },
     );
@@ -35,11 +35,11 @@ pub async fn download(
             .bind(user.id)
             .fetch_optional(&app.database.reader)
             .await?;
-    // That of somebody else looks like one that was never placed.
-    let path = app.files.path(&document.ok_or(Refused::NoSuchOrder)?);
+    // Another user's order looks like a missing one.
+    let path = app.files.path(&document.ok_or(AppError::OrderNotFound)?);
     let response = ServeFile::new(path).try_call(request).await?;
     let mut response = response.into_response();
-    // A browser is to save what others have uploaded, and not to show it as a page of ours.
+    // Browsers must save uploaded files and not show them as pages of this site.
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_DISPOSITION,

@@ -1,4 +1,4 @@
-//! The documents: a file each, which is there if and only if its order is.
+//! The documents: one file per order.
 
 use std::{fs, io, path::PathBuf};
 
@@ -18,17 +18,17 @@ impl Files {
         Ok(Self { folder })
     }
 
-    /// Names come from `keep` alone, by way of the database: nothing that a client sends is a path.
+    /// Returns the path of a document. Names come only from `store`, so clients cannot choose paths.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Writes a document, and deletes it again if the response is not a success: if the commit fails,
-    /// or the client goes away and takes the handler along. Returns its name.
-    pub async fn keep(&self, content: &[u8]) -> io::Result<String> {
+    /// Stores a document and returns its name. Deletes it if the response is not a success: if the
+    /// commit fails, or if the client disconnects and the handler is cancelled.
+    pub async fn store(&self, content: &[u8]) -> io::Result<String> {
         let name = token::random();
         let path = self.path(&name);
-        // Not with `tokio::fs`, whose thread may come to it when the client and the callback are gone.
+        // Not with `tokio::fs`: its thread could create the file after the callback has run.
         let file = fs::File::create_new(&path)?;
         defer(async move { tokio::fs::remove_file(path).await })
             .name("remove the document")
@@ -36,7 +36,7 @@ impl Files {
 
         let mut file = tokio::fs::File::from_std(file);
         file.write_all(content).await?;
-        // What is committed is on the disk, and this belongs to it.
+        // Like the commit, the document must be on the disk.
         file.sync_all().await?;
         Ok(name)
     }

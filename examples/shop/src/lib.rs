@@ -1,6 +1,6 @@
-//! A print shop: who has signed up uploads a document, which is an order, and gets it back.
+//! A print shop: users sign up, upload documents as orders, and download them.
 //!
-//! The place where the edges of axum-defer meet; the README says which file shows which.
+//! The README lists which file shows which feature of axum-defer.
 
 use std::{error::Error, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,6 +8,7 @@ use argon2::Params;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware::map_response,
     routing::{get, post},
 };
 use axum_defer::{DeferHandle, DeferLayer};
@@ -23,26 +24,29 @@ mod board;
 mod checksum;
 mod database;
 mod download;
+mod error;
 mod files;
 mod list;
 mod log_in;
 mod mail;
 mod password;
-mod refused;
 mod session;
 mod sign_up;
 mod state;
 mod token;
 mod upload;
 
-/// Documents are held in memory while they are received.
+/// Uploads are buffered in memory.
 pub const MAX_DOCUMENT: usize = 1 << 20;
+const MAX_JSON: usize = 4 << 10;
 
 pub struct Settings {
-    /// The folder for the database and the documents.
+    /// The folder of the database and the documents.
     pub data: PathBuf,
     pub mail_server: SocketAddr,
-    /// What the hash of a password costs; less in tests.
+    /// The time for one mail, including the wait for a connection.
+    pub mail_timeout: Duration,
+    /// The cost of a password hash. Tests use the minimum.
     pub hashing: Params,
 }
 
@@ -58,31 +62,35 @@ impl Shop {
         let app = App {
             board: Board::open(&database).await?,
             files: Files::open(settings.data.join("documents"))?,
-            mail: Mail::new(settings.mail_server)?,
+            mail: Mail::new(settings.mail_server, settings.mail_timeout)?,
             passwords: Passwords::new(settings.hashing)?,
             database,
         };
 
         let live = Live::new();
+        // No `max_concurrency`: if the mail server hangs, mails would use all of it, and audits,
+        // checksums, and the board would wait. `Mail` has a limit of its own.
         let layer = DeferLayer::new()
             .observer(live.clone())
-            // The mail server, above all, may hang.
-            .timeout(Duration::from_secs(60))
-            // So many connections to it at most, however many orders come.
-            .max_concurrency(16);
+            .timeout(Duration::from_secs(20))
+            // The other callbacks of a request do not wait for its mail.
+            .concurrent();
         let deferred = layer.handle();
+        let json_limit = DefaultBodyLimit::max(MAX_JSON);
         let router = Router::new()
             .route("/", get(board::show))
-            .route("/users", post(sign_up::sign_up))
-            .route("/sessions", post(log_in::log_in))
+            .route("/users", post(sign_up::sign_up).layer(json_limit))
+            .route("/sessions", post(log_in::log_in).layer(json_limit))
             .route("/orders", get(list::list).post(upload::upload))
             .route("/orders/{id}", get(download::download))
             .layer(DefaultBodyLimit::max(MAX_DOCUMENT))
             .with_state(app)
             .layer(layer)
-            // Beside the layer, so that it does not record itself.
+            // Outside the layer, because a failed commit changes the response there.
+            .layer(map_response(error::error_page))
+            // Outside the layer, so that the live view does not record its own requests.
             .nest("/admin/deferred", live.loopback_router())
-            // Around it, so that callbacks know the span of their request.
+            // Outside the layer, so that callbacks see the span of their request.
             .layer(TraceLayer::new_for_http());
         Ok(Self { router, deferred })
     }

@@ -1,19 +1,19 @@
-//! `GET /orders`: one's own. It defers nothing, and costs nothing for that.
+//! `GET /orders`: lists the user's orders. It defers nothing.
 
 use axum::{Json, extract::State};
 use serde::Serialize;
 
-use crate::{refused::Refused, session::User, state::App};
+use crate::{error::AppError, session::User, state::App};
 
 #[derive(Serialize)]
 pub struct Order {
     id: i64,
     bytes: i64,
-    /// Not there yet right after the order.
+    /// `None` until the checksum has been computed.
     checksum: Option<String>,
 }
 
-pub async fn list(State(app): State<App>, user: User) -> Result<Json<Vec<Order>>, Refused> {
+pub async fn list(State(app): State<App>, user: User) -> Result<Json<Vec<Order>>, AppError> {
     let rows: Vec<(i64, i64, Option<String>)> =
         sqlx::query_as("SELECT id, bytes, checksum FROM orders WHERE user = ? ORDER BY id")
             .bind(user.id)

@@ -1,4 +1,4 @@
-//! `POST /sessions`: a token for who knows the password; who does not is in the audit log.
+//! `POST /sessions`: returns a session token. Failed attempts are in the audit log.
 
 use axum::{Json, extract::State};
 use axum_defer::defer;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     audit::{Entry, audit},
     database::{Database, commit_before_response},
-    refused::Refused,
+    error::AppError,
     session,
     state::App,
 };
@@ -26,13 +26,13 @@ pub struct Session {
 pub async fn log_in(
     State(app): State<App>,
     Json(credentials): Json<Credentials>,
-) -> Result<Json<Session>, Refused> {
+) -> Result<Json<Session>, AppError> {
     let Credentials { email, password } = credentials;
     audit(
         &app.database,
         Entry {
             action: "log-in",
-            who: email.clone(),
+            email: email.clone(),
             order: None,
         },
     );
@@ -42,17 +42,19 @@ pub async fn log_in(
             .fetch_optional(&app.database.reader)
             .await?;
     let (id, hash) = user.unzip();
-    let is_right = app.passwords.verify(password, hash).await?;
-    let id = id.filter(|_| is_right).ok_or(Refused::LogIn)?;
+    let is_correct = app.passwords.verify(password, hash).await?;
+    let id = id
+        .filter(|_| is_correct)
+        .ok_or(AppError::WrongCredentials)?;
 
     let mut transaction = app.database.begin().await?;
     let token = session::open(&mut transaction, id).await?;
-    // A token that the client has is valid.
+    // The token is valid before the client receives it.
     commit_before_response(transaction);
 
     defer(delete_expired_sessions(app.database))
         .name("expired sessions")
-        // However many log in at once.
+        // One cleanup is enough for many concurrent log-ins.
         .unique();
     Ok(Json(Session { token }))
 }

@@ -1,4 +1,4 @@
-//! The server: `cargo run`. The README has requests to send to it.
+//! The server. The README lists example requests.
 
 use std::{
     env,
@@ -22,21 +22,23 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let shop = Shop::open(Settings {
         data: env::var_os("DATA").unwrap_or("data".into()).into(),
         mail_server: mail_server.parse()?,
+        mail_timeout: Duration::from_secs(10),
         hashing: Params::default(),
     })
     .await?;
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // The live view has to know who comes.
+    // The live view checks the client's address.
     let app = shop
         .router
         .into_make_service_with_connect_info::<SocketAddr>();
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(stop_signal())
-        // Below the time that the process supervisor grants before it kills.
-        .drain_timeout(Duration::from_secs(20))
-        .await;
+        .with_graceful_shutdown(shutdown_signal())
+        // Longer than the timeout of callbacks, and shorter than the time until the process
+        // supervisor kills.
+        .drain_timeout(Duration::from_secs(25))
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS
@@ -45,12 +47,12 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-async fn stop_signal() {
+async fn shutdown_signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("a handler can be installed");
+        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
         tokio::select! {
             _ = interrupt => {}
             _ = terminate.recv() => {}
@@ -58,5 +60,5 @@ async fn stop_signal() {
     }
     #[cfg(not(unix))]
     let _ = interrupt.await;
-    println!("stopping");
+    println!("shutting down");
 }

@@ -1,4 +1,4 @@
-//! Passwords: hashed with Argon2id, which takes memory and time on purpose.
+//! Password hashing with Argon2id, which is slow and uses much memory by design.
 
 use std::{num::NonZero, sync::Arc, thread};
 
@@ -8,63 +8,63 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{refused::Refused, token};
+use crate::{error::AppError, token};
 
 #[derive(Clone)]
 pub struct Passwords {
     hashing: Argon2<'static>,
-    /// Each takes 19 MiB and a processor: a hundred log-ins at once must not take everything.
-    places: Arc<Semaphore>,
-    /// The hash that is compared with where there is no such user: how long a log-in takes does
-    /// not tell who has signed up.
-    nobody: Arc<str>,
+    /// Limits concurrent hashes, because each uses 19 MiB and a CPU.
+    permits: Arc<Semaphore>,
+    /// Verified for an unknown user, so that the response time does not reveal which users exist.
+    dummy_hash: Arc<str>,
 }
 
 impl Passwords {
     pub fn new(params: Params) -> Result<Self, Box<dyn std::error::Error>> {
         let hashing = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let nobody = hash(&hashing, &token::random()).map_err(|error| error.to_string())?;
-        let places = thread::available_parallelism().map_or(1, NonZero::get);
+        let dummy_hash = hash(&hashing, &token::random()).map_err(|error| error.to_string())?;
+        let permits = thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             hashing,
-            places: Arc::new(Semaphore::new(places)),
-            nobody: nobody.into(),
+            permits: Arc::new(Semaphore::new(permits)),
+            dummy_hash: dummy_hash.into(),
         })
     }
 
-    pub async fn hash(&self, password: String) -> Result<String, Refused> {
+    pub async fn hash(&self, password: String) -> Result<String, AppError> {
         let hashing = self.hashing.clone();
-        let hashed = self.work(move || hash(&hashing, &password)).await?;
-        hashed.map_err(|error| Refused::Failed(error.to_string().into()))
+        let hashed = self.run(move || hash(&hashing, &password)).await?;
+        hashed.map_err(|error| AppError::Internal(error.to_string().into()))
     }
 
-    /// Whether it is the password of somebody whose `hash` this is.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Refused> {
+    /// Returns `true` if the password matches the hash. Without a hash, returns `false` in the same
+    /// time.
+    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, AppError> {
         let hashing = self.hashing.clone();
-        let is_somebody = hash.is_some();
-        let hash = hash.unwrap_or_else(|| self.nobody.to_string());
-        let is_right = move || {
+        let user_exists = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.dummy_hash.to_string());
+        let verify = move || {
             let hash = PasswordHash::new(&hash)?;
             hashing.verify_password(password.as_bytes(), &hash)
         };
-        match self.work(is_right).await? {
-            Ok(()) => Ok(is_somebody),
+        match self.run(verify).await? {
+            Ok(()) => Ok(user_exists),
             Err(password_hash::Error::Password) => Ok(false),
-            Err(error) => Err(Refused::Failed(error.to_string().into())),
+            Err(error) => Err(AppError::Internal(error.to_string().into())),
         }
     }
 
-    async fn work<T: Send + 'static>(
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refused> {
-        let place = self.places.clone().acquire_owned().await?;
-        // The place goes along: if the client goes away, the thread works on.
-        let done = tokio::task::spawn_blocking(move || {
-            let _place = place;
+    ) -> Result<T, AppError> {
+        let permit = self.permits.clone().acquire_owned().await?;
+        // The thread holds the permit, because it continues if the client disconnects.
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             work()
         });
-        Ok(done.await?)
+        Ok(task.await?)
     }
 }
 

@@ -1,19 +1,19 @@
 CREATE TABLE IF NOT EXISTS users (
     id       INTEGER PRIMARY KEY,
     email    TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    -- Its hash, with its salt and parameters.
+    -- A hash with its salt and parameters.
     password TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS sessions (
-    -- Its hash: who reads the table can't log in with it.
+    -- A hash, so that the table reveals no valid token.
     token      BLOB PRIMARY KEY,
     user       INTEGER NOT NULL REFERENCES users (id),
     expires_at INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS orders (
-    -- No number is given twice: it is in mails.
+    -- AUTOINCREMENT never reuses a number, because mails contain it.
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     user     INTEGER NOT NULL REFERENCES users (id),
     document TEXT NOT NULL UNIQUE,
@@ -28,11 +28,11 @@ CREATE TABLE IF NOT EXISTS audit (
     id       INTEGER PRIMARY KEY,
     at       INTEGER NOT NULL DEFAULT (unixepoch()),
     action   TEXT NOT NULL,
-    -- As they call themselves: it may be an address that nobody has.
-    who      TEXT NOT NULL,
-    -- Without a reference: the order of a commit that failed is not there.
+    -- As sent by the client, truncated. It may belong to no user.
+    email    TEXT NOT NULL,
+    -- Not a reference, because the order does not exist if its commit failed.
     order_id INTEGER,
-    -- None if there was no response.
+    -- NULL if there was no response.
     status   INTEGER,
     delivery TEXT NOT NULL
 ) STRICT;

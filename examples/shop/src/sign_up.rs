@@ -1,4 +1,4 @@
-//! `POST /users`: a mail of welcome, and only to who has really signed up.
+//! `POST /users`: creates a user and sends a welcome mail.
 
 use axum::{Json, extract::State, http::StatusCode};
 use axum_defer::defer;
@@ -6,9 +6,9 @@ use lettre::Address;
 use serde::Deserialize;
 
 use crate::{
-    audit::{Entry, audit},
+    audit::{Entry, MAX_EMAIL, audit},
     database::commit_before_response,
-    refused::Refused,
+    error::AppError,
     state::App,
 };
 
@@ -21,21 +21,21 @@ pub struct NewUser {
 pub async fn sign_up(
     State(app): State<App>,
     Json(user): Json<NewUser>,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, AppError> {
     audit(
         &app.database,
         Entry {
             action: "sign-up",
-            who: user.email.clone(),
+            email: user.email.clone(),
             order: None,
         },
     );
-    let address: Address = user
-        .email
-        .parse()
-        .map_err(|_| Refused::Invalid("this is no mail address"))?;
+    let address: Option<Address> = user.email.parse().ok();
+    let address = address
+        .filter(|_| user.email.len() <= MAX_EMAIL)
+        .ok_or(AppError::Invalid("invalid mail address"))?;
     if !(12..=128).contains(&user.password.chars().count()) {
-        return Err(Refused::Invalid("a password has 12 to 128 characters"));
+        return Err(AppError::Invalid("a password has 12 to 128 characters"));
     }
     let password = app.passwords.hash(user.password).await?;
 
@@ -47,7 +47,7 @@ pub async fn sign_up(
             .execute(&mut *transaction)
             .await?;
     if inserted.rows_affected() == 0 {
-        return Err(Refused::EmailTaken);
+        return Err(AppError::EmailTaken);
     }
     commit_before_response(transaction);
 

@@ -1,4 +1,4 @@
-//! What handlers share.
+//! The state that handlers share.
 
 use crate::{board::Board, database::Database, files::Files, mail::Mail, password::Passwords};
 

@@ -1,10 +1,10 @@
-//! Numbers that nobody can guess.
+//! Unpredictable random numbers.
 
 use std::fmt::Write;
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 
-/// 256 bits from the operating system, as text.
+/// Returns 256 bits from the operating system, in hexadecimal.
 pub fn random() -> String {
     let mut bytes = [0; 32];
     OsRng.fill_bytes(&mut bytes);

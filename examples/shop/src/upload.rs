@@ -1,5 +1,5 @@
-//! `POST /orders`: an upload is an order. What the client is told of has happened; what it need not
-//! wait for happens afterwards, and only if the order is there.
+//! `POST /orders`: an upload is an order. The order is committed before the response. Everything else
+//! happens after it, and only if the order was committed.
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use axum_defer::defer;
@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use crate::{
     audit::{Entry, audit},
-    checksum,
+    checksum::defer_checksum,
     database::commit_before_response,
-    refused::Refused,
+    error::AppError,
     session::User,
     state::App,
 };
 
 #[derive(Serialize)]
-pub struct Placed {
+pub struct Created {
     order: i64,
 }
 
@@ -23,17 +23,17 @@ pub async fn upload(
     State(app): State<App>,
     user: User,
     document: Bytes,
-) -> Result<(StatusCode, Json<Placed>), Refused> {
+) -> Result<(StatusCode, Json<Created>), AppError> {
     let entry = |order| Entry {
         action: "order",
-        who: user.email.clone(),
+        email: user.email.clone(),
         order,
     };
     audit(&app.database, entry(None));
     if document.is_empty() {
-        return Err(Refused::Invalid("there is nothing to print"));
+        return Err(AppError::Invalid("the document is empty"));
     }
-    let file = app.files.keep(&document).await?;
+    let file = app.files.store(&document).await?;
 
     let mut transaction = app.database.begin().await?;
     let order: i64 = sqlx::query_scalar(
@@ -49,7 +49,7 @@ pub async fn upload(
     audit(&app.database, entry(Some(order)));
     let receipt = app.mail.send(user.email.parse()?, format!("Order {order}"));
     defer(receipt).name("receipt");
-    checksum::after_the_response(&app, order, &file);
+    defer_checksum(&app, order, &file);
     defer(app.board.refresh(app.database)).name("board");
-    Ok((StatusCode::CREATED, Json(Placed { order })))
+    Ok((StatusCode::CREATED, Json(Created { order })))
 }

@@ -1,5 +1,4 @@
-//! An app on Vercel, whose runtime ends an invocation when its response is out, unless it is told
-//! to wait.
+//! An app on Vercel, whose runtime ends an invocation with its response by default.
 
 use std::env;
 
@@ -22,7 +21,7 @@ async fn place_order() -> &'static str {
     "thank you"
 }
 
-/// One letter to the server at `MAIL_SERVER`, which says when it has it.
+/// Sends a letter to the server at `MAIL_SERVER` and waits for its acknowledgment.
 async fn mail(letter: &'static str) -> std::io::Result<()> {
     let address = env::var("MAIL_SERVER").map_err(std::io::Error::other)?;
     let mut server = TcpStream::connect(address).await?;
@@ -35,7 +34,7 @@ async fn mail(letter: &'static str) -> std::io::Result<()> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let mut layer = DeferLayer::new();
-    // What the test compares with: the invocation ends with the response.
+    // For comparison: without `wait_until`, the invocation ends with the response.
     if env::var_os("WITHOUT_WAIT_UNTIL").is_none() {
         layer = layer.wait_until(|extensions, idle| {
             if let Some(state) = extensions.get::<AppState>() {
@@ -47,7 +46,7 @@ async fn main() -> Result<(), Error> {
         .route("/", get(|| async { "hello" }))
         .route("/orders", post(place_order))
         .layer(layer);
-    // `VercelLayer` drops the state of the request, so it is copied outside of it.
+    // `VercelLayer` drops the state, so it is copied to the extensions first.
     let with_state = MapRequestLayer::new(|(state, mut request): (AppState, Request)| {
         request.extensions_mut().insert(state.clone());
         (state, request)

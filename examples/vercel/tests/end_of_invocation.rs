@@ -1,5 +1,5 @@
-//! The app under Vercel's runtime, with the platform's end of the runtime's socket in the test: when
-//! does it say that an invocation has ended?
+//! The app with Vercel's runtime. The test listens on the socket on which the runtime reports the end
+//! of invocations.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ enum Seen {
 
 use Seen::{Ended, Mailed};
 
-enum Arrives {
+enum Message {
     End(u64),
     Letter {
         text: String,
@@ -35,22 +35,22 @@ struct Function {
     child: Child,
     address: SocketAddr,
     socket: PathBuf,
-    arriving: mpsc::UnboundedReceiver<Arrives>,
-    /// On their way.
+    messages_received: mpsc::UnboundedReceiver<Message>,
+    /// Unacknowledged letters.
     letters: Vec<(String, oneshot::Sender<()>)>,
     seen: Vec<Seen>,
 }
 
 impl Function {
     async fn start(name: &str, with_wait_until: bool) -> Self {
-        let (arrivals, arriving) = mpsc::unbounded_channel();
+        let (messages, messages_received) = mpsc::unbounded_channel();
         let mail = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mail_server = mail.local_addr().unwrap().to_string();
-        tokio::spawn(take_letters(mail, arrivals.clone()));
+        tokio::spawn(receive_mail(mail, messages.clone()));
 
         let socket = std::env::temp_dir().join(format!("{name}-{}.sock", std::process::id()));
         let platform = UnixListener::bind(&socket).unwrap();
-        // The runtime can't be told to find a port by itself, and to say which.
+        // The runtime cannot choose a free port and report it.
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -73,7 +73,7 @@ impl Function {
                 let message = message(&mut runtime).await;
                 if message["type"] == "end" {
                     let id = message["payload"]["context"]["requestId"].as_u64();
-                    let _ = arrivals.send(Arrives::End(id.unwrap()));
+                    let _ = messages.send(Message::End(id.unwrap()));
                 }
             }
         });
@@ -81,13 +81,13 @@ impl Function {
             child,
             address,
             socket,
-            arriving,
+            messages_received,
             letters: Vec::new(),
             seen: Vec::new(),
         }
     }
 
-    /// One request; returns when its response is there.
+    /// Sends a request and waits for its response.
     async fn invoke(&self, id: u64, method: &str, path: &str) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
@@ -102,9 +102,9 @@ impl Function {
     }
 
     async fn step(&mut self) {
-        match self.arriving.recv().await.unwrap() {
-            Arrives::End(id) => self.seen.push(Ended(id)),
-            Arrives::Letter { text, received } => self.letters.push((text, received)),
+        match self.messages_received.recv().await.unwrap() {
+            Message::End(id) => self.seen.push(Ended(id)),
+            Message::Letter { text, received } => self.letters.push((text, received)),
         }
     }
 
@@ -114,7 +114,7 @@ impl Function {
         }
     }
 
-    /// The mail server takes what comes, until so much was seen.
+    /// Acknowledges letters until `count` events have been observed.
     async fn until_seen(&mut self, count: usize) {
         loop {
             for (text, received) in self.letters.drain(..) {
@@ -137,7 +137,7 @@ impl Drop for Function {
     }
 }
 
-/// What the runtime tells the platform: JSON, each ended by a zero byte.
+/// Reads a message of the runtime: JSON that ends with a zero byte.
 async fn message(runtime: &mut BufReader<UnixStream>) -> Value {
     let mut message = Vec::new();
     runtime.read_until(0, &mut message).await.unwrap();
@@ -148,16 +148,16 @@ async fn message(runtime: &mut BufReader<UnixStream>) -> Value {
     serde_json::from_slice(&message).unwrap()
 }
 
-/// Takes letters, and says so to their senders when the test does.
-async fn take_letters(listener: TcpListener, arrivals: mpsc::UnboundedSender<Arrives>) {
+/// Receives letters and acknowledges each one when the test does.
+async fn receive_mail(listener: TcpListener, messages: mpsc::UnboundedSender<Message>) {
     while let Ok((mut sender, _)) = listener.accept().await {
-        let arrivals = arrivals.clone();
+        let messages = messages.clone();
         tokio::spawn(async move {
             let mut text = String::new();
             sender.read_to_string(&mut text).await.unwrap();
-            let (received, is_received) = oneshot::channel();
-            let _ = arrivals.send(Arrives::Letter { text, received });
-            if is_received.await.is_ok() {
+            let (received, acknowledged) = oneshot::channel();
+            let _ = messages.send(Message::Letter { text, received });
+            if acknowledged.await.is_ok() {
                 sender.write_all(b".").await.unwrap();
             }
         });
@@ -166,7 +166,7 @@ async fn take_letters(listener: TcpListener, arrivals: mpsc::UnboundedSender<Arr
 
 async fn in_time<F: Future>(future: F) -> F::Output {
     let output = tokio::time::timeout(Duration::from_secs(60), future).await;
-    output.expect("it hung")
+    output.expect("no timeout")
 }
 
 fn letters() -> [Seen; 3] {
@@ -174,12 +174,12 @@ fn letters() -> [Seen; 3] {
 }
 
 #[tokio::test]
-async fn with_the_hook_an_invocation_ends_after_its_callbacks_and_holds_up_no_other() {
+async fn invocation_with_wait_until_ends_after_callbacks() {
     in_time(async {
         let mut function = Function::start("with", true).await;
         function.invoke(1, "POST", "/orders").await;
         function.invoke(2, "GET", "/").await;
-        // Without the hook, the first one would have ended before the second, on one thread.
+        // Without `wait_until`, the first invocation would have ended first, on one thread.
         function.until_ended(2).await;
         assert_eq!(function.seen, [Ended(2)]);
 
@@ -191,7 +191,7 @@ async fn with_the_hook_an_invocation_ends_after_its_callbacks_and_holds_up_no_ot
 }
 
 #[tokio::test]
-async fn without_it_an_invocation_ends_before_its_callbacks() {
+async fn invocation_without_wait_until_ends_first() {
     in_time(async {
         let mut function = Function::start("without", false).await;
         function.invoke(1, "POST", "/orders").await;
@@ -199,7 +199,7 @@ async fn without_it_an_invocation_ends_before_its_callbacks() {
         function.until_ended(2).await;
         assert_eq!(function.seen, [Ended(1), Ended(2)]);
 
-        // Nothing freezes this process, so they run all the same.
+        // This process is not frozen, so the callbacks still run.
         function.until_seen(5).await;
         assert_eq!(function.seen[2..], letters());
     })

@@ -1,9 +1,7 @@
-//! A WebSocket that says goodbye when the server stops: `cargo run`.
+//! A WebSocket that is closed when the server shuts down: `cargo run`.
 //!
-//! A client talks to the server, and hears a close frame when the server is told to stop. The
-//! server waits for the conversation, because the conversation has a `Shutdown`. What the handler
-//! defers runs after the handshake, which is the response; what belongs to the end of the
-//! conversation is at its end.
+//! A client talks to the server and receives a close frame when the server shuts down. The server
+//! waits for the conversation, because the conversation holds a `Shutdown`.
 
 use std::error::Error;
 
@@ -18,10 +16,10 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_tungstenite::{connect_async, tungstenite};
 
-/// Answered with the handshake, which is the whole response: callbacks run then, and not when the
-/// conversation is over.
+/// The handshake is the whole response, so callbacks run after it and not after the conversation.
+/// Put work for the end of the conversation at the end of `talk`.
 async fn logged_chat(upgrade: WebSocketUpgrade, shutdown: Shutdown) -> Response {
-    defer(async { println!("deferred: the handshake is out") }).name("log");
+    defer(async { println!("deferred: the handshake has been sent") }).name("log");
     chat(upgrade, shutdown).await
 }
 
@@ -63,17 +61,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (mut client, _) = connect_async(format!("ws://{address}/chat")).await?;
     deferred.wait_idle().await;
     client.send(tungstenite::Message::text("hello")).await?;
-    let answer = client.next().await.ok_or("no answer")??;
-    println!("the server has answered: {answer}");
-    assert_eq!(answer, tungstenite::Message::text("hello"));
+    let reply = client.next().await.ok_or("no reply")??;
+    println!("reply: {reply}");
+    assert_eq!(reply, tungstenite::Message::text("hello"));
 
     let _ = stop.send(());
-    let goodbye = client.next().await.ok_or("no goodbye")??;
-    assert!(goodbye.is_close(), "{goodbye:?}");
-    println!("the server has said goodbye");
+    let close = client.next().await.ok_or("no close frame")??;
+    assert!(close.is_close(), "{close:?}");
+    println!("received a close frame");
     drop(client);
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
     assert!(report.is_complete());
     Ok(())

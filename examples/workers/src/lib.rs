@@ -1,5 +1,5 @@
-//! An app on Cloudflare Workers, which end a request when its response is out, unless they are
-//! told to wait. There is no Tokio runtime, and one thread.
+//! An app on Cloudflare Workers, which end a request with its response by default.
+//! There is one thread and no Tokio runtime.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use wasm_bindgen_futures::spawn_local;
 use worker::{Context, Env, Fetch, HttpRequest, Result, Url, event, send::SendFuture};
 
 async fn place_order() -> &'static str {
-    // What comes from JavaScript is not `Send`; on one thread, it may be taken for it.
+    // Futures of JavaScript are not `Send`. `SendFuture` is sound because there is one thread.
     defer(SendFuture::new(mail())).name("receipt");
     "thank you"
 }

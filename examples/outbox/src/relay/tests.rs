@@ -5,7 +5,7 @@ use sqlx::SqlitePool;
 use super::{Job, MAX_ATTEMPTS, Relay};
 use crate::{database, mail::Mail};
 
-/// A database of its own for each test, deleted with it.
+/// A database for one test, deleted afterwards.
 struct Fixture {
     database: SqlitePool,
     folder: PathBuf,
@@ -19,18 +19,21 @@ impl Fixture {
         Self { database, folder }
     }
 
-    /// What a process does when it starts.
+    /// Creates a relay, like a process that starts.
     async fn relay(&self) -> Relay {
         let mail = Mail::new(self.database.clone(), Duration::ZERO);
         Relay::new(self.database.clone(), mail).await.unwrap()
     }
 
     async fn add(&self, to: &str) {
-        let mut transaction = self.database.begin().await.unwrap();
+        self.try_add(to).await.unwrap();
+    }
+
+    async fn try_add(&self, to: &str) -> Result<(), sqlx::Error> {
+        let mut transaction = database::begin(&self.database).await?;
         let to = to.to_owned();
-        let job = Job::Receipt { order: 1, to };
-        job.add(&mut transaction).await.unwrap();
-        transaction.commit().await.unwrap();
+        Job::Receipt { order: 1, to }.add(&mut transaction).await?;
+        transaction.commit().await
     }
 
     async fn sent(&self) -> Vec<String> {
@@ -40,10 +43,18 @@ impl Fixture {
             .unwrap()
     }
 
-    /// State and attempts of each job that is still there.
+    /// Returns the state and the attempts of each remaining job.
     async fn jobs(&self) -> Vec<(String, i64)> {
         sqlx::query_as("SELECT state, attempts FROM jobs ORDER BY id")
             .fetch_all(&self.database)
+            .await
+            .unwrap()
+    }
+
+    /// Returns the seconds until the first job is due.
+    async fn delay(&self) -> i64 {
+        sqlx::query_scalar("SELECT next_attempt_at - unixepoch() FROM jobs ORDER BY id")
+            .fetch_one(&self.database)
             .await
             .unwrap()
     }
@@ -63,8 +74,8 @@ impl Drop for Fixture {
 }
 
 #[tokio::test]
-async fn a_refused_job_is_tried_again_later_and_is_dead_in_the_end() {
-    let fixture = Fixture::new("refused").await;
+async fn failing_job_is_retried_then_dead() {
+    let fixture = Fixture::new("failing").await;
     let relay = fixture.relay().await;
     fixture.add("nowhere").await;
     fixture.add("ada@example.org").await;
@@ -77,17 +88,14 @@ async fn a_refused_job_is_tried_again_later_and_is_dead_in_the_end() {
             "waiting"
         };
         assert_eq!(fixture.jobs().await, [(state.to_owned(), attempt)]);
-        // It holds up nobody.
+        // The other job was not blocked.
         assert_eq!(fixture.sent().await, ["ada@example.org"]);
-        let delay: i64 = sqlx::query_scalar("SELECT next_attempt_at - unixepoch() FROM jobs")
-            .fetch_one(&fixture.database)
-            .await
-            .unwrap();
-        // Some seconds may have passed, on a slow machine.
-        let promised = 60 << (attempt - 1);
-        assert!((promised - 30..=promised).contains(&delay), "{delay} s");
+        let delay = fixture.delay().await;
+        // On a slow machine, some seconds may have passed.
+        let backoff = 60 << (attempt - 1);
+        assert!((backoff - 30..=backoff).contains(&delay), "{delay} s");
 
-        // Not yet.
+        // Not due yet.
         relay.clone().drain().await.unwrap();
         assert_eq!(fixture.jobs().await, [(state.to_owned(), attempt)]);
         fixture
@@ -95,60 +103,56 @@ async fn a_refused_job_is_tried_again_later_and_is_dead_in_the_end() {
             .await;
     }
 
-    // Due or not, it stays dead; what it says is for a person.
+    // A dead job stays dead if it is due, and keeps its error.
     relay.clone().drain().await.unwrap();
     assert_eq!(fixture.jobs().await, [("dead".to_owned(), MAX_ATTEMPTS)]);
     let error: String = sqlx::query_scalar("SELECT error FROM jobs")
         .fetch_one(&fixture.database)
         .await
         .unwrap();
-    assert_eq!(error, "\"nowhere\" is no address");
+    assert_eq!(error, "\"nowhere\" is not an address");
 }
 
 #[tokio::test]
-async fn a_nudge_during_a_drain_is_not_lost() {
-    let fixture = Fixture::new("nudge").await;
+async fn job_added_during_drain_runs() {
+    let fixture = Fixture::new("during").await;
     let relay = fixture.relay().await;
-    // A drain that has looked for the last time, and has not returned.
-    let working = relay.0.working.lock().await;
+    // A drain whose last query is over, but which has not returned.
+    let running = relay.0.running.lock().await;
 
     let waiting = tokio::spawn(relay.clone().drain());
-    while relay.0.next.try_lock().is_ok() {
+    while relay.0.waiting.try_lock().is_ok() {
         tokio::task::yield_now().await;
     }
     fixture.add("ada@example.org").await;
-    // One waits already, and will find the job.
+    // Returns immediately, because the waiting drain will find the job.
     relay.clone().drain().await.unwrap();
     assert!(fixture.sent().await.is_empty());
 
-    drop(working);
+    drop(running);
     waiting.await.unwrap().unwrap();
     assert_eq!(fixture.sent().await, ["ada@example.org"]);
     assert!(fixture.jobs().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_drain_that_works_leaves_the_next_place_to_a_nudge() {
-    let fixture = Fixture::new("place").await;
+async fn running_drain_lets_another_wait() {
+    let fixture = Fixture::new("another").await;
     let relay = fixture.relay().await;
-    // It can't come further than to its first statement.
-    let writing = fixture
-        .database
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .unwrap();
+    // Blocks the drain at its first statement.
+    let writing = database::begin(&fixture.database).await.unwrap();
     let drain = tokio::spawn(relay.clone().drain());
-    while relay.0.working.try_lock().is_ok() {
+    while relay.0.running.try_lock().is_ok() {
         tokio::task::yield_now().await;
     }
-    assert!(relay.0.next.try_lock().is_ok());
+    assert!(relay.0.waiting.try_lock().is_ok());
     writing.rollback().await.unwrap();
     drain.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn what_a_crash_cut_off_is_due_at_the_next_start_unless_it_is_one_too_many() {
-    let fixture = Fixture::new("crash").await;
+async fn interrupted_job_is_due_at_startup() {
+    let fixture = Fixture::new("interrupted").await;
     fixture.add("ada@example.org").await;
     fixture.add("poison@example.org").await;
     fixture
@@ -160,18 +164,60 @@ async fn what_a_crash_cut_off_is_due_at_the_next_start_unless_it_is_one_too_many
 
     fixture.relay().await.drain().await.unwrap();
     assert_eq!(fixture.sent().await, ["ada@example.org"]);
+    // Its attempts are used up.
     assert_eq!(fixture.jobs().await, [("dead".to_owned(), 5)]);
 }
 
 #[tokio::test]
-async fn a_panic_waits_like_a_failure() {
-    let fixture = Fixture::new("panic").await;
+async fn panicked_job_waits_for_backoff() {
+    let fixture = Fixture::new("panicked").await;
     let relay = fixture.relay().await;
     fixture.add("ada@example.org").await;
-    // What a panic leaves: begun, and never said to have ended.
-    relay.0.begin().await.unwrap().unwrap();
+    // A panic leaves the job in this state.
+    relay.0.start_next().await.unwrap().unwrap();
 
     relay.drain().await.unwrap();
     assert!(fixture.sent().await.is_empty());
     assert_eq!(fixture.jobs().await, [("running".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn transaction_after_full_disk_commits() {
+    let fixture = Fixture::new("full").await;
+    // Rolls the transaction back inside SQLite, as a full disk does.
+    fixture
+        .execute(
+            "CREATE TRIGGER full BEFORE INSERT ON jobs
+             BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END",
+        )
+        .await;
+    for _ in 0..2 * database::MAX_CONNECTIONS {
+        let error = fixture.try_add("ada@example.org").await.unwrap_err();
+        assert!(error.to_string().contains("disk full"), "{error}");
+    }
+
+    fixture.execute("DROP TRIGGER full").await;
+    for _ in 0..2 * database::MAX_CONNECTIONS {
+        fixture.add("ada@example.org").await;
+    }
+}
+
+#[tokio::test]
+async fn job_dated_in_future_is_due_after_backoff() {
+    let fixture = Fixture::new("clock").await;
+    let relay = fixture.relay().await;
+    fixture.add("ada@example.org").await;
+    fixture.add("alan@example.org").await;
+    // Stored before the clock was set back by a year. The second job has failed twice.
+    fixture
+        .execute(
+            "UPDATE jobs SET attempts = iif(id = 2, 2, 0),
+                 next_attempt_at = unixepoch() + 365 * 24 * 3600",
+        )
+        .await;
+
+    relay.sweep().await.unwrap();
+    assert_eq!(fixture.sent().await, ["ada@example.org"]);
+    let delay = fixture.delay().await;
+    assert!((90..=120).contains(&delay), "{delay} s");
 }

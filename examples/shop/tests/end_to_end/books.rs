@@ -1,5 +1,6 @@
-//! 200 users at once, some of whom hang up in the middle, and some of whose commits fail: afterwards, each order has one receipt, one
-//! row in the audit log, one document and its checksum, and there is none of these without an order.
+//! 200 concurrent users, some of whom disconnect midway, and some of whose commits fail. Afterwards,
+//! each order has one receipt, one row in the audit log, one document, and its checksum, and none of
+//! these exists without an order.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,106 +16,106 @@ use tokio::{
 
 use crate::{
     client::Client,
+    failed_commit::{FAILING_BYTES, make_commits_fail},
     mail_server::Letter,
-    refused_commit::{UNLUCKY_BYTES, make_some_commits_fail},
     running_shop::RunningShop,
 };
 
 const USERS: usize = 200;
-/// Of each user, if it is not time that ends it.
+/// Maximum number of uploads of one user.
 const UPLOADS: usize = 12;
 const TIME: Duration = Duration::from_secs(10);
 
-/// What a user does with one upload.
+/// How a user sends an upload.
 #[derive(Clone, Copy)]
 enum Upload {
-    Whole,
-    /// Its commit fails, and the user is told so.
-    Unlucky,
-    /// Hangs up when half of the request is sent: nothing was ordered.
+    Complete,
+    /// The commit fails.
+    FailedCommit,
+    /// Disconnects after half of the request: there is no order.
     HalfSent,
-    /// Hangs up when all of it is sent: the server may not have read it, and nothing was ordered; or the
-    /// handler is at work.
-    AllSent,
-    /// Hangs up after another request, a short one: the handler is at work.
-    AtWork,
-    /// Hangs up after another request that stands in the same queue: the order may be placed.
-    Later,
-    /// Hangs up on the first bytes of the answer: the order is placed.
-    Answered,
+    /// Disconnects after the request, before or while the handler runs.
+    Sent,
+    /// Disconnects after another short request, while the handler runs.
+    Running,
+    /// Disconnects after another request that uses the same connection to the database: there may
+    /// be an order.
+    Queued,
+    /// Disconnects on the first bytes of the response: there is an order.
+    Acknowledged,
 }
 
 impl Upload {
     fn nth(number: usize) -> Self {
         match number % 8 {
             1 => Self::HalfSent,
-            2 => Self::Unlucky,
-            3 => Self::AllSent,
-            5 => Self::Answered,
-            6 => Self::AtWork,
-            7 => Self::Later,
-            _ => Self::Whole,
+            2 => Self::FailedCommit,
+            3 => Self::Sent,
+            5 => Self::Acknowledged,
+            6 => Self::Running,
+            7 => Self::Queued,
+            _ => Self::Complete,
         }
     }
 }
 
-/// What the users know: the number of each order that they were told, and how many other uploads there
-/// were.
+/// The results of uploads, as seen by users.
 #[derive(Default)]
-struct Told {
+struct Results {
+    /// The orders in complete responses.
     orders: Vec<i64>,
-    /// Of which there is no order.
-    unlucky: usize,
+    /// Uploads without an order.
+    failed_commits: usize,
     half_sent: usize,
-    /// Of which there may be an order.
+    /// Uploads with or without an order.
     sent: usize,
-    /// Of which there is an order.
-    answered: usize,
+    /// Uploads with an order.
+    acknowledged: usize,
 }
 
-async fn be_a_user(mut client: Client, user: usize) -> Told {
+async fn run_user(mut client: Client, user: usize) -> Results {
     let email = format!("user-{user}@example.org");
     client.sign_up(&email).await;
     client.log_in(&email).await;
-    let mut told = Told::default();
+    let mut results = Results::default();
     let start = Instant::now();
     for number in 0..UPLOADS {
         if start.elapsed() > TIME {
             break;
         }
-        // Larger than one that is unlucky.
+        // Larger than `FAILING_BYTES`.
         let document = vec![b'x'; 1_000 + (user * 31 + number * 977) % 40_000];
         match Upload::nth(user + number) {
-            Upload::Whole => told.orders.push(client.order(&document).await),
-            Upload::Unlucky => {
-                let response = client.upload(vec![b'x'; UNLUCKY_BYTES]).await;
+            Upload::Complete => results.orders.push(client.order(&document).await),
+            Upload::FailedCommit => {
+                let response = client.upload(vec![b'x'; FAILING_BYTES]).await;
                 assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-                told.unlucky += 1;
+                results.failed_commits += 1;
             }
             Upload::HalfSent => {
                 begin_upload(&client, &document, document.len() / 2).await;
-                told.half_sent += 1;
+                results.half_sent += 1;
             }
-            Upload::AllSent => {
+            Upload::Sent => {
                 begin_upload(&client, &document, document.len()).await;
-                told.sent += 1;
+                results.sent += 1;
             }
-            Upload::AtWork => {
+            Upload::Running => {
                 let _connection = begin_upload(&client, &document, document.len()).await;
                 client.get_json("/").await;
-                told.sent += 1;
+                results.sent += 1;
             }
-            Upload::Later => {
+            Upload::Queued => {
                 let _connection = begin_upload(&client, &document, document.len()).await;
                 client.log_in(&email).await;
-                told.sent += 1;
+                results.sent += 1;
             }
-            Upload::Answered => {
+            Upload::Acknowledged => {
                 let mut connection = begin_upload(&client, &document, document.len()).await;
-                let mut answer = [0; 12];
-                connection.read_exact(&mut answer).await.unwrap();
-                assert_eq!(&answer, b"HTTP/1.1 201");
-                told.answered += 1;
+                let mut head = [0; 12];
+                connection.read_exact(&mut head).await.unwrap();
+                assert_eq!(&head, b"HTTP/1.1 201");
+                results.acknowledged += 1;
             }
         }
     }
@@ -126,18 +127,19 @@ async fn be_a_user(mut client: Client, user: usize) -> Told {
         .map(|order| order["id"].as_i64())
         .collect();
     assert!(
-        told.orders
+        results
+            .orders
             .iter()
             .all(|order| listed.contains(&Some(*order)))
     );
-    if let Some(order) = told.orders.last() {
+    if let Some(order) = results.orders.last() {
         let response = client.get(&format!("/orders/{order}")).await;
         assert_eq!(response.status(), StatusCode::OK);
     }
-    told
+    results
 }
 
-/// Sends so many bytes of a document, over a connection that is reset when it is dropped.
+/// Sends the first `bytes` of a document. Dropping the connection resets it.
 async fn begin_upload(client: &Client, document: &[u8], bytes: usize) -> TcpStream {
     let mut connection = TcpStream::connect(client.address).await.unwrap();
     connection.set_zero_linger().unwrap();
@@ -153,22 +155,22 @@ async fn begin_upload(client: &Client, document: &[u8], bytes: usize) -> TcpStre
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn they_balance_after_200_users_at_once() {
+async fn concurrent_users_leave_consistent_data() {
     let mut shop = RunningShop::start("books").await;
-    make_some_commits_fail(&shop.database).await;
+    make_commits_fail(&shop.database).await;
     let mut users = JoinSet::new();
     for user in 0..USERS {
-        users.spawn(be_a_user(shop.client(), user));
+        users.spawn(run_user(shop.client(), user));
     }
-    let mut told = Told::default();
+    let mut results = Results::default();
     for user in users.join_all().await {
-        told.orders.extend(user.orders);
-        told.unlucky += user.unlucky;
-        told.half_sent += user.half_sent;
-        told.sent += user.sent;
-        told.answered += user.answered;
+        results.orders.extend(user.orders);
+        results.failed_commits += user.failed_commits;
+        results.half_sent += user.half_sent;
+        results.sent += user.sent;
+        results.acknowledged += user.acknowledged;
     }
-    // Requests of those who have hung up may be at work: a shutdown waits for them.
+    // Handlers of disconnected users may still run. A shutdown waits for them.
     let report = shop.stop().await;
     assert!(report.is_complete(), "{report}");
 
@@ -180,23 +182,33 @@ async fn they_balance_after_200_users_at_once() {
     .unwrap()
     .into_iter()
     .collect();
-    let of_sent = orders.len() - told.orders.len() - told.answered;
-    let cut = "SELECT count(*) FROM audit WHERE action = 'order' AND status IS NULL";
+    let sent = orders.len() - results.orders.len() - results.acknowledged;
+    let cancelled = "SELECT count(*) FROM audit WHERE action = 'order' AND status IS NULL";
     println!(
-        "orders: {} told, {} reset in the answer, {of_sent} of {} reset before it",
-        told.orders.len(),
-        told.answered,
-        told.sent,
+        "orders: {} acknowledged, {} reset during the response, {sent} of {} reset before it",
+        results.orders.len(),
+        results.acknowledged,
+        results.sent,
     );
     println!(
-        "no orders: {} reset in the request, {} commits that failed",
-        told.half_sent, told.unlucky,
+        "no orders: {} reset during the request, {} failed commits",
+        results.half_sent, results.failed_commits,
     );
-    println!("handlers cut off: {}", shop.count(cut).await);
+    println!("cancelled handlers: {}", shop.count(cancelled).await);
     println!("{report}");
 
-    assert!(told.orders.iter().all(|order| orders.contains_key(order)));
-    assert!(told.half_sent > 0 && told.unlucky > 0 && told.answered > 0 && told.sent >= of_sent);
+    assert!(
+        results
+            .orders
+            .iter()
+            .all(|order| orders.contains_key(order))
+    );
+    assert!(
+        results.half_sent > 0
+            && results.failed_commits > 0
+            && results.acknowledged > 0
+            && results.sent >= sent
+    );
     let receipts = orders.iter().map(|(order, email)| Letter {
         to: email.clone(),
         subject: format!("Order {order}"),
@@ -207,10 +219,7 @@ async fn they_balance_after_200_users_at_once() {
     });
     let mut expected: Vec<_> = receipts.chain(welcomes).collect();
     expected.sort();
-    assert!(
-        shop.mail.letters() == expected,
-        "a mail too many, or too few"
-    );
+    assert!(shop.mail.letters() == expected, "mails and orders differ");
 
     let mut audited: Vec<i64> =
         sqlx::query_scalar("SELECT order_id FROM audit WHERE action = 'order' AND status = 201")
@@ -220,10 +229,10 @@ async fn they_balance_after_200_users_at_once() {
     audited.sort_unstable();
     assert!(
         audited.iter().eq(orders.keys()),
-        "a row too many, or too few"
+        "audit log and orders differ"
     );
 
     assert_eq!(shop.documents(), orders.len());
-    let unsummed = "SELECT count(*) FROM orders WHERE checksum IS NULL";
-    assert_eq!(shop.count(unsummed).await, 0);
+    let missing = "SELECT count(*) FROM orders WHERE checksum IS NULL";
+    assert_eq!(shop.count(missing).await, 0);
 }

@@ -1,4 +1,4 @@
-//! What a user's program sends.
+//! A client of the shop.
 
 use std::net::SocketAddr;
 
@@ -64,11 +64,11 @@ impl Client {
         self.token = session["token"].as_str().unwrap().to_owned();
     }
 
-    /// Its number.
+    /// Places an order and returns its number.
     pub async fn order(&self, document: &[u8]) -> i64 {
         let response = self.upload(document.to_owned()).await;
         assert_eq!(response.status(), StatusCode::CREATED);
-        let placed: Value = response.json().await.unwrap();
-        placed["order"].as_i64().unwrap()
+        let created: Value = response.json().await.unwrap();
+        created["order"].as_i64().unwrap()
     }
 }

@@ -1,12 +1,13 @@
-//! The shop on a real socket, with a real client, and a mail server that keeps what it gets.
+//! The shop on a real socket, with a real client and a test mail server.
 
 mod books;
 mod client;
-#[path = "../../../killing/mod.rs"]
-#[allow(dead_code, reason = "its client buys something else")]
-mod killing;
+mod failed_commit;
+mod mail_outage;
 mod mail_server;
-mod refused_commit;
 mod routes;
 mod running_shop;
-mod stopping;
+mod shutdown;
+#[path = "../../../test_support/mod.rs"]
+#[allow(dead_code, reason = "its client sends orders of other examples")]
+mod test_support;

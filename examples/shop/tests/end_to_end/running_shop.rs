@@ -1,4 +1,4 @@
-//! The shop: its server, its database and its mail.
+//! A running shop, with its database and its mail server.
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ pub struct RunningShop {
     pub address: SocketAddr,
     pub mail: MailServer,
     pub data: PathBuf,
-    /// The test's own, beside those of the shop.
+    /// A pool of the test, separate from those of the shop.
     pub database: SqlitePool,
     deferred: DeferHandle,
     stop: Option<oneshot::Sender<()>>,
@@ -29,12 +29,16 @@ pub fn folder(test: &str) -> PathBuf {
 
 impl RunningShop {
     pub async fn start(test: &str) -> Self {
+        Self::start_with(test, MailServer::start().await).await
+    }
+
+    pub async fn start_with(test: &str, mail: MailServer) -> Self {
         let data = folder(test);
-        let mail = MailServer::start().await;
         let shop = Shop::open(Settings {
             data: data.clone(),
             mail_server: mail.address,
-            // The least that there is.
+            // Longer than a test.
+            mail_timeout: Duration::from_secs(600),
             hashing: Params::new(Params::MIN_M_COST, 1, 1, None).unwrap(),
         });
         let shop = shop.await.unwrap();
@@ -46,7 +50,7 @@ impl RunningShop {
             .into_make_service_with_connect_info::<SocketAddr>();
         let server = axum_defer::serve(listener, app)
             .with_graceful_shutdown(async { stopped.await.unwrap_or(()) })
-            // Who waits for so long hangs.
+            // A shutdown that takes longer hangs.
             .drain_timeout(Duration::from_secs(120));
         let database = SqliteConnectOptions::new().filename(data.join("shop.db"));
         Self {
@@ -64,7 +68,7 @@ impl RunningShop {
         Client::new(self.address)
     }
 
-    /// A client of somebody who has signed up and is logged in.
+    /// Returns a client that has signed up and logged in.
     pub async fn user(&self, email: &str) -> Client {
         let mut client = self.client();
         client.sign_up(email).await;
@@ -72,8 +76,8 @@ impl RunningShop {
         client
     }
 
-    /// Returns when everything has run that was deferred.
-    pub async fn rest(&self) {
+    /// Waits until all callbacks have run.
+    pub async fn wait_idle(&self) {
         self.deferred.wait_idle().await;
     }
 
@@ -82,7 +86,18 @@ impl RunningShop {
         counted.await.unwrap()
     }
 
-    /// Action, status and delivery, in the order in which they were written.
+    /// Waits until `query` returns `count`.
+    pub async fn wait_for(&self, count: i64, query: &'static str) {
+        for _ in 0..3_000 {
+            if self.count(query).await == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not {count}: {query}");
+    }
+
+    /// Returns action, status, and delivery of each row, oldest first.
     pub async fn audited(&self) -> Vec<(String, Option<i64>, String)> {
         sqlx::query_as("SELECT action, status, delivery FROM audit ORDER BY id")
             .fetch_all(&self.database)
@@ -94,10 +109,10 @@ impl RunningShop {
         fs::read_dir(self.data.join("documents")).unwrap().count()
     }
 
-    /// Returns when requests in flight and callbacks are over; what they left may be looked at.
+    /// Shuts down gracefully. The data remains.
     pub async fn stop(&mut self) -> DrainReport {
         let stop = self.stop.take();
-        stop.expect("it is stopped once").send(()).unwrap();
+        stop.expect("stopped only once").send(()).unwrap();
         (&mut self.server).await.unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! An app as a child process.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::Mutex,
@@ -10,12 +10,11 @@ use std::{
 pub struct Process {
     child: Mutex<Child>,
     pub address: SocketAddr,
-    /// Open, or what the app prints would end it.
-    _stdout: BufReader<ChildStdout>,
+    stdout: Mutex<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    /// Returns when the app has said where it listens.
+    /// Starts the app and waits until it listens.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .env("PORT", "0")
@@ -30,7 +29,7 @@ impl Process {
         Self {
             address: address.parse().unwrap(),
             child: Mutex::new(child),
-            _stdout: stdout,
+            stdout: Mutex::new(stdout),
         }
     }
 
@@ -38,20 +37,32 @@ impl Process {
         self.child.lock().unwrap().id()
     }
 
-    /// SIGKILL. The process is gone when this returns.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(&self) {
         let mut child = self.child.lock().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// SIGTERM, and what the app makes of it.
+    /// Sends SIGTERM and waits for the exit.
     pub fn stop(&self) -> ExitStatus {
+        self.terminate();
+        self.wait().0
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.id());
         let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(killed.success());
-        let mut child = self.child.lock().unwrap();
-        child.wait().unwrap()
+    }
+
+    /// Waits for the exit. Returns the status and the rest of the output.
+    pub fn wait(&self) -> (ExitStatus, String) {
+        let mut output = String::new();
+        let mut stdout = self.stdout.lock().unwrap();
+        stdout.read_to_string(&mut output).unwrap();
+        (self.child.lock().unwrap().wait().unwrap(), output)
     }
 }
 

@@ -9,7 +9,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed in `KILL_SEED`, or one that nobody knows before; it is printed.
+    /// Uses the seed in `KILL_SEED`, or a random one. Prints the seed.
     pub fn from_environment() -> Self {
         let seed = match env::var("KILL_SEED") {
             Ok(seed) => seed.parse().expect("KILL_SEED is a number"),

@@ -1,17 +1,17 @@
-//! The program itself, told to stop when it has just answered.
+//! The program itself, stopped right after responses.
 
 use std::process::Command;
 
 use crate::{
-    client::Client, killing::process::Process, mail_server::MailServer, running_shop::folder,
+    client::Client, mail_server::MailServer, running_shop::folder, test_support::process::Process,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_waits_for_what_was_deferred() {
+async fn shutdown_runs_deferred_callbacks() {
     let mail = MailServer::start().await;
     let process = Process::start(
         Command::new(env!("CARGO_BIN_EXE_shop"))
-            .env("DATA", folder("stopping"))
+            .env("DATA", folder("shutdown"))
             .env("MAIL_SERVER", mail.address.to_string()),
     );
     let mut ada = Client::new(process.address);
