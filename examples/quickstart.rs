@@ -76,7 +76,7 @@ async fn main() -> io::Result<()> {
     let (status, _) = send(address, "POST /sign-up/alan").await?;
     timeline.note("client", format!("has the response: {status}"));
     drop(stop);
-    let report = server.await?;
+    let report = server.await??;
     timeline.note("server", "has shut down");
     println!("\n{report}");
     Ok(())

@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
     println!("the client has a goodbye, and the end of the response");
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
     assert!(report.is_complete() && report.ran == 1);
     Ok(())

@@ -78,7 +78,7 @@ mod unix {
         assert!(response.contains("hello, user "), "{response}");
 
         let _ = stop.send(());
-        let report = server.await?;
+        let report = server.await??;
         println!("{report}");
         assert!(report.is_complete());
         fs::remove_file(path)?;

@@ -60,7 +60,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     // A worker that fails ends the process, which its supervisor starts again: a server whose jobs
     // nobody does would look healthy.
-    let (report, ()) = tokio::try_join!(async { Ok(server.await) }, async {
+    let (report, ()) = tokio::try_join!(async { Ok(server.await?) }, async {
         worker.run().await.map_err(Box::<dyn Error>::from)
     },)?;
     println!("{report}");

@@ -41,7 +41,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .with_graceful_shutdown(stop_signal())
         // What is not done by then is done after the next start.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS

@@ -36,7 +36,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .with_graceful_shutdown(stop_signal())
         // Below the time that the process supervisor grants before it kills.
         .drain_timeout(Duration::from_secs(20))
-        .await;
+        .await?;
     println!("{report}");
     Ok(if report.is_complete() {
         ExitCode::SUCCESS

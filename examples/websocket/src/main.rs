@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("the server has said goodbye");
     drop(client);
 
-    let report = server.await?;
+    let report = server.await??;
     println!("{report}");
     assert!(report.is_complete());
     Ok(())
