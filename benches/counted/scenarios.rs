@@ -370,7 +370,10 @@ where
 fn without_time_out<M, S, B>(
     server: axum_defer::serve::Serve<OneConnection, M, S, B>,
 ) -> axum_defer::serve::Serve<OneConnection, M, S, B> {
-    server.header_read_timeout(None)
+    server
+        .header_read_timeout(None)
+        .idle_timeout(None)
+        .stall_timeout(None)
 }
 
 /// Accepts one connection and no more.
