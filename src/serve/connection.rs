@@ -1,9 +1,11 @@
 //! One connection, from its first byte to its last.
 
+#[cfg(feature = "http2")]
+use std::pin::pin;
 use std::{
     convert::Infallible,
     future::{Future, ready},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
 };
 
