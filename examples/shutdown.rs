@@ -7,7 +7,7 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use axum::{Router, routing::post};
-use axum_defer::{DeferLayer, defer};
+use axum_defer::{DeferLayer, defer, shutdown_signal};
 
 async fn sign_up(name: String) -> &'static str {
     defer(async move {
@@ -27,8 +27,11 @@ async fn main() -> io::Result<ExitCode> {
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(shutdown_signal())
-        // Shorter than the time until the process supervisor kills.
+        .with_graceful_shutdown(async {
+            shutdown_signal().await;
+            println!("stopping");
+        })
+        // Below the time that the process supervisor waits before it kills the process.
         .drain_timeout(Duration::from_secs(20))
         .await?;
     println!("{report}");
@@ -37,20 +40,4 @@ async fn main() -> io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-async fn shutdown_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
-    println!("shutting down");
 }

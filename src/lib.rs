@@ -76,7 +76,9 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `axum` | yes | [`DeferredCallbackCollection`] as an extractor |
-//! | `serve` | yes | [`serve()`] and [`Shutdown`] |
+//! | `serve` | yes | [`serve()`], [`Shutdown`], and [`shutdown_signal`] |
+//! | `http2` | no | HTTP/2 for [`serve()`] |
+//! | `sent` | with `serve` | the [`sent`] module, for other servers |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `matched-path` | with `serve` | [`RequestInfo::route`] |

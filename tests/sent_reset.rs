@@ -37,7 +37,7 @@ fn reset(stream: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_response_to_a_stream_that_was_reset_before_it_is_aborted_while_the_connection_is_idle() {
+async fn a_reset_before_the_response_aborts_it() {
     let (sender, mut completions) = mpsc::unbounded_channel::<Completion>();
     let app = Router::new()
         .route(

@@ -477,8 +477,8 @@ fn connections_hold_no_more_memory() {
         let [axum, ours] =
             [Server::Axum, Server::Ours].map(|server| bytes_per_connection(server, &sent));
         println!("{name}: {ours} bytes, axum::serve {axum}");
-        // A percent for what the allocator of hyper's buffers does.
-        if ours > axum + axum / 100 {
+        // Three percent, because HTTP/2 connections are boxed, so that others need no space for them.
+        if ours > axum + axum * 3 / 100 {
             more.push(format!("{name}: {ours} bytes, and {axum} of axum::serve"));
         }
     }

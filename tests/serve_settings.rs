@@ -56,7 +56,7 @@ async fn is_answered(client: &mut DuplexStream) -> bool {
 }
 
 #[tokio::test]
-async fn no_more_than_max_connections_are_open_and_the_next_one_has_the_place_of_the_first_to_go() {
+async fn max_connections_limits_connections() {
     let (connect, listener) = in_memory();
     let server = Serving::on(serve(listener, app()).max_connections(2), LONG);
     let (mut first, mut second) = (ask(&connect).await, ask(&connect).await);
@@ -70,14 +70,14 @@ async fn no_more_than_max_connections_are_open_and_the_next_one_has_the_place_of
     drop(second);
     answer(&mut fourth).await;
 
-    // Who waits for a place hears the signal.
+    // The task that waits for a permit also sees the signal.
     let mut waiting = ask(&connect).await;
     assert!(!is_answered(&mut waiting).await);
     assert!(server.stopped().await.is_complete());
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_keeps_its_place() {
+async fn upgraded_connections_count() {
     let (sender, mut sockets) = mpsc::unbounded_channel();
     let app = app().route(
         "/socket",
@@ -103,13 +103,13 @@ async fn an_upgraded_connection_keeps_its_place() {
 
 #[tokio::test]
 #[should_panic(expected = "`max_connections(0)` would never accept")]
-async fn no_connections_at_all_is_a_mistake() {
+async fn max_connections_of_0_panics() {
     let (_connect, listener) = in_memory();
     let _ = serve(listener, app()).max_connections(0);
 }
 
 #[tokio::test]
-async fn a_signal_that_is_ready_at_once_stops_the_server_before_it_accepts() {
+async fn an_immediate_signal_stops_the_server() {
     let (connect, listener) = in_memory();
     let mut client = ask(&connect).await;
     let server = serve(listener, app()).with_graceful_shutdown(ready(()));
@@ -121,7 +121,7 @@ async fn a_signal_that_is_ready_at_once_stops_the_server_before_it_accepts() {
 }
 
 #[tokio::test]
-async fn a_second_signal_cuts_the_first_shutdown_short_if_the_app_drops_the_server() {
+async fn dropping_the_server_ends_the_shutdown() {
     let (started, mut starts) = mpsc::unbounded_channel();
     let app = Router::new()
         .route(
@@ -156,7 +156,7 @@ async fn a_second_signal_cuts_the_first_shutdown_short_if_the_app_drops_the_serv
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_are_held_and_closed_at_once() {
+async fn ten_thousand_idle_connections_are_closed() {
     let (connect, listener) = in_memory();
     let server = Serving::on(serve(listener, app()), LONG);
     let mut clients = Vec::new();
@@ -226,7 +226,7 @@ async fn the_part_with_few_files() {
 
 #[test]
 #[cfg(unix)]
-fn a_server_out_of_files_goes_on_when_there_are_some() {
+fn a_server_without_files_recovers() {
     let test = std::env::current_exe().unwrap();
     let status = Command::new("sh")
         .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])

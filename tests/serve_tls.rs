@@ -86,7 +86,7 @@ async fn listener(handshake_timeout: Duration) -> (TlsListener, SocketAddr, TlsC
 }
 
 #[tokio::test]
-async fn a_client_that_is_slow_to_shake_hands_holds_nobody_up() {
+async fn slow_handshakes_do_not_delay_others() {
     let (listener, address, connector) = listener(Duration::from_secs(3600)).await;
     let (app, mut completions) = app();
     tokio::spawn(serve(listener, app).into_future());

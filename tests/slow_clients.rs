@@ -1,6 +1,6 @@
-//! Clients that send half of something, or nothing: while the server runs, and when it stops.
+//! The timeouts of connections, and slow clients at shutdown.
 //!
-//! The clock is paused, so what would have to wait for a deadline says so by the time that passed.
+//! The clock is paused, so the time that has passed shows which deadline was reached.
 
 #![allow(clippy::unwrap_used)]
 
@@ -102,7 +102,7 @@ async fn in_days<F: Future>(future: F) -> F::Output {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_a_request_yet_is_closed_at_once() {
+async fn incomplete_heads_are_closed_at_shutdown() {
     let (server, connect) = Serving::in_memory(app(), LONG);
     let mut clients = Vec::new();
     for sent in [
@@ -134,7 +134,7 @@ async fn what_is_not_a_request_yet_is_closed_at_once() {
 }
 
 #[tokio::test]
-async fn half_a_request_over_a_socket_does_not_hold_the_shutdown() {
+async fn half_a_head_does_not_delay_shutdown() {
     let (server, address) = Serving::start(app(), LONG).await;
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(&GET[..20]).await.unwrap();
@@ -145,7 +145,7 @@ async fn half_a_request_over_a_socket_does_not_hold_the_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_complete_just_before_the_signal_is_answered() {
+async fn a_request_before_the_signal_is_answered() {
     // The first request of its connection, and one after another.
     for before in [0, 1] {
         let (server, connect) = Serving::in_memory(app(), LONG);
@@ -167,7 +167,7 @@ async fn a_request_that_is_complete_just_before_the_signal_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_for_an_app_that_is_not_ready_when_the_server_stops() {
+async fn shutdown_waits_for_a_service_to_be_ready() {
     // The second request waits for the end of the first.
     let app = Router::new().route(
         "/",
@@ -199,7 +199,7 @@ async fn a_request_waits_for_an_app_that_is_not_ready_when_the_server_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_body_is_still_coming_has_the_time_of_a_response() {
+async fn shutdown_waits_for_request_bodies() {
     let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello";
     let (server, connect) = Serving::in_memory(app(), LONG);
     let mut client = connect.connect();
@@ -225,7 +225,7 @@ async fn a_request_whose_body_is_still_coming_has_the_time_of_a_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http2_client_that_answers_nothing_has_five_seconds_unless_something_is_under_way() {
+async fn silent_http2_clients_have_five_seconds() {
     let half_a_request = request_for_later(0);
     let whole_request = request_for_later(END_STREAM | END_HEADERS);
     for (sent, seconds) in [(&[][..], 5), (&half_a_request, 5), (&whole_request, 60)] {
@@ -247,7 +247,7 @@ async fn an_http2_client_that_answers_nothing_has_five_seconds_unless_something_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_slow_to_read_has_the_time_of_a_response_although_it_says_nothing() {
+async fn shutdown_waits_for_slow_readers() {
     const SIZE: usize = 4 * 1024 * 1024;
     // In one piece, which the server takes at once, and sends as the client lets it.
     let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
@@ -588,7 +588,7 @@ async fn stalled_streams_do_not_stop_a_server_with_max_pending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_slow_to_read_is_not_idle() {
+async fn slow_readers_are_not_idle() {
     const SIZE: usize = 64 * 1024;
     // hyper has all of it at once, and waits for the client.
     let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
@@ -608,7 +608,7 @@ async fn a_client_that_is_slow_to_read_is_not_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_whose_response_is_out_may_not_pause_for_longer() {
+async fn bodies_after_the_response_may_not_pause() {
     const MORE: usize = 20;
     let by_length = format!(
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
@@ -644,7 +644,7 @@ async fn a_body_whose_response_is_out_may_not_pause_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_slow_to_take_a_body_that_has_come_gets_all_of_it() {
+async fn slow_handlers_get_the_whole_body() {
     let (taken, mut was_taken) = tokio::sync::mpsc::unbounded_channel();
     let app = Router::new().route(
         "/",
@@ -672,7 +672,7 @@ async fn who_is_slow_to_take_a_body_that_has_come_gets_all_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_for_a_head_can_be_set() {
+async fn header_read_timeout_can_be_set() {
     let a_day = Duration::from_secs(24 * 3600);
     for limit in [Some(Duration::from_secs(3)), Some(Duration::MAX), None] {
         let (connect, listener) = in_memory();
@@ -696,7 +696,7 @@ async fn the_time_for_a_head_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_hyper_has_is_set_with_configure() {
+async fn hyper_is_configured() {
     let (connect, listener) = in_memory();
     let server = serve(listener, app())
         .configure_http1(|http1| {
@@ -725,7 +725,7 @@ async fn what_hyper_has_is_set_with_configure() {
 }
 
 #[tokio::test]
-async fn configure_reaches_connections_over_sockets() {
+async fn hyper_is_configured_over_sockets() {
     let (listener, address) = listen().await;
     let server = serve(listener, app()).configure_http1(|http1| {
         http1.keep_alive(false);

@@ -110,24 +110,23 @@ impl Connection {
     /// Decides the response when the target is flushed.
     pub(super) fn await_flush(&self, response: Arc<SharedDelivery>, target: FlushTarget) {
         let mut waiting = lock(&self.waiting);
-        if waiting.closed {
-            drop(waiting);
-            let delivery = (*response).as_ref();
-            if self.progress.flushed().includes(target) {
-                delivery.flushed();
-            } else {
-                delivery.closed();
-            }
+        self.has_waiting.store(true, SeqCst);
+        // A flush that finds `has_waiting` unset has stored what it covers before, so it is seen here.
+        let flushed = self.progress.flushed();
+        let is_covered = flushed.includes(target);
+        let is_missed = (*response).as_ref().is_missed_by_round(flushed.round);
+        if !is_covered && !is_missed && !waiting.closed {
+            waiting.responses.push((response, target));
             return;
         }
-        waiting.responses.push((response.clone(), target));
-        self.has_waiting.store(true, SeqCst);
+        if waiting.responses.is_empty() {
+            self.has_waiting.store(false, Relaxed);
+        }
         drop(waiting);
-        // The flush may have come between the look at the counters and the push. One that finds
-        // `has_waiting` unset has stored what it covers before, so it is seen here.
-        let flushed = self.progress.flushed();
-        if flushed.includes(target) || (*response).as_ref().is_missed_by_round(flushed.round) {
-            self.decide_flushed();
+        if is_covered {
+            (*response).as_ref().flushed();
+        } else {
+            (*response).as_ref().closed();
         }
     }
 

@@ -43,8 +43,8 @@
 //! A Unix socket buffers about 200 kB that the peer has not read, and TCP buffers megabytes.
 //!
 //! The server must accept any [`Buf`](bytes::Buf) as the data of a body, as hyper and axum-server do.
-//! tonic's server requires `Bytes`. Pass its routes to `axum_defer::serve` instead, as the router that
-//! `tonic::service::Routes::into_axum_router` returns.
+//! tonic's server requires `Bytes`. Pass its routes to `axum_defer::serve` instead, with the feature
+//! `http2`, as the router that `tonic::service::Routes::into_axum_router` returns.
 //!
 //! # How it works
 //!

@@ -9,11 +9,10 @@ use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
 use super::{
-    connection::{self, Protocols},
+    connection::{self, Settings},
     incoming_stream::IncomingStream,
     service::ConnectionService,
     span::{self, Instrument},
-    timeouts::Timeouts,
 };
 use crate::{
     callback::output::BoxError,
@@ -26,9 +25,8 @@ use crate::{
 pub(super) struct Acceptor<L, M, S, B> {
     pub(super) listener: L,
     make_service: M,
-    pub(super) protocols: Protocols,
+    pub(super) settings: Settings,
     pub(super) max_connections: Option<Arc<Semaphore>>,
-    pub(super) timeouts: Timeouts,
     pub(super) shutdown: ShutdownSignal,
     /// Begins the shutdown if the server is dropped.
     begin_shutdown: DropGuard,
@@ -43,9 +41,8 @@ impl<L, M, S, B> Acceptor<L, M, S, B> {
         Self {
             listener,
             make_service,
-            protocols: Protocols::default(),
+            settings: Settings::default(),
             max_connections: None,
-            timeouts: Timeouts::default(),
             begin_shutdown: shutdown.drop_guard(),
             shutdown,
             handles: Vec::new(),
@@ -80,14 +77,13 @@ where
         let Self {
             mut listener,
             mut make_service,
-            protocols,
+            settings,
             max_connections,
-            timeouts,
             shutdown,
             begin_shutdown: _begin_shutdown,
             ..
         } = self;
-        let protocols = Arc::new(protocols);
+        let settings = Arc::new(settings);
         loop {
             let (permit, (io, remote_addr)) = {
                 // One future per connection, because a listener may perform a handshake in it, which
@@ -117,7 +113,7 @@ where
             let io = SentIo::served(io, server.clone(), permit);
             let service = ConnectionService::new(service, &io, span.clone());
             let token = shutdown.token().clone();
-            let connection = connection::serve(protocols.clone(), io, service, timeouts, token);
+            let connection = connection::serve(settings.clone(), io, service, token);
             tasks.spawn(connection.instrument(span));
         }
     }

@@ -1,9 +1,11 @@
 //! One connection, from its first byte to its last.
 
+#[cfg(feature = "http2")]
+use std::pin::pin;
 use std::{
     convert::Infallible,
     future::{Future, ready},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
 };
 
@@ -30,20 +32,18 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    sent::{
-        connection::{Connection, Expecting},
-        io::SentIo,
-    },
+    sent::{connection::Expecting, io::SentIo},
 };
 
-/// The settings of hyper.
-pub(super) struct Protocols {
+/// The settings of connections: those of hyper, and the timeouts.
+pub(super) struct Settings {
+    pub(super) timeouts: Timeouts,
     pub(super) http1: http1::Builder,
     #[cfg(feature = "http2")]
     pub(super) http2: http2::Builder<TokioExecutor>,
 }
 
-impl Default for Protocols {
+impl Default for Settings {
     fn default() -> Self {
         // Without a timer, hyper panics if a timeout is set. `ConnectionTimer` replaces its timeout for
         // heads.
@@ -57,6 +57,7 @@ impl Default for Protocols {
             // WebSockets over HTTP/2 (RFC 8441), which `axum::serve` accepts too.
             .enable_connect_protocol();
         Self {
+            timeouts: Timeouts::default(),
             http1,
             #[cfg(feature = "http2")]
             http2,
@@ -65,13 +66,13 @@ impl Default for Protocols {
 }
 
 /// Serves a connection until it is closed, has timed out, or the server shuts down.
-pub(super) async fn serve<I, S, B>(
-    protocols: Arc<Protocols>,
+pub(super) fn serve<I, S, B>(
+    settings: Arc<Settings>,
     io: SentIo<I>,
     service: ConnectionService<S>,
-    timeouts: Timeouts,
     shutdown: CancellationToken,
-) where
+) -> impl Future<Output = ()> + Send
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -79,34 +80,30 @@ pub(super) async fn serve<I, S, B>(
 {
     #[cfg_attr(not(feature = "http2"), allow(unused_mut))]
     let mut serving = Serving {
-        timer: ConnectionTimer::new(timeouts, io.connection().clone()),
-        connection: io.connection().clone(),
+        timer: ConnectionTimer::new(settings.timeouts, io.connection().clone()),
         shutdown,
     };
-    #[cfg(feature = "http2")]
-    let io = {
-        let mut io = io;
+    #[cfg_attr(not(feature = "http2"), allow(unused_mut))]
+    let mut io = io;
+    async move {
+        // Boxed, so that a connection needs the space for its own protocol only.
+        #[cfg(feature = "http2")]
         match serving.detect_http2(&mut io).await {
             None => return,
-            Some(false) => io,
+            Some(false) => {}
             Some(true) => {
-                // Boxed, so that connections of HTTP/1 need no space for it.
-                return Box::pin(async move {
-                    let connection = protocols.http2.serve_connection(TokioIo::new(io), service);
-                    serving.run(pin!(connection)).await;
-                })
-                .await;
+                let connection = settings.http2.serve_connection(TokioIo::new(io), service);
+                return serving.run(Box::pin(connection)).await;
             }
         }
-    };
-    let connection = protocols.http1.serve_connection(TokioIo::new(io), service);
-    serving.run(pin!(connection.with_upgrades())).await;
+        let connection = settings.http1.serve_connection(TokioIo::new(io), service);
+        serving.run(Box::pin(connection.with_upgrades())).await;
+    }
 }
 
 /// What ends a connection, apart from the client.
 struct Serving {
     timer: ConnectionTimer,
-    connection: Arc<Connection>,
     shutdown: CancellationToken,
 }
 
@@ -127,7 +124,7 @@ impl Serving {
         poll_after_yield(is_http2).await?.ok()
     }
 
-    async fn run(&mut self, mut connection: Pin<&mut impl GracefulConnection>) {
+    async fn run(&mut self, mut connection: Pin<Box<impl GracefulConnection>>) {
         // The connection is polled first, so that the timer sees its latest state. An error is the
         // client's; callbacks see it as an aborted response.
         tokio::select! {
@@ -142,7 +139,7 @@ impl Serving {
             expired = &mut self.timer => match expired {
                 Expired::Idle => {}
                 // HTTP/2 can't end a connection gracefully in the middle of a header block.
-                Expired::HeaderRead if !self.connection.is_http2() => {}
+                Expired::HeaderRead if !self.timer.connection().is_http2() => {}
                 Expired::HeaderRead | Expired::RequestBody | Expired::Stall => return,
             }
         }
@@ -154,10 +151,10 @@ impl Serving {
             _ = connection.as_mut() => return,
             () = ready(()) => {}
         }
-        if !self.connection.is_http2() {
+        if !self.timer.connection().is_http2() {
             // hyper would wait for the rest of a first head.
             if let Some(Expecting::Head(_) | Expecting::NextHttp1 { .. }) =
-                self.connection.expecting()
+                self.timer.connection().expecting()
             {
                 return;
             }

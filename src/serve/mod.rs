@@ -213,7 +213,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// # }
     /// ```
     pub fn configure_http1(mut self, configure: impl FnOnce(&mut http1::Builder)) -> Self {
-        configure(&mut self.acceptor.protocols.http1);
+        configure(&mut self.acceptor.settings.http1);
         self
     }
 
@@ -241,7 +241,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
         mut self,
         configure: impl FnOnce(&mut http2::Builder<TokioExecutor>),
     ) -> Self {
-        configure(&mut self.acceptor.protocols.http2);
+        configure(&mut self.acceptor.settings.http2);
         self
     }
 
@@ -265,7 +265,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// # }
     /// ```
     pub fn header_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.acceptor.timeouts.header_read = timeout.into();
+        self.acceptor.settings.timeouts.header_read = timeout.into();
         self
     }
 
@@ -280,7 +280,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// app still waits for the body after the response, the client may pause for this time. Over HTTP/2,
     /// pings do not count as requests, and the connection is closed with GOAWAY.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.acceptor.timeouts.idle = timeout.into();
+        self.acceptor.settings.timeouts.idle = timeout.into();
         self
     }
 
@@ -295,7 +295,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// window, its scope is decided as aborted and the stream stays open, because hyper can't reset it.
     /// That may happen up to an eighth of the timeout late.
     pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.acceptor.timeouts.stall = timeout.into();
+        self.acceptor.settings.timeouts.stall = timeout.into();
         self
     }
 

@@ -82,6 +82,10 @@ impl ConnectionTimer {
         }
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// From now on, the connection may be idle for the grace period only.
     pub(super) fn begin_closing(&mut self) {
         self.is_closing = true;

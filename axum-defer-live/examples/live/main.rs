@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .drain_timeout(Duration::from_secs(30))
-    .await;
+    .await?;
     traffic.abort();
     println!("{report}");
     Ok(())

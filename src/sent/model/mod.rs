@@ -186,7 +186,7 @@ fn the_first_push_after_a_body_is_dropped_at_its_declared_length() {
     );
 }
 
-/// Over HTTP/1 one task does it all, beside whoever defers.
+/// Over HTTP/1, one task does everything, concurrently with a task that defers.
 #[test]
 fn the_first_push_while_an_http1_response_goes_out() {
     explore("the first push while an HTTP/1 response goes out", || {

@@ -1,4 +1,4 @@
-//! A server in miniature, in the place of h2.
+//! A small server instead of h2.
 
 use std::{
     collections::VecDeque,
@@ -118,8 +118,7 @@ impl Server {
         self.respond(Version::HTTP_2, body, |collection| self.defer(collection))
     }
 
-    /// A response over HTTP/2 whose body takes hold of the collection when it is polled, which
-    /// nobody notices.
+    /// A response over HTTP/2 whose body takes the collection when it is polled, unseen by the layer.
     pub(super) fn respond_unwatched(
         &self,
         body: OneFrame,

@@ -30,7 +30,7 @@ impl Choices {
 /// Runs random cases, as many as `PROPTEST_CASES` says, like the properties in `tests/integrations`;
 /// and of one that fails the least that fails, whose choices it prints.
 ///
-/// Without proptest, which would be built by everybody who runs an example.
+/// Without proptest, because every user who runs an example would build it.
 pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
     let cases = env::var("PROPTEST_CASES").map_or(256, |cases| cases.parse().unwrap());
     let fails = |choices: &[u8]| catch_unwind(AssertUnwindSafe(|| case(choices.to_vec()))).is_err();
@@ -61,7 +61,7 @@ fn shrink(mut choices: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
 }
 
 #[test]
-fn the_least_that_fails_is_found() {
+fn shrinking_finds_the_least_choices() {
     let fails = |choices: &[u8]| choices.len() > 2 && choices[1] > 7;
     assert_eq!(shrink(vec![9, 9, 9, 9, 9], fails), [0, 9, 0]);
 }

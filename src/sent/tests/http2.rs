@@ -33,7 +33,7 @@ struct Http2 {
     streams: Vec<Stream>,
     codec: VecDeque<Piece>,
     in_flight: Option<(usize, Piece)>,
-    /// The last frame that was written, whose buffer h2 has not let go of.
+    /// The last frame that was written, whose buffer h2 has not released.
     written: Option<(usize, SentBuf<Bytes>, bool)>,
     /// It could not take all that was there before it was written out.
     codec_was_full: bool,

@@ -29,12 +29,12 @@ mod transport;
 mod world;
 
 #[test]
-fn over_http1_each_waiter_is_told_once_and_the_truth() {
+fn http1_waiters_get_the_outcome_once() {
     choices::any(200, http1);
 }
 
 #[test]
-fn over_http2_each_waiter_is_told_once_and_the_truth() {
+fn http2_waiters_get_the_outcome_once() {
     choices::any(300, http2);
 }
 
@@ -69,7 +69,7 @@ fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
 }
 
 #[test]
-fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
+fn copying_a_buffer_consumes_it() {
     let (mut world, index, mut body) = answering(Version::HTTP_11, [40], true);
     let mut data = data_of(&mut body);
     drop(body);
@@ -89,7 +89,7 @@ fn who_takes_the_bytes_out_of_a_buffer_has_consumed_it() {
 }
 
 #[test]
-fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() {
+fn late_http1_waiters_are_called_at_once() {
     let (mut world, index, mut body) = answering(Version::HTTP_11, [40], false);
     let mut head = world.framing(index, 5);
     world.write(&mut head, true);
@@ -108,7 +108,7 @@ fn who_waits_after_the_last_byte_of_an_http1_body_was_flushed_is_told_at_once() 
 /// All of the declared length is there, and yet the body goes on: over HTTP/2 it is polled until
 /// it says that it is over, so a reset may come in between.
 #[test]
-fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
+fn a_reset_does_not_flush_copied_bytes() {
     for empty_frame_is_polled in [false, true] {
         let (mut world, index, mut body) = answering(Version::HTTP_2, [3, 0], true);
         let data = data_of(&mut body);
@@ -136,7 +136,7 @@ fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
 }
 
 #[test]
-fn a_reset_behind_a_last_byte_that_was_flushed_leaves_nothing_to_wait_for() {
+fn a_reset_after_the_last_flush_decides() {
     let (mut world, index, mut body) = answering(Version::HTTP_2, [40, 0], true);
     let data = data_of(&mut body);
     let mut frame = world.buffer(index, data);
@@ -188,7 +188,7 @@ fn trailers_reset_behind_a_half_written_frame_are_aborted() {
 }
 
 #[test]
-fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
+fn unwatched_bytes_count_in_aborted_responses() {
     let (mut world, index, mut body) = answering(Version::HTTP_11, [40, 3], false);
     drop((data_of(&mut body), body));
     world.model().responses[index].may_abort = true;
@@ -201,7 +201,7 @@ fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
 }
 
 #[test]
-fn it_writes_several_buffers_at_once_if_the_transport_does() {
+fn vectored_writes_are_passed_on() {
     let (vectored, _client) = tokio::io::duplex(8);
     assert!(vectored.is_write_vectored() && SentIo::new(vectored).is_write_vectored());
     let world = World::new(Choices(VecDeque::new()), Version::HTTP_11);

@@ -124,7 +124,7 @@ impl World {
         Box::pin(response.into_body())
     }
 
-    /// Somebody waits for a response, early, late or much too late.
+    /// Registers a waiter for a response, early, late, or after its end.
     pub(super) fn wait_for_one(&mut self) {
         if self.handles.is_empty() {
             return;
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Whoever comes when all is over is told at once: no other flush will come.
+    /// Registers waiters after the end. They are called at once, because no other flush will come.
     pub(super) fn wait_for_all(&mut self) {
         for index in 0..self.handles.len() {
             self.wait_for(index);
@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// The connection goes, and whoever has not been told is.
+    /// Closes the connection, which calls the waiters that are left.
     pub(super) fn end(mut self) {
         for expected in &mut self.model().responses {
             expected.may_abort |= expected.told.is_empty();

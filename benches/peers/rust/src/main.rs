@@ -145,7 +145,7 @@ async fn main() -> io::Result<()> {
     if let Some(layer) = layer {
         axum_defer::serve(listener, app.layer(layer))
             .with_graceful_shutdown(stop)
-            .await;
+            .await?;
         return Ok(());
     }
     axum::serve(listener, app)

@@ -60,7 +60,7 @@ impl RunningShop {
             database: SqlitePool::connect_with(database).await.unwrap(),
             deferred: shop.deferred,
             stop: Some(stop),
-            server: tokio::spawn(server.into_future()),
+            server: tokio::spawn(async { server.await.unwrap() }),
         }
     }
 

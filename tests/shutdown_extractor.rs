@@ -1,5 +1,5 @@
-//! `Shutdown`: streams and sockets without an end end by themselves when the server stops, and the
-//! server waits for whoever has one.
+//! The extractor `Shutdown`: endless streams and sockets end when the server shuts down, and the server
+//! waits until it is dropped.
 
 #![allow(clippy::unwrap_used)]
 
@@ -95,7 +95,7 @@ async fn open(
 }
 
 #[tokio::test]
-async fn an_sse_client_gets_the_end_of_its_stream_and_a_clean_close() {
+async fn sse_streams_end_at_shutdown() {
     for is_http2 in [false, true] {
         let (sender, mut completions) = mpsc::unbounded_channel();
         let handler = move |shutdown: Shutdown| {
@@ -153,7 +153,7 @@ async fn talk(mut socket: WebSocket, mut shutdown: Shutdown, gate: Gate) {
 }
 
 #[tokio::test]
-async fn a_websocket_client_gets_a_close_frame_and_its_task_is_waited_for() {
+async fn websockets_are_closed_at_shutdown() {
     let (gate, mut entries) = Gate::new();
     let in_task = gate.clone();
     let app = Router::new().route(
@@ -189,7 +189,7 @@ async fn idle<T>(mut socket: WebSocket, held: T) {
 }
 
 #[tokio::test]
-async fn what_is_held_at_the_deadline_is_counted_and_what_holds_nothing_is_not_waited_for() {
+async fn held_shutdowns_are_counted() {
     let app = Router::new()
         .route(
             "/two",
@@ -200,7 +200,7 @@ async fn what_is_held_at_the_deadline_is_counted_and_what_holds_nothing_is_not_w
         .route(
             "/none",
             get(|request: Request| async move {
-                // It is in the request, but nobody has taken it out.
+                // It is in the request, but was not extracted.
                 let extensions = request.extensions().clone();
                 upgrade(request, |socket| idle(socket, extensions))
             }),
@@ -221,7 +221,7 @@ async fn what_is_held_at_the_deadline_is_counted_and_what_holds_nothing_is_not_w
 }
 
 #[tokio::test]
-async fn a_stream_without_an_end_of_its_own_is_cut_and_counted() {
+async fn endless_streams_are_aborted_and_counted() {
     for is_http2 in [false, true] {
         let stream = || async {
             let first = stream::iter([Ok::<_, Infallible>(Event::default().data("first"))]);
@@ -239,7 +239,7 @@ async fn a_stream_without_an_end_of_its_own_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn every_clone_in_every_task_is_ready_and_stays_so() {
+async fn clones_complete_and_stay_ready() {
     let (sender, mut taken) = mpsc::unbounded_channel();
     let handler = |shutdown: Shutdown| async move { drop(sender.send(shutdown)) };
     let app = Router::new().route("/", get(handler));
@@ -278,7 +278,7 @@ async fn every_clone_in_every_task_is_ready_and_stays_so() {
 }
 
 #[tokio::test]
-async fn middleware_takes_it_and_a_request_in_flight_hears_of_it_late() {
+async fn middleware_can_take_it() {
     let (gate, mut entries) = Gate::new();
     let in_handler = gate.clone();
     let handler = move |shutdown: Option<Shutdown>| async move {
@@ -315,7 +315,7 @@ async fn middleware_takes_it_and_a_request_in_flight_hears_of_it_late() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_has_stopped() {
+async fn dropping_the_server_notifies() {
     let (sender, mut taken) = mpsc::unbounded_channel();
     let handler = |shutdown: Shutdown| async move { drop(sender.send(shutdown)) };
     let app = Router::new().route("/", get(handler));
@@ -336,7 +336,7 @@ async fn a_server_that_is_dropped_has_stopped() {
 }
 
 #[tokio::test]
-async fn under_another_server_the_extractor_says_what_is_missing() {
+async fn other_servers_reject_the_extractor() {
     let app = Router::new().route("/", get(|_: Shutdown| async {})).route(
         "/optional",
         get(|shutdown: Option<Shutdown>| async move { shutdown.is_none().to_string() }),
