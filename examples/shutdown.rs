@@ -29,7 +29,7 @@ async fn main() -> io::Result<ExitCode> {
     let report = axum_defer::serve(listener, app)
         .with_graceful_shutdown(async {
             shutdown_signal().await;
-            println!("stopping");
+            println!("shutting down");
         })
         // Below the time that the process supervisor waits before it kills the process.
         .drain_timeout(Duration::from_secs(20))
