@@ -374,7 +374,10 @@ async fn one_request_is_queued_others_are_not() {
     let counts = app.deferred.counts();
     assert_eq!((counts.pending, counts.running), (1, 1));
     let listed = app.deferred.snapshot();
-    let is_running: Vec<_> = listed.iter().map(|callback| callback.is_running()).collect();
+    let is_running: Vec<_> = listed
+        .iter()
+        .map(|callback| callback.is_running())
+        .collect();
     assert_eq!(is_running.iter().filter(|running| **running).count(), 1);
     assert_eq!(is_running.len(), 2);
 
@@ -464,7 +467,9 @@ async fn queued_callback_holds_no_permit() {
     let first = layer.hold(Coalesce).await;
     let second = layer.spawn(Coalesce);
     settle().await;
-    let third = layer.layer.scope(async { drop(defer(async {}).name("other")) });
+    let third = layer
+        .layer
+        .scope(async { drop(defer(async {}).name("other")) });
     in_time(third).await;
     layer.recorder.assert_succeeded(["other"]);
     first.release().await;
