@@ -88,7 +88,7 @@ pub mod coming_from {
     #![doc = include_str!("../docs/coming-from.md")]
 }
 
-/// Compiles the code in the README, which uses the feature `serve`.
+/// Compiles the code in the README.
 #[cfg(all(doctest, feature = "serve"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
