@@ -88,7 +88,7 @@ pub mod coming_from {
     #![doc = include_str!("../docs/coming-from.md")]
 }
 
-/// The code in the README compiles.
-#[cfg(doctest)]
+/// Compiles the code in the README.
+#[cfg(all(doctest, feature = "serve"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
