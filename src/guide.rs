@@ -89,6 +89,30 @@ pub mod platforms {
 
 pub mod migrating {
     #![doc = include_str!("../docs/migrating.md")]
+
+    pub mod laravel {
+        #![doc = include_str!("../docs/migrating/laravel.md")]
+    }
+
+    pub mod starlette {
+        #![doc = include_str!("../docs/migrating/starlette.md")]
+    }
+
+    pub mod nextjs {
+        #![doc = include_str!("../docs/migrating/nextjs.md")]
+    }
+
+    pub mod express {
+        #![doc = include_str!("../docs/migrating/express.md")]
+    }
+
+    pub mod php_fpm {
+        #![doc = include_str!("../docs/migrating/php-fpm.md")]
+    }
+
+    pub mod tokio_spawn {
+        #![doc = include_str!("../docs/migrating/tokio-spawn.md")]
+    }
 }
 
 /// Compiles the code in the README.
