@@ -115,7 +115,7 @@ pub mod migrating {
     }
 }
 
-/// Compiles the code in the README.
-#[cfg(doctest)]
+/// Compiles the code in the README, which uses the feature `serve`.
+#[cfg(all(doctest, feature = "serve"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
