@@ -138,7 +138,7 @@ impl Http1Client {
 }
 
 /// Reads what comes: at once, slowly, or only at first.
-async fn read(link: ClientEnd, mut dice: Dice) {
+pub async fn read(link: ClientEnd, mut dice: Dice) {
     let most = dice.pick(&[100, 4_000, 1_000_000]);
     let pause = match dice.below(3) {
         0 => dice.short_pause(),

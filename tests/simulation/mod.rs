@@ -28,7 +28,11 @@ mod observer;
 mod record;
 mod wire;
 
-use std::{any::Any, future::IntoFuture, time::Duration};
+use std::{
+    any::Any,
+    future::{Future, IntoFuture},
+    time::Duration,
+};
 
 use axum_defer::{DeferHandle, DeferLayer, serve};
 use tokio::{
@@ -94,7 +98,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         let simulation = Simulation::new(&world, seed, options, dice);
         let run = async {
             match ending {
-                Ending::Shutdown => simulation.until_shutdown().await,
+                Ending::Shutdown => simulation.until_shutdown(clients).await,
                 Ending::DropServer => simulation.until_dropped(true).await,
                 Ending::DropRuntime => simulation.until_dropped(false).await,
             }
@@ -109,7 +113,30 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     finish(&world)
 }
 
-pub fn runtime() -> Runtime {
+/// Serves a client that sends these bytes: the first eight are the seed of everything else.
+pub fn run_bytes(bytes: &[u8]) -> Outcome {
+    let (seed, bytes) = bytes.split_at(bytes.len().min(8));
+    let seed = seed
+        .iter()
+        .fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    let runtime = runtime();
+    let world = runtime.block_on(async {
+        let world = World::new();
+        let options = Options { panics: false };
+        let simulation = Simulation::new(&world, seed, options, Dice::of(seed, 0));
+        let clients = |network, _, dice| clients_with_bytes(network, bytes.to_vec(), dice);
+        let run = simulation.until_shutdown(clients);
+        if timeout(HUNG, run).await.is_err() {
+            world.violation("it hung".to_owned());
+        }
+        world
+    });
+    world.facts().over = true;
+    drop(runtime);
+    finish(&world)
+}
+
+fn runtime() -> Runtime {
     Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -161,7 +188,10 @@ impl Simulation {
         }
     }
 
-    async fn until_shutdown(self) {
+    async fn until_shutdown<C>(self, clients: impl FnOnce(Network, World, Dice) -> C)
+    where
+        C: Future<Output = Vec<ClientEnd>> + Send + 'static,
+    {
         let Self {
             world,
             mut dice,
@@ -284,6 +314,30 @@ async fn clients(network: Network, world: World, mut dice: Dice) -> Vec<ClientEn
         client.expect("clients do not panic");
     }
     links
+}
+
+/// Runs one client that sends these bytes in pieces, and reads what comes.
+async fn clients_with_bytes(network: Network, bytes: Vec<u8>, mut dice: Dice) -> Vec<ClientEnd> {
+    let Some(link) = network.connect(Protocol::Raw, dice.fork()) else {
+        return Vec::new();
+    };
+    tokio::spawn(http1::read(link.clone(), dice.fork()));
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let limit = dice.pick(&[1, 30, 10_000]).min(rest.len() as u64);
+        let (piece, left) = rest.split_at(1 + dice.below(limit) as usize);
+        link.send(piece);
+        rest = left;
+        if dice.one_in(8) {
+            sleep(dice.pause()).await;
+        }
+    }
+    match dice.below(3) {
+        0 => link.close(),
+        1 => link.reset(),
+        _ => link.until_gone().await,
+    }
+    vec![link]
 }
 
 /// Returns `true` for the payload of a panic that belongs to a run.

@@ -61,7 +61,7 @@ impl Observer {
         let owner = callback
             .name()
             .and_then(|name| name.split(':').next()?.parse().ok());
-        if owner.is_some() && owner != request {
+        if request.is_some() && owner.is_some() && owner != request {
             self.0
                 .violation(format!("{callback} ended in request {request:?}"));
         }
