@@ -4,9 +4,11 @@
 #[path = "support/window.rs"]
 mod window;
 
+use std::sync::Arc;
+
 use axum::{Router, routing::get};
 use axum_defer::{Completion, DeferLayer, Delivery, Level, defer};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use window::{Window, serve_window};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -54,4 +56,37 @@ async fn a_response_to_a_stream_that_was_reset_before_it_is_aborted_while_the_co
     assert_eq!(completion.delivery(), Delivery::Aborted);
     assert_eq!(completion.level(), Level::Sent);
     assert!(!connection.is_finished());
+}
+
+#[tokio::test]
+#[ignore = "known fault: a control frame is taken for the end of the response"]
+async fn reset_and_ping_in_one_round_is_aborted() {
+    let (sender, mut completions) = mpsc::unbounded_channel::<Completion>();
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || {
+                let (sender, gate) = (sender.clone(), gate.clone());
+                async move {
+                    defer(move |completion: Completion| async move { sender.send(completion) });
+                    gate.notified().await;
+                }
+            }),
+        )
+        .layer(DeferLayer::new());
+    let window = Window::new(usize::MAX);
+    serve_window(&window, app);
+    window.send(&[PREFACE, SETTINGS, &get_request(1)].concat());
+    window.settle().await;
+    // First the response enters h2's queue. Then h2 drops it, and writes the acknowledgment of the
+    // ping in its place.
+    opened.notify_one();
+    let ping = frame(6, 0, 0, &[7; 8]);
+    window.send(&[&reset(1)[..], &ping].concat());
+    window.settle().await;
+
+    let completion = completions.try_recv().expect("the scope is decided");
+    assert_eq!(completion.delivery(), Delivery::Aborted);
 }

@@ -20,8 +20,14 @@ use simulation::{ENDS, Options, Outcome, is_planned};
 
 const SEEDS: u64 = 2_000;
 
-/// Seeds that have found a fault, of the simulation or of the library.
+/// Seeds that have found a fault, run beside the others. They find it again only as long as the
+/// simulation draws the same decisions, so each fault has a test of its own, too.
 const REGRESSIONS: &[u64] = &[];
+
+/// Seeds that show a fault which is still there: a reset while the last frame of a stream is being
+/// written decides late (the first two), and a control frame after a reset is taken for the end of
+/// the response (the others).
+const KNOWN_FAULTS: &[u64] = &[64_402, 145_348, 70_021, 71_731];
 
 fn run(seed: u64) -> Outcome {
     static ONCE: Once = Once::new();
@@ -65,18 +71,11 @@ fn replay(seed: u64) -> String {
     format!("SIMULATION_SEED={seed} cargo test --all-features --test simulation seeds")
 }
 
-#[test]
-fn seeds_break_no_rule() {
-    let seeds: Vec<u64> = match number_from("SIMULATION_SEED") {
-        Some(seed) => vec![seed],
-        None => {
-            let count = number_from("SIMULATION_SEEDS").unwrap_or(SEEDS);
-            REGRESSIONS.iter().copied().chain(0..count).collect()
-        }
-    };
+/// Runs these seeds, and reports those that fail.
+fn run_all(seeds: &[u64]) -> [u64; ENDS.len()] {
     let (mut failed, mut requests, mut callbacks) = (0, 0, 0);
     let mut ends = [0; ENDS.len()];
-    for seed in &seeds {
+    for seed in seeds {
         let outcome = watched(*seed, || run(*seed));
         requests += outcome.requests;
         callbacks += outcome.callbacks;
@@ -96,9 +95,26 @@ fn seeds_break_no_rule() {
         "{count} seeds, {requests} requests, {callbacks} callbacks, {failed} failed"
     ));
     assert_eq!(failed, 0, "failed seeds, with their replay above");
-    for (end, total) in ENDS.iter().zip(ends) {
+    ends
+}
+
+#[test]
+fn seeds_break_no_rule() {
+    if let Some(seed) = number_from("SIMULATION_SEED") {
+        run_all(&[seed]);
+        return;
+    }
+    let count = number_from("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let seeds: Vec<u64> = REGRESSIONS.iter().copied().chain(0..count).collect();
+    for (end, total) in ENDS.iter().zip(run_all(&seeds)) {
         assert!(count < 500 || total > 0, "no run had the end {end}");
     }
+}
+
+#[test]
+#[ignore = "the faults are known"]
+fn known_faults_are_fixed() {
+    run_all(KNOWN_FAULTS);
 }
 
 #[test]
