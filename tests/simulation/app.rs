@@ -21,8 +21,9 @@ use tokio::{
 
 use super::{
     body::{ScriptedBody, Step},
-    callbacks::{PLANNED, Registrar},
+    callbacks::Registrar,
     dice::Dice,
+    panics::PLANNED,
     record::World,
 };
 

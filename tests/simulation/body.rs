@@ -12,10 +12,7 @@ use axum_defer::Shutdown;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    callbacks::{PLANNED, Registrar},
-    dice::Dice,
-};
+use super::{callbacks::Registrar, dice::Dice, panics::PLANNED};
 
 pub enum Step {
     Data(usize),

@@ -7,10 +7,7 @@ use axum_defer::{
 };
 use tokio::{task::yield_now, time::sleep};
 
-use super::{dice::Dice, observer::decision, record::World};
-
-/// The payload of every panic of a run.
-pub const PLANNED: &str = "planned by the simulation";
+use super::{dice::Dice, observer::decision, panics::PLANNED, record::World};
 
 /// Options that make callbacks of several requests compete for a name.
 #[derive(Clone, Copy, Debug)]

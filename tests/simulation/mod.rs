@@ -25,16 +25,19 @@ mod http1;
 mod http2;
 mod network;
 mod observer;
+pub mod panics;
 mod record;
 mod wire;
 
 use std::{
-    any::Any,
     future::{Future, IntoFuture},
     time::Duration,
 };
 
-use axum_defer::{DeferHandle, DeferLayer, serve};
+use axum_defer::{
+    DeferHandle, DeferLayer,
+    serve::{Serve, serve},
+};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
@@ -46,7 +49,6 @@ pub use self::record::ENDS;
 use self::{
     app::App,
     bounds::HUNG,
-    callbacks::PLANNED,
     checks::Drain,
     dice::Dice,
     http1::Http1Client,
@@ -86,6 +88,8 @@ enum Ending {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: Options) -> Outcome {
+    panics::install_hook();
+    let panics = panics::unplanned();
     let mut dice = Dice::of(seed, 0);
     let ending = match dice.below(12) {
         0 => Ending::DropServer,
@@ -110,6 +114,9 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     });
     world.facts().over = true;
     drop(runtime);
+    if panics != panics::unplanned() {
+        world.violation("there was a panic that is not planned".to_owned());
+    }
     finish(&world)
 }
 
@@ -206,7 +213,7 @@ impl Simulation {
             true => limit / 10 * 9,
             false => limit / 3,
         };
-        let mut server = serve(listener, app);
+        let mut server = without_date(serve(listener, app));
         if dice.one_in(4) {
             server = server.max_connections(2);
         }
@@ -251,7 +258,7 @@ impl Simulation {
             network,
             listener,
         } = self;
-        let server = tokio::spawn(serve(listener, app).into_future());
+        let server = tokio::spawn(without_date(serve(listener, app)).into_future());
         let clients = tokio::spawn(clients(network, world.clone(), dice.fork()));
         let pause = dice.pause();
         sleep(pause).await;
@@ -263,6 +270,14 @@ impl Simulation {
             handle.wait_idle().await;
         }
     }
+}
+
+/// The date of a response comes from the clock of the machine, and its length depends on it.
+fn without_date<L, M, S, B>(server: Serve<L, M, S, B>) -> Serve<L, M, S, B> {
+    server.configure(|builder| {
+        builder.http1().auto_date_header(false);
+        builder.http2().auto_date_header(false);
+    })
 }
 
 /// Sends the signal at some time, and returns when that was.
@@ -338,11 +353,4 @@ async fn clients_with_bytes(network: Network, bytes: Vec<u8>, mut dice: Dice) ->
         _ => link.until_gone().await,
     }
     vec![link]
-}
-
-/// Returns `true` for the payload of a panic that belongs to a run.
-pub fn is_planned(payload: &(dyn Any + Send)) -> bool {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    text == Some(PLANNED)
 }
