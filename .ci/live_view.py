@@ -1,8 +1,8 @@
 """The live view in a real browser: headless Chromium, driven by chromedriver on 127.0.0.1.
 
-    cargo build --example live --features live
+    cargo build --example live
     python3 .ci/live_view.py test
-    python3 .ci/live_view.py screenshots docs/live
+    python3 .ci/live_view.py screenshots axum-defer-live/screenshots
 """
 
 import base64
@@ -20,28 +20,28 @@ import urllib.request
 
 EXAMPLE = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "debug/examples/live")
 PAGE = "/admin/deferred"
-# Nothing here takes long; who waits for this waits in vain.
-IN_VAIN = 30
+# Nothing here takes that long.
+TIMEOUT = 30
 
 
 def call(method, url, body=None):
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=IN_VAIN) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return json.load(response)["value"]
     except urllib.error.HTTPError as error:
         raise AssertionError(error.read().decode()) from error
 
 
 def until(true, what):
-    end = time.monotonic() + IN_VAIN
+    end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         found = true()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"waited in vain: {what}")
+    raise AssertionError(f"timed out waiting {what}")
 
 
 class Browser:
@@ -60,7 +60,7 @@ class Browser:
             "--disable-dev-shm-usage --force-color-profile=srgb --lang=en-GB"
         ).split()
         flags.append(f"--user-data-dir={self.profile.name}")
-        # A page of somebody else, whose name points here.
+        # A foreign host name that resolves to this machine.
         flags.append("--host-resolver-rules=MAP foreign.test 127.0.0.1")
         options = {"args": flags, "binary": os.environ.get("CHROMIUM", "/usr/bin/chromium")}
         base = f"http://127.0.0.1:{port}/session"
@@ -88,7 +88,7 @@ class Browser:
         body = {"cmd": command, "params": parameters}
         return call("POST", self.session + "/goog/cdp/execute", body)
 
-    def complaints(self):
+    def log(self):
         return call("POST", self.session + "/se/log", {"type": "browser"})
 
     def keys(self, keys):
@@ -120,20 +120,20 @@ class App:
         method, path = request.split()
         body = urllib.request.Request(self.origin + path, method=method)
         try:
-            with urllib.request.urlopen(body, timeout=IN_VAIN) as response:
+            with urllib.request.urlopen(body, timeout=TIMEOUT) as response:
                 return response.status
         except urllib.error.HTTPError as error:
             return error.code
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
-    """A proxy on this machine, with a client that is not: it says so, as proxies do."""
+    """A proxy on this machine that adds the address of a remote client, as proxies do."""
 
     def do_GET(self):
         headers = {"X-Forwarded-For": "203.0.113.9"}
         try:
             url = urllib.request.Request(self.server.origin + self.path, headers=headers)
-            response = urllib.request.urlopen(url, timeout=IN_VAIN)
+            response = urllib.request.urlopen(url, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             response = error
         self.send_response(response.status)
@@ -163,16 +163,16 @@ def set_filter(browser, field, value):
     )
 
 
-def the_page_opens(browser, app):
+def page_opens(browser, app):
     browser.open(app.page)
     assert browser.run("return location.pathname") == PAGE + "/view"
-    assert browser.run("return document.title") == "Deferred work"
+    assert browser.run("return document.title") == "Deferred callbacks"
     until(lambda: shown(browser, "#connection") == ["live"], "for the stream of events")
     policy = "return getComputedStyle(document.querySelector('.total')).display"
-    assert browser.run(policy) == "flex", "the style is there"
+    assert browser.run(policy) == "flex", "the style is loaded"
 
 
-def a_request_appears_by_itself(browser, app):
+def new_request_appears(browser, app):
     browser.keys("2")
     begin = time.monotonic()
     assert app.send("POST /orders/7777") == 201
@@ -187,10 +187,10 @@ def a_request_appears_by_itself(browser, app):
         ),
         "for its callbacks",
     )
-    assert lanes == [2, 2, 2, 2], f"a bar each for handler and sending, waiting and running: {lanes}"
+    assert lanes == [2, 2, 2, 2], f"two bars each: handler and sending, queued and running: {lanes}"
 
 
-def a_failure_shows_its_error(browser, app):
+def failure_shows_error(browser, app):
     app.send("POST /orders/6667")
     browser.keys("3")
     whole = "the order could not be indexed\ncaused by: no answer from 10.0.0.7:9200 within 15 ms"
@@ -219,27 +219,27 @@ def filters_work(browser, app):
     assert 0 < len(some) < everything and all("error" in item for item in some), some
     set_filter(browser, "name", "nothing has this name")
     assert shown(browser, items) == []
-    assert shown(browser, "#requests .empty"), "it says that there is nothing"
+    assert shown(browser, "#requests .empty"), "the empty list has a text"
     browser.run("document.querySelector('button[type=reset]').click()")
     until(lambda: len(shown(browser, items)) >= everything, "for all of them")
 
 
-def a_hostile_name_stays_text(browser, app):
+def hostile_name_stays_text(browser, app):
     app.send("POST /sign-up/%3Cimg%20src%3Dx%20onerror%3Ddocument.title%3D1%3E")
     browser.keys("4")
-    # The example's names have markup, too.
+    # The example puts markup into names.
     name = "<b>hello</b> <img src=x onerror=document.title=1>"
     until(lambda: name in shown(browser, "#names-list .name"), "for the name")
     assert browser.run("return document.querySelectorAll('img, .name b').length") == 0
-    assert browser.run("return document.title") == "Deferred work"
+    assert browser.run("return document.title") == "Deferred callbacks"
 
 
-def pause_holds_it_still(browser, app):
+def pause_stops_updates(browser, app):
     browser.keys("2p")
     assert shown(browser, "#connection") == ["paused"]
     app.send("POST /orders/8888")
-    # It is there for who asks anew.
-    snapshot = urllib.request.urlopen(app.page + "/snapshot.json", timeout=IN_VAIN).read().decode()
+    # The server has it.
+    snapshot = urllib.request.urlopen(app.page + "/snapshot.json", timeout=TIMEOUT).read().decode()
     assert "/orders/8888" in snapshot
     assert "/orders/8888" not in shown(browser, "#requests-list .path")
     browser.keys("p")
@@ -256,7 +256,7 @@ def every_control_has_a_name(browser, app):
     assert not nameless, nameless
 
 
-def it_is_light_or_dark_as_is_preferred(browser, app):
+def page_follows_color_scheme(browser, app):
     grounds = {}
     for scheme in ["light", "dark"]:
         feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -267,14 +267,14 @@ def it_is_light_or_dark_as_is_preferred(browser, app):
     assert grounds["light"] > 600 and grounds["dark"] < 150, grounds
 
 
-def nothing_comes_from_elsewhere_and_no_cookie_is_kept(browser, app):
+def page_has_no_foreign_resource_or_cookie(browser, app):
     loaded = "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin)"
     origins = set(browser.run(loaded))
     assert origins == {app.origin}, origins
     assert browser.devtools("Storage.getCookies")["cookies"] == []
 
 
-def nothing_is_wider_than_a_phone(browser, app):
+def page_fits_a_phone(browser, app):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.devtools("Emulation.setDeviceMetricsOverride", **size)
     for view in "1234":
@@ -284,14 +284,14 @@ def nothing_is_wider_than_a_phone(browser, app):
     browser.devtools("Emulation.clearDeviceMetricsOverride")
 
 
-def it_is_useful_without_a_script(browser, app):
+def page_works_without_script(browser, app):
     app.send("POST /orders/9999")
     browser.open("about:blank")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(app.page)
-    # The driver looks with a script whether a page is there, so it may not have waited for it.
+    # Without scripts, the driver does not wait until the page is loaded.
     tree = lambda: json.dumps(browser.devtools("DOM.getDocument", depth=-1))
-    until(lambda: '"bounds"' in tree(), "for the whole page")
+    until(lambda: '"limits"' in tree(), "for the whole page")
     browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
     for section in ["#now", "#requests", "#failures", "#names"]:
         assert shown(browser, f"{section} h2"), section
@@ -299,20 +299,20 @@ def it_is_useful_without_a_script(browser, app):
     assert not shown(browser, "#filters")
 
 
-def nothing_is_complained_of(browser, app):
-    complaints = [entry for entry in browser.complaints() if entry["level"] != "INFO"]
-    assert not complaints, complaints
+def browser_logs_no_warning(browser, app):
+    entries = [entry for entry in browser.log() if entry["level"] != "INFO"]
+    assert not entries, entries
 
 
-def it_is_closed_to_a_foreign_name(browser, app):
+def foreign_host_is_refused(browser, app):
     port = app.origin.rsplit(":")[-1]
     browser.open(f"http://foreign.test:{port}{PAGE}/view")
     text = browser.run("return document.body.innerText")
-    assert "only for this machine" in text, text
+    assert "open to this machine only" in text, text
     assert "orders" not in text
 
 
-def it_is_closed_to_a_foreign_address(browser, app):
+def proxied_request_is_refused(browser, app):
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     proxy.origin = app.origin
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -325,20 +325,20 @@ def it_is_closed_to_a_foreign_address(browser, app):
 
 def test():
     checks = [
-        the_page_opens,
-        a_request_appears_by_itself,
-        a_failure_shows_its_error,
+        page_opens,
+        new_request_appears,
+        failure_shows_error,
         filters_work,
-        a_hostile_name_stays_text,
-        pause_holds_it_still,
+        hostile_name_stays_text,
+        pause_stops_updates,
         every_control_has_a_name,
-        it_is_light_or_dark_as_is_preferred,
-        nothing_comes_from_elsewhere_and_no_cookie_is_kept,
-        nothing_is_wider_than_a_phone,
-        nothing_is_complained_of,
-        it_is_useful_without_a_script,
-        it_is_closed_to_a_foreign_name,
-        it_is_closed_to_a_foreign_address,
+        page_follows_color_scheme,
+        page_has_no_foreign_resource_or_cookie,
+        page_fits_a_phone,
+        browser_logs_no_warning,
+        page_works_without_script,
+        foreign_host_is_refused,
+        proxied_request_is_refused,
     ]
     with App() as app, Browser() as browser:
         for check in checks:

@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 
+PACKAGES = ["axum-defer", "axum-defer-live"]
 KINDS = {"module", "struct", "enum", "union", "trait", "function", "type_alias", "constant", "macro"}
 # A fence opens with nothing, or with what rustdoc takes for Rust.
 RUST = {"", "rust", "no_run", "should_panic", "edition2024"}
@@ -122,25 +123,32 @@ def main():
     except (OSError, subprocess.CalledProcessError):
         print("skipped: no nightly toolchain, so nobody looked at the public items")
         return
-    subprocess.run(
-        nightly + ["rustdoc", "--package", "axum-defer", "--lib", "--all-features", "--target-dir", "target"]
-        + ["--", "-Z", "unstable-options", "--output-format", "json"],
-        check=True,
-    )
-    with open("target/doc/axum_defer.json") as file:
-        crate = json.load(file)
     faults = []
-    for kind, path, item in without_example(crate):
-        place = f"{item['span']['filename']}:{item['span']['begin'][0]}" if item["span"] else ""
-        faults.append(f"no example: {kind} {'::'.join(path)}  {place}")
-    used, told = crates_in_signatures(crate), crates_in_table()
-    faults += [f"not in the table of docs/semver.md: {name}" for name in sorted(used - told)]
-    faults += [f"in no public signature: {name}" for name in sorted(told - used)]
+    for package in PACKAGES:
+        crate = load(nightly, package)
+        for kind, path, item in without_example(crate):
+            place = f"{item['span']['filename']}:{item['span']['begin'][0]}" if item["span"] else ""
+            faults.append(f"no example: {kind} {'::'.join(path)}  {place}")
+        used = crates_in_signatures(crate)
+        print(f"public dependencies of {package}:", ", ".join(sorted(used)))
+        if package == "axum-defer":
+            told = crates_in_table()
+            faults += [f"not in the table of docs/semver.md: {name}" for name in sorted(used - told)]
+            faults += [f"in no public signature: {name}" for name in sorted(told - used)]
     print(*faults, sep="\n", end="\n" if faults else "")
     if faults:
         sys.exit(f"{len(faults)} faults")
     print("every public item has an example")
-    print("public dependencies:", ", ".join(sorted(used)))
+
+
+def load(nightly, package):
+    subprocess.run(
+        nightly + ["rustdoc", "--package", package, "--lib", "--all-features", "--target-dir", "target"]
+        + ["--", "-Z", "unstable-options", "--output-format", "json"],
+        check=True,
+    )
+    with open(f"target/doc/{package.replace('-', '_')}.json") as file:
+        return json.load(file)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ async fn sign_up(Path(name): Path<String>) -> (StatusCode, &'static str) {
 async fn download() -> Vec<u8> {
     defer(async { /* send a bill */ })
         .name("bill")
-        .when(|completion| completion.is_success() && completion.is_delivered());
+        .when(|completion| completion.is_success() && completion.is_complete());
     vec![0; 32 << 20]
 }
 

@@ -25,7 +25,7 @@ async fn ticks(shutdown: Shutdown) -> Sse<impl Stream<Item = Result<Event, Infal
         println!(
             "the stream is over: {:?}, after {} bytes",
             completion.delivery(),
-            completion.bytes_sent()
+            completion.body_bytes()
         );
     })
     .name("log");
@@ -73,6 +73,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let report = server.await?;
     println!("{report}");
-    assert!(report.is_complete() && report.ran == 1);
+    assert!(report.is_complete() && report.succeeded == 1);
     Ok(())
 }

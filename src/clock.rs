@@ -1,7 +1,6 @@
-//! The clock and its timer: Tokio's, and what takes their place where there is none.
+//! The clock and its timer: those of Tokio, except on `wasm32-unknown-unknown`.
 //!
-//! On `wasm32-unknown-unknown`, `std` panics when it is asked for the time, and Tokio asks `std`:
-//! "unsupported/time.rs" of the standard library.
+//! There, the clock of `std` panics ("unsupported/time.rs" of the standard library), and Tokio uses it.
 
 use std::{fmt, time::Duration};
 
@@ -10,9 +9,9 @@ pub(crate) use tokio::time::Instant;
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 pub(crate) use web_time::Instant;
 
-use crate::isolate::isolate;
+use crate::catch_panic::catch_panic;
 
-/// There is nothing that could end a callback after a time.
+/// The error of [`sleep`]: there is no timer.
 #[derive(Debug)]
 pub(crate) struct NoTimer {
     why: String,
@@ -21,22 +20,22 @@ pub(crate) struct NoTimer {
 impl fmt::Display for NoTimer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { why } = self;
-        write!(formatter, "there is no timer for its time-out: {why}")
+        write!(formatter, "there is no timer for the timeout: {why}")
     }
 }
 
 impl std::error::Error for NoTimer {}
 
-/// A sleep by Tokio's timer, if that is there.
+/// Returns a sleep of Tokio's timer, if there is one.
 pub(crate) fn sleep(limit: Duration) -> Result<tokio::time::Sleep, NoTimer> {
     if cfg!(all(target_family = "wasm", target_os = "unknown")) {
-        let why = "Tokio has none on wasm32-unknown-unknown".to_owned();
+        let why = "Tokio has no timer on wasm32-unknown-unknown".to_owned();
         return Err(NoTimer { why });
     }
     if tokio::runtime::Handle::try_current().is_err() {
-        let why = "it runs outside of a Tokio runtime".to_owned();
+        let why = "the callback runs outside of a Tokio runtime".to_owned();
         return Err(NoTimer { why });
     }
-    // Tokio can't be asked whether the time driver of a runtime is enabled.
-    isolate(|| tokio::time::sleep(limit)).map_err(|why| NoTimer { why })
+    // Tokio has no way to ask whether the time driver is enabled.
+    catch_panic(|| tokio::time::sleep(limit)).map_err(|why| NoTimer { why })
 }

@@ -16,7 +16,7 @@ use http::StatusCode;
 /// # async fn main() {
 /// scope(async {
 ///     defer(|completion: Completion| async move {
-///         assert!(completion.is_success() && completion.is_delivered());
+///         assert!(completion.is_success() && completion.is_complete());
 ///     });
 /// })
 /// .await;
@@ -36,10 +36,10 @@ use http::StatusCode;
 /// let handler = || async {
 ///     defer(|completion: Completion| async move {
 ///         assert_eq!(completion.status().unwrap(), 200);
-///         assert!(completion.is_success() && completion.is_delivered());
-///         assert_eq!(completion.delivery(), Delivery::Sent);
-///         assert_eq!(completion.level(), Level::HandedOver);
-///         assert_eq!(completion.bytes_sent(), 5);
+///         assert!(completion.is_success() && completion.is_complete());
+///         assert_eq!(completion.delivery(), Delivery::Complete);
+///         assert_eq!(completion.level(), Level::HandedOff);
+///         assert_eq!(completion.body_bytes(), 5);
 ///         println!("in {:?}", completion.elapsed());
 ///     });
 ///     "hello"
@@ -62,90 +62,88 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// The status of the response, or `None` when there was no response: the handler was
-    /// cancelled, panicked or failed, or the unit of work was no HTTP request.
+    /// Returns the status of the response. `None` if there was no response (the handler was cancelled,
+    /// panicked, or failed), and for a unit of work that is not an HTTP request.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
 
-    /// Whether the response was a success as the layer's classifier sees it: a status below 400,
-    /// or grpc-status 0. For [`scope`](crate::scope()) it is what the output says.
+    /// Returns `true` if the layer's classifier considers the response a success: a status below
+    /// 400, or grpc-status 0. For a [`scope`](crate::scope()), the output decides.
     ///
-    /// Delivery does not enter into it: a 200 whose client went away half-way is a success that
-    /// was not [delivered](Self::is_delivered).
+    /// Delivery does not matter: a 200 whose client left in mid-body is a success that is not
+    /// [complete](Self::is_complete).
     pub fn is_success(&self) -> bool {
         self.success
     }
 
-    /// Whether the response went out whole, up to the [`Level`] that decided it: to the server's
-    /// buffers, or to those of the operating system. That the client has it is known to the client
-    /// alone.
+    /// Returns `true` if the whole response went out, up to the [`Level`] that decided it: to the
+    /// buffers of the server, or to those of the operating system. Only the client knows whether it
+    /// has arrived.
     ///
-    /// A [`scope`](crate::scope()) that returned has nothing to deliver and is taken for delivered,
-    /// also if it failed; it is not if it was dropped or panicked.
+    /// A [`scope`](crate::scope()) that returned is complete, even if it failed. It is not complete if
+    /// it was dropped or panicked.
     ///
-    /// A response to HEAD, a 204 and a 304 are whole without a body: who bills a download asks
-    /// for [`bytes_sent`](Self::bytes_sent) too.
-    pub fn is_delivered(&self) -> bool {
-        self.delivery == Delivery::Sent
+    /// A response to HEAD, a 204, and a 304 are complete without a body. To bill a download, check
+    /// [`body_bytes`](Self::body_bytes), too.
+    pub fn is_complete(&self) -> bool {
+        self.delivery == Delivery::Complete
     }
 
-    /// What became of the response.
+    /// Returns how the delivery of the response ended.
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
 
-    /// Which signal decided the completion.
+    /// Returns the signal that decided the completion.
     ///
-    /// This depends on the connection and not on what became of the response: also of a
-    /// [`NoResponse`](Delivery::NoResponse) it is [`Level::Sent`] where the connection reports what
-    /// was sent, and of a [`scope`](crate::scope()), and before the response, it is always [`Level::HandedOver`]. Of a
-    /// `NoResponse` at `Level::Sent`, whatever a layer outside answered in its place is over too, and
-    /// counts in [`bytes_sent`](Self::bytes_sent).
+    /// The level depends on the connection, and not on how the response ended: a
+    /// [`NoResponse`](Delivery::NoResponse) has [`Level::Flushed`] if the connection reports flushes.
+    /// The completion then includes the response of an outer layer, and so does
+    /// [`body_bytes`](Self::body_bytes). The level is [`Level::HandedOff`] before the response and
+    /// for a [`scope`](crate::scope()).
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// Body bytes, without the protocol's framing.
+    /// Returns the number of body bytes, without the framing of the protocol.
     ///
-    /// At [`Level::HandedOver`] these are the bytes that the server took from the body; at
-    /// [`Level::Sent`] the bytes of the response as it went out (after compression, say) that
-    /// the connection has accepted.
-    pub fn bytes_sent(&self) -> u64 {
+    /// At [`Level::HandedOff`], this counts what the server took from the body. At
+    /// [`Level::Flushed`], it counts what the connection accepted, for example after compression.
+    pub fn body_bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Time from the arrival of the request at the layer to this completion.
+    /// Returns the time from the arrival of the request at the layer to this completion.
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 }
 
-/// What became of a response.
+/// The end of the delivery of a response.
 ///
 /// ```
 /// use axum_defer::{Delivery, defer};
 ///
 /// # fn handler() {
-/// defer(async { println!("the client broke it off") })
+/// defer(async { println!("the client left in mid-body") })
 ///     .when(|completion| completion.delivery() == Delivery::Aborted);
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The response is over and went out whole, as far as the [`Level`] reaches. What becomes of it
-    /// on the way to the client is not known.
-    Sent,
+    /// The whole response went out, as far as the [`Level`] reaches.
+    Complete,
     /// The body was dropped before its end, or the connection was lost before the last byte.
     Aborted,
-    /// The body yielded an error, or ended before the length that it had declared.
+    /// The body returned an error, panicked, or ended before its declared length.
     BodyError,
-    /// The response is known, and has not gone out: what
-    /// [`before_response`](crate::before_response) is told.
+    /// The response has not gone out yet. Callbacks [before the
+    /// response](crate::before_response) receive this.
     Pending,
-    /// There never was a response: the handler was cancelled (its client went away), panicked,
-    /// or a service failed.
+    /// There was no response: the handler was cancelled because its client left, it panicked, or a
+    /// service failed.
     NoResponse,
 }
 
@@ -157,8 +155,8 @@ pub enum Delivery {
 /// # fn handler() {
 /// defer(|completion: Completion| async move {
 ///     match completion.level() {
-///         Level::Sent => println!("the operating system has it"),
-///         _ => println!("some of it may still be in this process"),
+///         Level::Flushed => println!("the operating system has the last byte"),
+///         _ => println!("some bytes may still be in this process"),
 ///     }
 /// });
 /// # }
@@ -168,15 +166,14 @@ pub enum Delivery {
 pub enum Level {
     /// The server has taken the last frame of the body. Bytes may still be in the process.
     ///
-    /// All that a Tower layer can see by itself, so it is what every server gives.
-    HandedOver,
-    /// The transport, as a rule the operating system, has accepted the last byte and was flushed; or
+    /// A Tower layer cannot see more than this without help of the server.
+    HandedOff,
+    /// The transport, usually the operating system, has accepted the last byte and was flushed; or
     /// the connection was lost.
     ///
-    /// That does not mean that the client has it: megabytes of a response may still lie in the
-    /// buffers of both operating systems, which no server can see into.
+    /// Megabytes of a response may still be in the buffers of both operating systems.
     ///
-    /// Needs a connection that reports it: `axum_defer::serve`, or the parts in
+    /// This needs a connection that reports flushes: `axum_defer::serve`, or the parts in
     /// [`sent`](crate::sent).
-    Sent,
+    Flushed,
 }

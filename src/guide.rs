@@ -13,7 +13,7 @@
 //! 6. [Layer order](layer_order): where the layer goes, beside which others
 //! 7. [Limits](limits)
 //! 8. [Shutdown](shutdown)
-//! 9. [Observing](observing): spans, metrics, observers; and [the live view](crate::live)
+//! 9. [Observing](observing): spans, metrics, observers; and [the live view](https://docs.rs/axum-defer-live)
 //! 10. [Testing](crate::testing) an app that defers
 //! 11. [Platforms](platforms) that freeze, end or stop a process
 //!

@@ -32,7 +32,7 @@
 //! |---|---|
 //! | Exactly once | However a response ends, and whatever else happens at that moment, its callbacks are decided on once, and each runs at most once. |
 //! | Nobody waits | Callbacks run on a task of their own: neither the client nor the next request on its connection waits for them. |
-//! | After the end | They start when the response [is over](guide::when_it_is_over); with [`serve()`] that means when the operating system [has its last byte](guide::when_it_is_over#two-levels-of-sent). |
+//! | After the end | They start when the response [is over](guide::end_of_response); with [`serve()`] that means when the operating system [has its last byte](guide::end_of_response#two-levels-of-sent). |
 //! | Only if it went well | By default they run if the response was a success, [or as the callback says](guide::which_callbacks_run). |
 //! | In order, by name | [First come, first run](guide::which_callbacks_run#order); a name is there once. |
 //! | Before the answer, if it must | [`before_response`](before_response()) runs before the client sees any of the response, which becomes a 503 if it fails. |
@@ -48,7 +48,7 @@
 //!
 //! - **The work must survive a crash.** What is deferred lives in memory. Give it to a job queue
 //!   *before* you answer, with [`before_response`](before_response()), or write it in the handler's
-//!   transaction: [how sure must it be](guide::how_sure)? A queue also retries, schedules, and
+//!   transaction: [how sure must it be](guide::durability)? A queue also retries, schedules, and
 //!   spreads work over machines; this crate does none of that.
 //! - **The client has to know whether it worked.** Await it, then answer.
 //! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
@@ -61,14 +61,14 @@
 //! | to | read |
 //! |---|---|
 //! | defer something | [what can be deferred](guide::deferring), from where, and work that is no request |
-//! | know what will happen | [which callbacks run](guide::which_callbacks_run), in which order; [when a response is over](guide::when_it_is_over) |
-//! | write a callback | [what it may hold](guide::what_a_callback_may_hold), and for how long; [request data in callbacks](guide::coming_from#request-data-in-callbacks) |
-//! | lose nothing | [how sure must it be](guide::how_sure): `before_response`, an outbox, a queue |
+//! | know what will happen | [which callbacks run](guide::which_callbacks_run), in which order; [when a response is over](guide::end_of_response) |
+//! | write a callback | [what it may hold](guide::resources), and for how long; [request data in callbacks](guide::migrating#request-data-in-callbacks) |
+//! | lose nothing | [how sure must it be](guide::durability): `before_response`, an outbox, a queue |
 //! | add the layer | [layer order](guide::layer_order): where it goes, beside which others; [limits](guide::limits) |
 //! | run it | [the server](mod@serve), with TLS, Unix sockets, slow clients; [shutdown](guide::shutdown); [platforms](guide::platforms) |
-//! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](live) |
+//! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](https://docs.rs/axum-defer-live) |
 //! | test an app | [testing] |
-//! | translate | [coming from](guide::coming_from) Laravel, Starlette, Next.js, Express, PHP-FPM, `tokio::spawn` |
+//! | translate | [coming from](guide::migrating) Laravel, Starlette, Next.js, Express, PHP-FPM, `tokio::spawn` |
 //! | use another server | [the parts](sent) that see when the operating system has the bytes |
 //!
 //! # Features
@@ -79,7 +79,7 @@
 //! | `serve` | yes | [`serve()`] and [`Shutdown`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `live` | no | the [`live`] module: a page that shows what is deferred |
+//! | `matched-path` | with `serve` | [`RequestInfo::route`] |
 //! | `testing` | no | `DeferLayer::inline` and the [`testing`] module |
 //!
 //! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
@@ -94,27 +94,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The pages of the guide link to what only other features have.
 #![cfg_attr(
-    not(all(
-        feature = "serve",
-        feature = "live",
-        feature = "metrics",
-        feature = "testing"
-    )),
+    not(all(feature = "serve", feature = "metrics", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod callback;
+mod catch_panic;
 mod clock;
 mod completion;
 mod defer;
 mod drain;
 mod extensions;
 pub mod guide;
-mod isolate;
+
 mod layer;
-#[cfg(feature = "live")]
-pub mod live;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 mod never;
@@ -122,7 +116,11 @@ mod observe;
 mod response;
 mod runner;
 mod scope;
+#[cfg(feature = "sent")]
 pub mod sent;
+#[cfg(not(feature = "sent"))]
+#[path = "sent/disabled.rs"]
+mod sent;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod service;
@@ -134,29 +132,36 @@ pub mod testing;
 pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
 #[doc(inline)]
-pub use self::serve::{serve, shutdown::Shutdown};
+pub use self::serve::{
+    serve,
+    shutdown::{Shutdown, ShutdownObserver},
+    signals::shutdown_signal,
+};
 pub use self::{
     callback::{
-        callback_future::CallbackFuture,
         deferrable::Deferrable,
-        output::{BoxError, CallbackEnd, CallbackOutput},
+        output::{BoxError, CallbackOutput, CallbackResult},
+        wrap::CallbackFuture,
     },
     completion::{Completion, Delivery, Level},
     defer::{
-        NoScope,
-        before_response::{NoHead, before_response, before_response_blocking, try_before_response},
+        NoScopeError,
+        before_response::{
+            BeforeResponseError, before_response, before_response_blocking, try_before_response,
+        },
         blocking::DeferrableBlocking,
         collection::DeferredCallbackCollection,
-        defer, defer_blocking,
-        deferred_callback::DeferredCallback,
-        scope::{UnitOutput, scope},
+        defer, defer_blocking, defer_or_spawn,
+        handle::{BeforeResponseCallback, DeferredCallback},
+        in_scope::{InScope, ScopedFuture},
+        scope::{ScopeOutput, scope},
         try_defer,
     },
-    drain::{
-        defer_handle::DeferHandle,
-        report::{DrainReport, UnfinishedCallback},
+    drain::report::{DrainReport, UnfinishedCallback},
+    layer::{
+        DeferLayer,
+        handle::{CallbackCounts, DeferHandle},
     },
-    layer::DeferLayer,
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
@@ -165,10 +170,10 @@ pub use self::{
         scope_info::{RequestInfo, ScopeInfo},
     },
     runner::before::BeforeResponseFailed,
-    service::{Defer, body::ResponseBody, response_future::ResponseFuture},
+    service::{Defer, body::ResponseBody, future::ResponseFuture},
 };
-/// What tells success from failure, for [`DeferLayer::classifier`]: tower-http's own module, of
-/// the version that this crate uses.
+/// Classifiers for [`DeferLayer::classifier`]: tower-http's module, in the version that this crate
+/// uses.
 ///
 /// ```
 /// use axum_defer::{DeferLayer, classify::ServerErrorsAsFailures};

@@ -1,6 +1,6 @@
-//! The type `!`, which stable Rust has and can't name.
+//! The type `!`, which stable Rust cannot name.
 
-/// What a function that never returns returns.
+/// The return type of functions that never return.
 pub(crate) type Never = <fn() -> ! as Returns>::Output;
 
 pub trait Returns {

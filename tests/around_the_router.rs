@@ -50,7 +50,7 @@ struct Observer {
 }
 
 impl DeferObserver for Observer {
-    fn decided(&self, _: &ScopeInfo, completion: &Completion) {
+    fn completed(&self, _: &ScopeInfo, completion: &Completion) {
         *self.decided.lock().unwrap() = Some(completion.level());
     }
 
@@ -128,7 +128,7 @@ async fn under_axum_defer_serve_router_layer_is_told_the_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, app().layer(layer)).into_future());
-    serves_and_tells(address, told, true, Level::Sent).await;
+    serves_and_tells(address, told, true, Level::Flushed).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn under_axum_defer_serve_a_layer_around_the_router_is_told_the_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, layer.layer(app())).into_future());
-    serves_and_tells(address, told, false, Level::Sent).await;
+    serves_and_tells(address, told, false, Level::Flushed).await;
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn under_axum_serve_router_layer_is_told_the_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, app().layer(layer)).into_future());
-    serves_and_tells(address, told, true, Level::HandedOver).await;
+    serves_and_tells(address, told, true, Level::HandedOff).await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn under_axum_serve_a_layer_around_the_router_is_told_the_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, layer.layer(app())).into_future());
-    serves_and_tells(address, told, false, Level::HandedOver).await;
+    serves_and_tells(address, told, false, Level::HandedOff).await;
 }
 
 #[tokio::test]
@@ -306,9 +306,9 @@ async fn the_shutdown_waits_for_what_was_deferred() {
     support::until_refused(address).await;
     assert!(!server.is_finished());
     go_on.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     assert!(report.is_complete(), "{report}");
-    assert_eq!(report.ran, 1);
+    assert_eq!(report.succeeded, 1);
 }
 
 /// Nobody has the layer any more, and nobody a handle: the server alone asks.
@@ -334,7 +334,7 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
     assert_eq!(ask(address, "/").await, (200, "hello".into()));
     in_time(has_started.recv()).await.unwrap();
     stop.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     let unfinished = report.unfinished.iter();
     let unfinished: Vec<_> = unfinished
         .map(|callback| (callback.name(), callback.is_running()))
@@ -363,7 +363,7 @@ async fn what_came_by_another_server_is_unfinished_too() {
         assert_eq!(ask(address, "/").await, (200, "hello".into()));
     }
     stop.send(()).unwrap();
-    let report = in_time(server).await.unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
     let left = (report.unfinished.len(), report.unfinished_unlisted);
     assert_eq!((left, report.is_complete()), ((1, 1), false), "{report}");
 }

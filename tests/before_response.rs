@@ -28,8 +28,9 @@ use axum::{
     routing::get,
 };
 use axum_defer::{
-    BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection, Delivery::Pending,
-    NoHead, Phase, before_response, before_response_blocking, defer, scope, try_before_response,
+    BeforeResponseError, BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection,
+    Delivery::Pending, Phase, before_response, before_response_blocking, defer, scope,
+    try_before_response,
 };
 use events::observed;
 use futures_util::FutureExt;
@@ -132,14 +133,14 @@ async fn it_runs_before_the_head_is_out_in_order_and_then_what_was_deferred() {
 #[tokio::test]
 async fn rules_names_and_handles_are_the_same_words() {
     let (layer, events) = observed();
-    let layer = layer.when(|completion| completion.is_delivered());
+    let layer = layer.when(|completion| completion.is_complete());
     let (parts, _) = respond(&layer, || async {
         let current = DeferredCallbackCollection::current().unwrap();
         before_response(async {}).name("success");
         before_response(async {}).name("always").always();
         before_response(async {})
             .name("rule")
-            .when(|completion| completion.delivery() == Pending && completion.bytes_sent() == 0);
+            .when(|completion| completion.delivery() == Pending && completion.body_bytes() == 0);
         before_response(async {}).name("twice");
         before_response(async {}).name("twice").always();
         before_response(async {})
@@ -348,7 +349,10 @@ async fn one_that_registers_another_joins_the_same_run_and_may_defer() {
 
 #[tokio::test]
 async fn too_late_is_an_error_that_says_so() {
-    assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::NoScope);
+    assert_eq!(
+        try_before_response(async {}).unwrap_err(),
+        BeforeResponseError::NoScope
+    );
     let kept = Arc::new(Mutex::new(None));
     let refused = Arc::new(Mutex::new(None));
     respond(&DeferLayer::new(), || {
@@ -362,11 +366,14 @@ async fn too_late_is_an_error_that_says_so() {
         }
     })
     .await;
-    assert_eq!(*refused.lock().unwrap(), Some(NoHead::Released));
+    assert_eq!(
+        *refused.lock().unwrap(),
+        Some(BeforeResponseError::Released)
+    );
     let kept = kept.lock().unwrap().take().unwrap();
     assert_eq!(
         kept.try_before_response(async {}).unwrap_err(),
-        NoHead::Released
+        BeforeResponseError::Released
     );
     assert!(kept.is_empty());
     let late = std::panic::AssertUnwindSafe(|| kept.before_response(async {}));

@@ -21,7 +21,7 @@ use axum::{
     routing::get,
 };
 use axum_defer::{
-    CallbackEnd, CallbackFuture, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
+    CallbackFuture, CallbackResult, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
     defer, defer_blocking,
 };
 use events::Events;
@@ -38,7 +38,7 @@ fn tenant() -> Option<String> {
 }
 
 /// Carries the tenant of the request into its callbacks.
-async fn with_tenant(callback: CallbackFuture, tenant: Option<String>) -> CallbackEnd {
+async fn with_tenant(callback: CallbackFuture, tenant: Option<String>) -> CallbackResult {
     match tenant {
         Some(tenant) => TENANT.scope(tenant, callback).await,
         None => callback.await,
@@ -82,7 +82,7 @@ fn app(layer: DeferLayer, seen: &Seen) -> Router {
             assert_eq!(
                 (
                     completion.status().unwrap().as_u16(),
-                    completion.bytes_sent()
+                    completion.body_bytes()
                 ),
                 (200, 5)
             );
@@ -172,7 +172,7 @@ async fn a_blocking_callback_gets_what_it_needs_by_capture() {
     let scope = layer.scope(async {
         let captured = tenant();
         defer_blocking(move |completion: Completion| {
-            assert_eq!(completion.delivery(), Delivery::Sent);
+            assert_eq!(completion.delivery(), Delivery::Complete);
             noted.add("blocking", captured);
         });
     });

@@ -200,7 +200,7 @@ impl DeferObserver for Auditor {
         self.0.end(callback, &self.0.tally.skipped);
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.0.end(callback, &self.0.tally.duplicate);
     }
 
@@ -731,7 +731,7 @@ fn every_callback_of_a_storm_ends_exactly_once() {
         stop_one.send(()).expect("the server runs");
         stop_other.send(()).expect("the server runs");
         plain.await.expect("no panic").expect("no error");
-        let drained = ours.await.expect("no panic");
+        let drained = ours.await.expect("no panic").expect("no error");
         deferred.wait_idle().await;
         assert!(drained.is_complete(), "{drained}");
         (level, resident())

@@ -68,7 +68,7 @@ async fn a_handler_and_its_tasks_learn_that_the_client_has_gone_and_go_on() {
         in_time(starts.recv()).await.unwrap();
         asking.abort();
         let completion = in_time(completions.recv()).await.unwrap();
-        assert_ne!(completion.delivery(), Delivery::Sent);
+        assert_ne!(completion.delivery(), Delivery::Complete);
         assert!(completion.status().is_some(), "it was run to completion");
     }
 }
@@ -108,7 +108,10 @@ async fn a_connection_that_the_shutdown_cuts_is_a_client_that_has_gone() {
     in_time(starts.recv()).await.unwrap();
     let report = server.stopped().await;
     // Cut at nine tenths of the time, the handler has ended in the rest of it.
-    assert_eq!((report.cut_connections, report.unfinished_handlers), (1, 0));
+    assert_eq!(
+        (report.aborted_connections, report.running_handlers),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn the_layer_covers_what_it_is_put_around() {
         assert_eq!(body_of(&server, covered).await, "deferred", "{case}");
         let (ran, completion) = verdict(&mut events).await;
         assert!(ran, "{case}");
-        assert_eq!((completion.delivery(), completion.bytes_sent()), (Sent, 8));
+        assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 8));
         if let Some(path) = left_alone {
             assert_eq!(body_of(&server, path).await, "no scope", "{case}");
         }
@@ -181,7 +181,7 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
     assert_eq!(client.response(false).await.unwrap().body, b"deferred");
     let (ran, completion) = verdict(&mut events).await;
     assert!(ran);
-    assert_eq!((completion.delivery(), completion.bytes_sent()), (Sent, 8));
+    assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 8));
     client.get("/error").await;
     assert!(client.response(false).await.is_none());
     let (ran, completion) = verdict(&mut events).await;
@@ -249,9 +249,9 @@ mod grpc {
         assert!(ran && completion.is_success());
         assert_eq!(
             (completion.delivery(), completion.level()),
-            (Sent, Level::HandedOver)
+            (Sent, Level::HandedOff)
         );
-        assert_eq!(completion.bytes_sent(), body.to_bytes().len() as u64);
+        assert_eq!(completion.body_bytes(), body.to_bytes().len() as u64);
     }
 
     #[tokio::test]
@@ -281,7 +281,7 @@ mod grpc {
         assert!(ran && completion.is_success());
         assert_eq!(completion.delivery(), Aborted);
         assert_eq!(
-            completion.bytes_sent(),
+            completion.body_bytes(),
             first.data_ref().unwrap().len() as u64
         );
     }

@@ -85,7 +85,7 @@ async fn what_is_deferred_shows_its_names_and_no_code() {
         })
         .await;
     let outside = try_defer(async {}).unwrap_err();
-    assert_eq!(shown(outside), "NoScope { .. }");
+    assert_eq!(shown(outside), "NoScopeError { .. }");
 }
 
 #[tokio::test]

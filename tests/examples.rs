@@ -214,8 +214,8 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
         "deferred_callbacks_total{outcome=\"lost\",phase=\"after\"} 0",
         "deferred_callbacks_pending 0",
         "deferred_callbacks_running 0",
-        "deferred_callback_waiting_seconds_count{phase=\"after\"} 5",
-        "deferred_callback_running_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_queue_time_seconds_count{phase=\"after\"} 5",
+        "deferred_callback_run_time_seconds_count{phase=\"after\"} 5",
     ] {
         assert!(
             stdout.lines().any(|rendered| rendered == line),
@@ -331,8 +331,9 @@ async fn live_shows_itself_for_as_many_requests_as_it_is_told() {
 #[test]
 fn every_example_says_how_to_run_it_is_short_and_is_run_here() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let live = root.join("../axum-defer-live/examples/live");
     let mut count = 0;
-    for folder in [root.clone(), root.join("live"), root.join("integrations")] {
+    for folder in [root.clone(), live, root.join("integrations")] {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|extension| extension != "rs") {

@@ -49,15 +49,15 @@ async fn a_grpc_status_in_trailers_or_headers_decides_after_it_was_sent() {
     in_time(client.check(request("known"))).await.unwrap();
     let completion = in_time(completions.recv()).await.unwrap();
     assert!(completion.is_success(), "{completion:?}");
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.level(), Level::Sent);
-    assert!(completion.bytes_sent() > 0);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.level(), Level::Flushed);
+    assert!(completion.body_bytes() > 0);
 
     in_time(client.check(request("unknown"))).await.unwrap_err();
     let completion = in_time(completions.recv()).await.unwrap();
     assert!(!completion.is_success(), "{completion:?}");
     assert_eq!(completion.status(), Some(http::StatusCode::OK));
-    assert_eq!(completion.delivery(), Delivery::Sent);
+    assert_eq!(completion.delivery(), Delivery::Complete);
 
     let watch = in_time(client.watch(request("known"))).await;
     let mut watch = watch.unwrap().into_inner();

@@ -58,7 +58,7 @@ async fn a_trace_changes_nothing_and_sees_a_failure_before_the_response_only_fro
         let seen = seen.unwrap();
         assert!(seen.ran);
         assert_eq!(seen.completion.delivery(), Sent);
-        assert_eq!(seen.completion.bytes_sent(), 10);
+        assert_eq!(seen.completion.body_bytes(), 10);
         assert_eq!(in_time(statuses.recv()).await, Some(200));
 
         let (response, _) = beside.ask("GET /order").await;
@@ -81,7 +81,7 @@ async fn compression_inside_has_the_bytes_counted_that_are_sent() {
             let seen = seen.unwrap();
             assert!(seen.ran);
             assert_eq!(seen.completion.delivery(), Sent, "{path}");
-            let bytes = seen.completion.bytes_sent();
+            let bytes = seen.completion.body_bytes();
             match (place, path) {
                 (Inside, "/text") => {
                     let framing = "4a\r\n\r\n0\r\n\r\n".len();

@@ -177,11 +177,11 @@ fn waiting_and_running_are_measured_for_those_that_ran() {
     });
     let recorded = Recorded::of(&snapshotter);
     assert_eq!(
-        recorded.histograms["deferred_callback_waiting_seconds"],
+        recorded.histograms["deferred_callback_queue_time_seconds"],
         [0.0, 2.0]
     );
     assert_eq!(
-        recorded.histograms["deferred_callback_running_seconds"],
+        recorded.histograms["deferred_callback_run_time_seconds"],
         [2.0, 4.0]
     );
 }

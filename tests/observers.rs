@@ -19,7 +19,7 @@ use std::{
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection, Delivery,
-    Finished, Level, LostReason, defer, defer_blocking, sent::SentIo, try_defer,
+    Finished, Level, LostReason, ScopeInfo, defer, defer_blocking, sent::SentIo, try_defer,
 };
 use events::{Events, observed};
 use http_body_util::BodyExt;
@@ -233,8 +233,8 @@ impl DeferObserver for Durations {
 
     fn finished(&self, _: &CallbackInfo<'_>, finished: &Finished<'_>) {
         let mut durations = self.0.lock().unwrap();
-        durations.push(("waited", finished.waited));
-        durations.push(("took", finished.took));
+        durations.push(("waited", finished.queue_time));
+        durations.push(("took", finished.run_time));
     }
 }
 
@@ -298,7 +298,7 @@ async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response()
     tokio::time::sleep(3 * SECOND).await;
     response.body_mut().frame().await.unwrap().unwrap();
     tokio::time::sleep(SECOND).await;
-    assert_eq!(next().await, (Level::HandedOver, 4 * SECOND));
+    assert_eq!(next().await, (Level::HandedOff, 4 * SECOND));
 
     let mut io = SentIo::new(tokio::io::sink());
     let service = io.layer().layer(app);
@@ -310,7 +310,7 @@ async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response()
     tokio::time::sleep(SECOND).await;
     io.flush().await.unwrap();
     tokio::time::sleep(SECOND).await;
-    assert_eq!(next().await, (Level::Sent, 5 * SECOND));
+    assert_eq!(next().await, (Level::Flushed, 5 * SECOND));
 }
 
 #[derive(Clone, Default)]
@@ -340,8 +340,8 @@ async fn a_skip_comes_with_the_completion_that_is_the_reason() {
     let completion = skipped.0.lock().unwrap().unwrap();
     assert_eq!(completion.status().unwrap(), 418);
     assert!(!completion.is_success());
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.bytes_sent(), 3);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.body_bytes(), 3);
 }
 
 #[derive(Clone, Default)]
@@ -644,4 +644,48 @@ async fn observers_of_two_scopes_are_told_at_the_same_time() {
     one.await.unwrap();
     other.await.unwrap();
     assert_eq!(met.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn events_have_start_head_and_completion() {
+    struct Log(mpsc::Sender<String>);
+    impl DeferObserver for Log {
+        fn registered(&self, callback: &CallbackInfo<'_>) {
+            assert!(callback.arrived().is_some());
+            let scope = callback.scope_info().map(ScopeInfo::number);
+            assert_eq!(scope, Some(callback.scope()));
+            let _ = self.0.send(format!("registered {:?}", callback.answered()));
+        }
+        fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
+            let answered = scope.answered().unwrap();
+            assert!(answered <= completion.elapsed());
+            assert!(scope.arrived() + completion.elapsed() <= std::time::Instant::now());
+            let request = scope.request().unwrap();
+            let bytes = completion.body_bytes();
+            let _ = self.0.send(format!("decided {request} {bytes}"));
+        }
+        fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
+            assert!(callback.answered().is_some());
+            let _ = self.0.send("started".to_owned());
+        }
+    }
+    let (sender, events) = mpsc::channel();
+    let layer = DeferLayer::new().observer(Log(sender));
+    let handle = layer.handle();
+    let handler = async || {
+        defer(async {});
+        "hello"
+    };
+    let app = Router::new()
+        .route("/a", get(handler))
+        .route("/nothing", get(async || "hello"))
+        .layer(layer);
+    for path in ["/nothing", "/a"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    handle.wait_idle().await;
+    let events: Vec<_> = events.try_iter().collect();
+    assert_eq!(events, ["registered None", "decided GET /a 5", "started"]);
 }

@@ -390,7 +390,7 @@ impl Reference {
             let end = match callback.rule.or(layer_rule) {
                 Some(Rule::Panics) => End::Panicked,
                 Some(Rule::Never) => End::Skipped,
-                Some(Rule::IfDelivered) if verdict.delivery != Delivery::Sent => End::Skipped,
+                Some(Rule::IfDelivered) if verdict.delivery != Delivery::Complete => End::Skipped,
                 None if !verdict.success => End::Skipped,
                 _ => {
                     self.started += 1;
@@ -473,12 +473,12 @@ impl Case {
         let mut trailers_came = false;
         if ended_from_the_start {
             delivery = Some(if whole(0) {
-                Delivery::Sent
+                Delivery::Complete
             } else {
                 Delivery::BodyError
             });
         } else if !self.http2 && declared == Some(0) {
-            delivery = Some(Delivery::Sent);
+            delivery = Some(Delivery::Complete);
         }
         for got in got {
             if delivery.is_some() {
@@ -503,7 +503,7 @@ impl Case {
             }
             if over {
                 delivery = Some(if whole(bytes) {
-                    Delivery::Sent
+                    Delivery::Complete
                 } else {
                     Delivery::BodyError
                 });
@@ -511,7 +511,7 @@ impl Case {
         }
         let all_there = declared.is_some_and(|declared| bytes >= declared) && !awaits_trailers;
         let dropped = if self.is_bodiless() || all_there {
-            Delivery::Sent
+            Delivery::Complete
         } else {
             Delivery::Aborted
         };
@@ -643,7 +643,7 @@ fn predicate(rule: Rule) -> impl Fn(&Completion) -> bool + Send + Sync + 'static
     move |completion| match rule {
         Rule::Always => true,
         Rule::Never => false,
-        Rule::IfDelivered => completion.is_delivered(),
+        Rule::IfDelivered => completion.is_complete(),
         Rule::Panics => panic!("{PLANNED}"),
     }
 }
@@ -1038,10 +1038,10 @@ fn every_response_and_program_does_what_the_reference_model_says() {
                 status: completion.status().map(|status| status.as_u16()),
                 success: completion.is_success(),
                 delivery: completion.delivery(),
-                bytes: completion.bytes_sent(),
+                bytes: completion.body_bytes(),
             };
             prop_assert_eq!(seen, verdict);
-            prop_assert_eq!(completion.level(), Level::HandedOver);
+            prop_assert_eq!(completion.level(), Level::HandedOff);
         }
         Ok(())
     });

@@ -727,7 +727,7 @@ mod rules {
         let layer = DeferLayer::new();
         let handler = async || {
             defer(steps.on_run("by status"));
-            defer(steps.on_run("if delivered")).when(|c| c.is_delivered());
+            defer(steps.on_run("if delivered")).when(|c| c.is_complete());
             "hello"
         };
         respond(&layer, handler).await;
@@ -781,8 +781,8 @@ mod rules {
             };
             assert_eq!(name, "always");
             assert_eq!(completion.delivery(), NoResponse, "{case}");
-            assert_eq!((completion.status(), completion.bytes_sent()), (None, 0));
-            assert!(!completion.is_success() && !completion.is_delivered());
+            assert_eq!((completion.status(), completion.body_bytes()), (None, 0));
+            assert!(!completion.is_success() && !completion.is_complete());
         };
 
         let service = layer.layer(service_fn(|_: Request<Body>| {
@@ -1298,7 +1298,7 @@ mod exactly_once {
 mod units_of_work {
     use super::*;
 
-    async fn log_of<T: axum_defer::UnitOutput>(output: T) -> Vec<(String, What)> {
+    async fn log_of<T: axum_defer::ScopeOutput>(output: T) -> Vec<(String, What)> {
         let (log, mut events) = Log::new();
         DeferLayer::new()
             .observer(log.clone())
@@ -1331,9 +1331,9 @@ mod units_of_work {
             assert!(matches!(ran, What::Ran(_)), "{case}");
             let completion = ran.completion();
             assert_eq!(completion.is_success(), success, "{case}");
-            assert!(completion.is_delivered(), "{case}");
-            assert_eq!(completion.level(), Level::HandedOver, "{case}");
-            assert_eq!((completion.status(), completion.bytes_sent()), (None, 0));
+            assert!(completion.is_complete(), "{case}");
+            assert_eq!(completion.level(), Level::HandedOff, "{case}");
+            assert_eq!((completion.status(), completion.body_bytes()), (None, 0));
         }
     }
 

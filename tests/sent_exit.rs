@@ -101,7 +101,7 @@ async fn the_server_s_part() {
     tell(&listener.local_addr().unwrap().to_string());
     let served = async {
         match level.as_str() {
-            "sent" => axum_defer::serve(Telling(listener), app).await,
+            "sent" => axum_defer::serve(Telling(listener), app).await.unwrap(),
             _ => axum::serve(Telling(listener), app).await.unwrap(),
         }
     };

@@ -318,9 +318,9 @@ async fn check(protocol: Protocol, socket: Socket, privacy: Privacy, rows: Vec<R
         assert_eq!(collected.to_bytes().len(), row.bytes, "{at}");
 
         let completion = next(&mut completions).await;
-        assert_eq!(completion.delivery(), Delivery::Sent, "{at}");
-        assert_eq!(completion.level(), Level::Sent, "{at}");
-        assert_eq!(completion.bytes_sent(), row.bytes as u64, "{at}");
+        assert_eq!(completion.delivery(), Delivery::Complete, "{at}");
+        assert_eq!(completion.level(), Level::Flushed, "{at}");
+        assert_eq!(completion.body_bytes(), row.bytes as u64, "{at}");
         assert!(client.is_open(), "{at}");
     }
     handle.wait_idle().await;
@@ -379,9 +379,9 @@ async fn many_streams_at_once_on_one_connection_each_fire_once_as_sent() {
         let mut sent = Vec::new();
         for _ in 0..expected.len() {
             let completion = next(&mut completions).await;
-            assert_eq!(completion.delivery(), Delivery::Sent);
-            assert_eq!(completion.level(), Level::Sent);
-            sent.push(completion.bytes_sent());
+            assert_eq!(completion.delivery(), Delivery::Complete);
+            assert_eq!(completion.level(), Level::Flushed);
+            sent.push(completion.body_bytes());
         }
         expected.sort_unstable();
         sent.sort_unstable();
@@ -409,9 +409,9 @@ async fn responses_that_end_with_their_connection_are_sent() {
                 in_time(stream.read_to_end(&mut response)).await.unwrap();
                 let completion = next(&mut completions).await;
                 let at = format!("HTTP/{version} {shape:?} {size}");
-                assert_eq!(completion.delivery(), Delivery::Sent, "{at}");
-                assert_eq!(completion.level(), Level::Sent, "{at}");
-                assert_eq!(completion.bytes_sent(), size as u64, "{at}");
+                assert_eq!(completion.delivery(), Delivery::Complete, "{at}");
+                assert_eq!(completion.level(), Level::Flushed, "{at}");
+                assert_eq!(completion.body_bytes(), size as u64, "{at}");
             }
         }
     }
@@ -434,8 +434,8 @@ async fn pipelined_responses_fire_once_each_as_sent() {
     handle.wait_idle().await;
     let mut sent = Vec::new();
     while let Ok(completion) = completions.try_recv() {
-        assert_eq!(completion.delivery(), Delivery::Sent);
-        sent.push(completion.bytes_sent());
+        assert_eq!(completion.delivery(), Delivery::Complete);
+        sent.push(completion.body_bytes());
     }
     assert_eq!(sent, expected, "in the order of the requests");
 }
@@ -465,8 +465,8 @@ async fn an_upgrade_fires_while_the_upgraded_connection_lives() {
     let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let completion = next(&mut completions).await;
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.level(), Level::Sent);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.level(), Level::Flushed);
     // The echo comes after the head of the 101.
     stream.write_all(b"!").await.unwrap();
     let mut bytes = Vec::new();

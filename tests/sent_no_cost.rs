@@ -154,7 +154,7 @@ async fn what_an_http2_stream_defers_at_its_end_hears_that_a_frame_was_thrown_aw
     drop(frame);
     let completion = completions.recv().await.unwrap();
     assert_eq!(completion.delivery(), Delivery::Aborted);
-    assert_eq!(completion.bytes_sent(), 0);
+    assert_eq!(completion.body_bytes(), 0);
 }
 
 #[tokio::test]

@@ -90,8 +90,8 @@ async fn fires_with_the_last_byte(
 }
 
 fn assert_sent(completion: &Completion) {
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.level(), Level::Sent);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.level(), Level::Flushed);
 }
 
 fn chunked_body(response: &[u8]) -> Vec<u8> {
@@ -119,7 +119,7 @@ async fn a_layer_that_compresses_fires_with_the_last_compressed_byte() {
     assert_sent(&completion);
     let body = chunked_body(&response);
     assert!(body.starts_with(&[0x1f, 0x8b]) && body.len() < SIZE);
-    assert_eq!(completion.bytes_sent(), body.len() as u64);
+    assert_eq!(completion.body_bytes(), body.len() as u64);
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn a_layer_that_keeps_every_buffer_for_ever_holds_nothing_up() {
     }));
     let (completion, response) = fires_with_the_last_byte(app, &mut completions).await;
     assert_sent(&completion);
-    assert_eq!(completion.bytes_sent(), SIZE as u64);
+    assert_eq!(completion.body_bytes(), SIZE as u64);
     assert_eq!(kept.lock().unwrap().concat(), chunked_body(&response));
     handle.wait_idle().await;
 }
@@ -163,7 +163,7 @@ async fn a_layer_that_collects_the_body_and_sends_its_own_fires_with_the_last_by
     }));
     let (completion, response) = fires_with_the_last_byte(app, &mut completions).await;
     assert_sent(&completion);
-    assert_eq!(completion.bytes_sent(), 2 * SIZE as u64);
+    assert_eq!(completion.body_bytes(), 2 * SIZE as u64);
     assert!(response.ends_with(&text()));
     handle.wait_idle().await;
 }
@@ -178,8 +178,8 @@ async fn a_layer_that_throws_the_body_away_fires_with_the_response_that_it_gives
     let (completion, response) = fires_with_the_last_byte(app, &mut completions).await;
     // What the handler had to say was cut off, and what went out in its place went out whole.
     assert_eq!(completion.delivery(), Delivery::Aborted);
-    assert_eq!(completion.level(), Level::Sent);
-    assert_eq!(completion.bytes_sent(), 14);
+    assert_eq!(completion.level(), Level::Flushed);
+    assert_eq!(completion.body_bytes(), 14);
     assert!(response.ends_with(b"something else"));
     handle.wait_idle().await;
 }
@@ -204,9 +204,9 @@ async fn a_handler_that_panics_has_no_response_and_waits_for_the_one_that_is_sen
     assert_eq!(completion.delivery(), Delivery::NoResponse);
     assert_eq!(
         (completion.status(), completion.level()),
-        (None, Level::Sent)
+        (None, Level::Flushed)
     );
-    assert_eq!(completion.bytes_sent(), 5);
+    assert_eq!(completion.body_bytes(), 5);
     assert!(response.ends_with(b"sorry"));
 }
 
@@ -225,8 +225,8 @@ async fn a_test_that_keeps_the_collected_bytes_can_wait_until_idle() {
     }
     handle.wait_idle().await;
     let completion = completions.try_recv().unwrap();
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.level(), Level::HandedOver);
-    assert_eq!(completion.bytes_sent(), SIZE as u64);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.level(), Level::HandedOff);
+    assert_eq!(completion.body_bytes(), SIZE as u64);
     assert_eq!(kept.concat(), text());
 }

@@ -4,11 +4,16 @@
 #[path = "support/window.rs"]
 mod window;
 
-use std::sync::Arc;
+use std::{convert::Infallible, future::IntoFuture, sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, body::Body, response::Response, routing::get};
 use axum_defer::{Completion, DeferLayer, Delivery, Level, defer};
-use tokio::sync::{Notify, mpsc};
+use http_body::Frame;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket},
+    sync::{Notify, mpsc},
+};
 use window::{Window, serve_window};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -54,8 +59,89 @@ async fn a_response_to_a_stream_that_was_reset_before_it_is_aborted_while_the_co
         .try_recv()
         .expect("it fired, though nothing more was written");
     assert_eq!(completion.delivery(), Delivery::Aborted);
-    assert_eq!(completion.level(), Level::Sent);
+    assert_eq!(completion.level(), Level::Flushed);
     assert!(!connection.is_finished());
+}
+
+/// Answers with one frame of this many bytes, and trailers.
+fn one_frame(length: usize, sender: mpsc::UnboundedSender<Completion>) -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(move || {
+                let sender = sender.clone();
+                async move {
+                    defer(move |completion: Completion| async move { sender.send(completion) })
+                        .always();
+                    let frames = [
+                        Frame::data(bytes::Bytes::from(vec![b'x'; length])),
+                        Frame::trailers(http::HeaderMap::new()),
+                    ];
+                    let frames = frames.map(Ok::<_, Infallible>);
+                    let frames = futures_util::stream::iter(frames);
+                    Response::new(Body::new(http_body_util::StreamBody::new(frames)))
+                }
+            }),
+        )
+        .layer(DeferLayer::new())
+}
+
+/// SETTINGS with the largest frames and windows, and a window for the connection.
+fn large_windows() -> Vec<u8> {
+    let settings = [0, 5, 0, 0xff, 0xff, 0xff, 0, 4, 0x7f, 0xff, 0xff, 0xff];
+    let window = frame(8, 0, 0, &0x7000_0000u32.to_be_bytes());
+    [frame(4, 0, 0, &settings), window].concat()
+}
+
+#[tokio::test]
+async fn trailers_behind_a_half_written_frame_are_aborted() {
+    const LENGTH: usize = 1 << 20;
+    let (sender, mut completions) = mpsc::unbounded_channel();
+    let window = Window::new(LENGTH / 2);
+    let connection = serve_window(&window, one_frame(LENGTH, sender));
+    window.send(&[PREFACE, &large_windows(), &get_request(1)].concat());
+    window.settle().await;
+    assert!(window.is_stuck());
+    window.send(&reset(1));
+    window.settle().await;
+    assert!(completions.try_recv().is_err());
+    window.open_for_ever();
+    window.settle().await;
+
+    let completion = completions.try_recv().expect("it is decided");
+    assert_eq!(completion.delivery(), Delivery::Aborted);
+    assert!(window.accepted_length() > LENGTH);
+    assert!(!connection.is_finished());
+}
+
+#[tokio::test]
+async fn trailers_behind_a_half_written_frame_are_aborted_over_tcp() {
+    const LENGTH: usize = 8 << 20;
+    let (sender, mut completions) = mpsc::unbounded_channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(axum_defer::serve(listener, one_frame(LENGTH, sender)).into_future());
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .set_recv_buffer_size(64 * 1024)
+        .expect("a small buffer");
+    let mut client = socket.connect(address).await.expect("a connection");
+    let start = [PREFACE, &large_windows(), &get_request(1)].concat();
+    client.write_all(&start).await.expect("it is sent");
+
+    let mut received = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    while received < LENGTH / 2 {
+        received += client.read(&mut buffer).await.expect("a part");
+    }
+    client.write_all(&reset(1)).await.expect("it is sent");
+    while received < LENGTH {
+        received += client.read(&mut buffer).await.expect("a part");
+    }
+    let completion = tokio::time::timeout(Duration::from_secs(60), completions.recv()).await;
+    let completion = completion.expect("it is decided").expect("a callback ran");
+    assert_eq!(completion.delivery(), Delivery::Aborted);
+    drop(client);
 }
 
 #[tokio::test]

@@ -127,9 +127,9 @@ async fn over_http1_nothing_fires_before_the_last_byte_was_accepted_and_flushed(
                 window.shut_flush(false);
                 window.settle().await;
                 let (_, completion) = fired.try_recv().expect("it fires when it is flushed");
-                assert_eq!(completion.delivery(), Delivery::Sent);
-                assert_eq!(completion.level(), Level::Sent);
-                assert_eq!(completion.bytes_sent(), size as u64);
+                assert_eq!(completion.delivery(), Delivery::Complete);
+                assert_eq!(completion.level(), Level::Flushed);
+                assert_eq!(completion.body_bytes(), size as u64);
                 assert!(fired.try_recv().is_err() && !connection.is_finished());
             }
         }
@@ -228,8 +228,8 @@ async fn over_http2_no_stream_fires_before_its_own_last_byte_was_accepted_and_fl
                 if matches!(shape, Shape::OneFrame | Shape::ManyFrames) {
                     assert!(now[&stream].ended);
                 }
-                assert_eq!(completion.delivery(), Delivery::Sent);
-                assert_eq!(completion.bytes_sent(), size as u64);
+                assert_eq!(completion.delivery(), Delivery::Complete);
+                assert_eq!(completion.body_bytes(), size as u64);
             }
         }
         while let Some(response) = responses.join_next().await {
@@ -256,7 +256,7 @@ async fn a_connection_that_breaks_with_bytes_unsent_is_aborted_once() {
             window.settle().await;
             let (_, completion) = fired.try_recv().expect("the end of the IO settles it");
             assert_eq!(completion.delivery(), Delivery::Aborted, "{shape:?}");
-            assert_eq!(completion.level(), Level::Sent);
+            assert_eq!(completion.level(), Level::Flushed);
             assert!(fired.try_recv().is_err() && connection.is_finished());
         }
     }
@@ -280,7 +280,7 @@ async fn a_stream_reset_while_others_live_on_is_aborted_alone_and_once() {
         window.settle().await;
         let (size, completion) = fired.try_recv().expect("the reset ends it");
         assert_eq!((size, completion.delivery()), (100_000, Delivery::Aborted));
-        assert!(completion.bytes_sent() < 100_000);
+        assert!(completion.body_bytes() < 100_000);
 
         let body = wanted.into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes().len(), 200);
@@ -288,7 +288,7 @@ async fn a_stream_reset_while_others_live_on_is_aborted_alone_and_once() {
         another.into_body().collect().await.unwrap();
         window.settle().await;
         let (size, completion) = fired.try_recv().unwrap();
-        assert_eq!((size, completion.delivery()), (300, Delivery::Sent));
+        assert_eq!((size, completion.delivery()), (300, Delivery::Complete));
         assert!(fired.try_recv().is_err() && !connection.is_finished());
     }
 }
@@ -480,8 +480,8 @@ impl Slow {
 }
 
 fn assert_all_but_the_kernel_s_was_read((completion, read): (Completion, usize), in_kernel: usize) {
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.bytes_sent(), TOTAL as u64);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.body_bytes(), TOTAL as u64);
     assert!(
         read + in_kernel >= TOTAL,
         "fired when the client had {read} bytes, and the kernel {in_kernel} at most"
@@ -545,8 +545,8 @@ async fn over_a_socket_a_reset_instead_of_reading_is_aborted_once() {
         drop(slow.stream);
         let (completion, _) = slow.fired.recv().await.unwrap();
         assert_eq!(completion.delivery(), Delivery::Aborted);
-        assert_eq!(completion.level(), Level::Sent);
-        assert!(completion.bytes_sent() < TOTAL as u64);
+        assert_eq!(completion.level(), Level::Flushed);
+        assert!(completion.body_bytes() < TOTAL as u64);
         slow.handle.wait_idle().await;
         assert!(slow.fired.try_recv().is_err());
     })

@@ -175,8 +175,8 @@ async fn what_is_unread_when_a_callback_runs_lies_in_the_kernel_and_nowhere_else
 
         // It runs although the client reads no further than this.
         let (completion, by_then) = in_time(fired.recv()).await.unwrap();
-        assert_eq!(completion.level(), Level::Sent);
-        assert_eq!(completion.delivery(), Delivery::Sent);
+        assert_eq!(completion.level(), Level::Flushed);
+        assert_eq!(completion.delivery(), Delivery::Complete);
         assert!(!reading.is_finished());
         assert!(by_then >= BODY, "the kernel had all of it: {by_then}");
         // And not a byte of it is written later.

@@ -103,8 +103,8 @@ async fn a_client_that_is_slow_to_shake_hands_holds_nobody_up() {
             .unwrap();
         assert_eq!(&ask(stream).await[..], b"hello");
         let completion = in_time(completions.recv()).await.unwrap();
-        assert_eq!(completion.level(), Level::Sent);
-        assert_eq!(completion.delivery(), Delivery::Sent);
+        assert_eq!(completion.level(), Level::Flushed);
+        assert_eq!(completion.delivery(), Delivery::Complete);
     }
     // It still may.
     let stream = in_time(connector.connect(name, silent)).await.unwrap();
@@ -146,5 +146,5 @@ async fn axum_server_tells_what_was_sent_with_an_acceptor() {
     let stream = TcpStream::connect(address).await.unwrap();
     assert_eq!(&ask(stream).await[..], b"hello");
     let completion = in_time(completions.recv()).await.unwrap();
-    assert_eq!(completion.level(), Level::Sent);
+    assert_eq!(completion.level(), Level::Flushed);
 }

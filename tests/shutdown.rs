@@ -62,7 +62,7 @@ impl Server {
         if let Some(timeout) = connections {
             server = server.connection_timeout(timeout);
         }
-        let report = tokio::spawn(server.into_future());
+        let report = tokio::spawn(async { server.await.unwrap() });
         Self {
             address,
             shut_down,
@@ -168,7 +168,7 @@ async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
     assert_eq!(text(response).await, "answered");
 
     let report = in_time(server.report).await.unwrap();
-    let counts = (report.ran, report.failed, report.skipped, report.lost);
+    let counts = (report.succeeded, report.failed, report.skipped, report.lost);
     // 200: one runs, two fail. 500: the `always` one fails, two are skipped.
     assert_eq!(counts, (1, 3, 2, 0), "{report}");
     assert!(report.is_complete());
@@ -189,7 +189,7 @@ async fn idle_keep_alive_connections_are_closed_at_once() {
     let never_used = TcpStream::connect(server.address).await.unwrap();
 
     let report = server.shut_down().await;
-    assert!(report.is_complete() && report.ran == 0);
+    assert!(report.is_complete() && report.succeeded == 0);
     assert!(in_time(http1.ready()).await.is_err());
     in_time(async { while http2.ready().await.is_ok() {} }).await;
     drop(never_used);
@@ -252,7 +252,7 @@ async fn a_callback_that_waits_for_its_handle_stands_in_the_report() {
     deferred.defer(async {});
     let report = layer.handle().drain(SHORT).await;
     let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
-    assert_eq!((names, report.ran), (vec![Some("kept")], 1));
+    assert_eq!((names, report.succeeded), (vec![Some("kept")], 1));
     drop(kept);
     in_time(layer.handle().wait_idle()).await;
 }
@@ -304,7 +304,7 @@ async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline
             .unfinished
             .iter()
             .filter(|callback| callback.name() == Some("after the events"));
-        assert_eq!(named.count() as u64 + report.ran, 1, "{report}");
+        assert_eq!(named.count() as u64 + report.succeeded, 1, "{report}");
         let completion = in_time(completions.recv()).await.unwrap();
         assert_eq!(completion.delivery(), Delivery::Aborted);
         drop(body);
@@ -318,12 +318,15 @@ async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_th
         let server = Server::start(events(sender), LONG, Some(SHORT)).await;
         let (body, _client) = first_event(&server, is_http2).await;
         let report = server.shut_down().await;
-        assert!(report.unfinished.is_empty() && report.ran == 1, "{report}");
-        assert_eq!(report.cut_connections, 1);
+        assert!(
+            report.unfinished.is_empty() && report.succeeded == 1,
+            "{report}"
+        );
+        assert_eq!(report.aborted_connections, 1);
         let completion = completions.try_recv().unwrap();
         assert_eq!(completion.delivery(), Delivery::Aborted);
-        assert_eq!(completion.level(), Level::Sent);
-        assert_eq!(completion.bytes_sent(), 13);
+        assert_eq!(completion.level(), Level::Flushed);
+        assert_eq!(completion.body_bytes(), 13);
         drop(body);
     }
 }
@@ -364,9 +367,12 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
     shut_down.send(()).unwrap();
     in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    let report = in_time(report).await.unwrap();
-    assert!(report.unfinished.is_empty() && report.ran == 1, "{report}");
-    assert_eq!(report.cut_connections, 1);
+    let report = in_time(report).await.unwrap().unwrap();
+    assert!(
+        report.unfinished.is_empty() && report.succeeded == 1,
+        "{report}"
+    );
+    assert_eq!(report.aborted_connections, 1);
 }
 
 #[tokio::test]
@@ -395,7 +401,7 @@ async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
     until_refused(address).await;
     gate.open();
     let report = in_time(server.report).await.unwrap();
-    assert!(report.is_complete() && report.ran == 1, "{report}");
+    assert!(report.is_complete() && report.succeeded == 1, "{report}");
 }
 
 #[tokio::test]
@@ -473,7 +479,7 @@ async fn a_make_service_gives_handlers_the_address_of_the_client() {
         let stream = TcpStream::connect(address).await.unwrap();
         let own_address = stream.local_addr().unwrap().to_string();
         assert_eq!(ask(stream).await, own_address);
-        assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
+        assert_eq!(in_time(levels.recv()).await, Some(Level::Flushed));
     }
 }
 
@@ -506,7 +512,7 @@ async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
     for address in addresses {
         let stream = TcpStream::connect(address).await.unwrap();
         assert_eq!(ask(stream).await, "served");
-        assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
+        assert_eq!(in_time(levels.recv()).await, Some(Level::Flushed));
     }
 }
 
@@ -544,9 +550,9 @@ async fn a_unix_socket_is_served() {
     let stream = UnixStream::connect(&path).await.unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(ask(stream).await, "over a unix socket");
-    assert_eq!(in_time(levels.recv()).await, Some(Level::Sent));
+    assert_eq!(in_time(levels.recv()).await, Some(Level::Flushed));
     shut_down.send(()).unwrap();
-    assert!(in_time(server).await.unwrap().is_complete());
+    assert!(in_time(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test]
@@ -584,7 +590,7 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     let report = in_time(handle.drain(SHORT)).await;
     let names: Vec<_> = report.unfinished.iter().map(|left| left.name()).collect();
     assert_eq!(names, [Some("waits"), Some("after it")]);
-    assert_eq!(report.ran, 0);
+    assert_eq!(report.succeeded, 0);
 
     let drain = tokio::spawn({
         let handle = handle.clone();
@@ -594,7 +600,7 @@ async fn with_axum_serve_the_handle_counts_waits_and_drains() {
     tokio::task::yield_now().await;
     gate.open();
     let report = in_time(drain).await.unwrap();
-    assert!(report.is_complete() && report.ran == 2, "{report}");
+    assert!(report.is_complete() && report.succeeded == 2, "{report}");
     assert_eq!((handle.pending(), handle.running()), (0, 0));
 }
 
@@ -655,4 +661,66 @@ async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
     second.write_all(request).await.unwrap();
     in_time(second.read_to_string(&mut response)).await.unwrap();
     assert!(response.ends_with("hello"), "{response}");
+}
+
+#[tokio::test]
+async fn a_request_in_the_socket_is_answered() {
+    use std::io::{Read, Write};
+    for _ in 0..20 {
+        let app = Router::new().route("/", get(|| async { "hello" }));
+        let (listener, address) = listen().await;
+        let (shut_down, signal) = oneshot::channel::<()>();
+        let server = serve(listener, app).with_graceful_shutdown(async { signal.await.unwrap() });
+        let server = tokio::spawn(server.into_future());
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut part = [0; 1024];
+        let length = in_time(stream.read(&mut part)).await.unwrap();
+        assert!(part[..length].ends_with(b"hello"));
+
+        // The runtime does not run between the request and the signal.
+        let mut stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        shut_down.send(()).unwrap();
+        assert!(in_time(server).await.unwrap().unwrap().is_complete());
+        let mut received = String::new();
+        stream.read_to_string(&mut received).unwrap();
+        assert!(received.ends_with("hello"), "{received:?}");
+    }
+}
+
+/// A request has passed through the layer, and has deferred nothing.
+#[tokio::test]
+async fn scopes_of_a_layer_are_waited_for() {
+    let layer = DeferLayer::new();
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .layer(layer.clone());
+    let (listener, address) = listen().await;
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let server = serve(listener, app).with_graceful_shutdown(async { signal.await.unwrap() });
+    let server = tokio::spawn(server.into_future());
+    let stream = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(stream).await, "hello");
+    let (go_on, may_go_on) = oneshot::channel::<()>();
+    tokio::spawn(layer.scope(async {
+        defer(async { may_go_on.await.unwrap() });
+    }));
+    tokio::task::yield_now().await;
+    shut_down.send(()).unwrap();
+    support::until_refused(address).await;
+    assert!(!server.is_finished());
+    go_on.send(()).unwrap();
+    let report = in_time(server).await.unwrap().unwrap();
+    assert_eq!(
+        (report.succeeded, report.is_complete()),
+        (1, true),
+        "{report}"
+    );
 }

@@ -82,7 +82,7 @@ async fn the_server_s_part() {
         .drain_timeout(timeout);
     // When this process ends, so does all that its parent waits for.
     let served = tokio::time::timeout(HANGS, served.into_future()).await;
-    let report = served.expect("it hangs");
+    let report = served.expect("it hangs").unwrap();
     for unfinished in &report.unfinished {
         println!("\nunfinished: {}", unfinished.name().unwrap());
     }

@@ -25,7 +25,12 @@ use tokio::{
 };
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const PING: u8 = 6;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -66,6 +71,11 @@ fn request_for_later(flags: u8) -> Vec<u8> {
     fields.extend(b"/later");
     fields.extend([0x41, 1, b'a']);
     frame(HEADERS, flags, 1, &fields)
+}
+
+/// A request for `/`.
+fn get_request(flags: u8) -> Vec<u8> {
+    frame(HEADERS, flags, 1, &[0x82, 0x86, 0x84, 0x41, 1, b'a'])
 }
 
 /// The kinds of the frames that were received.
@@ -185,7 +195,7 @@ async fn a_request_waits_for_an_app_that_is_not_ready_when_the_server_stops() {
         let received = until_closed(client).await;
         assert!(received.ends_with(b"hello"));
     }
-    assert!(in_days(server).await.unwrap().is_complete());
+    assert!(in_days(server).await.unwrap().unwrap().is_complete());
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +220,7 @@ async fn a_request_whose_body_is_still_coming_has_the_time_of_a_response() {
     let start = Instant::now();
     let report = in_days(server.stop()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
-    assert_eq!(report.cut_connections, 1);
+    assert_eq!(report.aborted_connections, 1);
     assert_eq!(until_closed(&mut client).await, b"");
 }
 
@@ -259,7 +269,7 @@ async fn a_client_that_is_slow_to_read_has_the_time_of_a_response_although_it_sa
         };
         settle().await;
         let report = server.stop();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
         assert!(!report.is_finished());
         let body = in_days(response.into_body().collect()).await.unwrap();
         assert_eq!(body.to_bytes().len(), SIZE);
@@ -268,15 +278,25 @@ async fn a_client_that_is_slow_to_read_has_the_time_of_a_response_although_it_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_silence_and_an_idle_connection_are_closed_after_half_a_minute() {
+async fn half_a_head_and_silence_time_out() {
     let (connect, listener) = in_memory();
     tokio::spawn(serve(listener, app()).into_future());
     for sent in [
         &b""[..],
         &GET[..20],
         b"PRI * HTTP/2.0\r\n",
-        GET,
-        &GET.repeat(3),
+        // HTTP/2 without SETTINGS, with half of them, with half of a frame of headers, with all of
+        // one that is not the last, and with another one of the same head.
+        &preface()[..24],
+        &[&preface()[..24], &frame(SETTINGS, 0, 0, &[0; 6])[..12]].concat(),
+        &[preface(), get_request(END_STREAM)[..12].to_vec()].concat(),
+        &[preface(), get_request(END_STREAM)].concat(),
+        &[
+            preface(),
+            get_request(END_STREAM),
+            frame(CONTINUATION, 0, 1, &[]),
+        ]
+        .concat(),
     ] {
         let mut client = connect.connect();
         client.write_all(sent).await.unwrap();
@@ -288,26 +308,283 @@ async fn half_a_head_silence_and_an_idle_connection_are_closed_after_half_a_minu
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_head_has_its_time_from_the_response_before_it() {
+async fn heads_have_their_time_from_their_first_byte() {
     let (connect, listener) = in_memory();
-    let limit = Duration::from_secs(30);
     tokio::spawn(serve(listener, app()).into_future());
     let mut client = connect.connect();
-    let start = Instant::now();
-    for pause in [29, 5, 28, 0, 20, 29] {
+    for pause in [0, 29, 600, 5, 0] {
         tokio::time::sleep(Duration::from_secs(pause)).await;
-        client.write_all(GET).await.unwrap();
+        let (first, last) = GET.split_at(20);
+        client.write_all(first).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        client.write_all(last).await.unwrap();
         client.read_exact(&mut [0; 15]).await.unwrap();
         settle().await;
     }
-    // A handler takes as long as it takes.
+    client.write_all(&GET[..20]).await.unwrap();
+    let start = Instant::now();
+    until_closed(&mut client).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_are_closed_in_time() {
+    let (connect, listener) = in_memory();
+    let idle = Duration::from_secs(620);
+    tokio::spawn(serve(listener, app()).into_future());
+    for sent in [GET, &GET.repeat(3)] {
+        let mut client = connect.connect();
+        client.write_all(sent).await.unwrap();
+        let start = Instant::now();
+        until_closed(&mut client).await;
+        assert_eq!(start.elapsed(), idle);
+    }
+    // A handler is not idle.
+    let mut client = connect.connect();
     client
         .write_all(b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
+    let start = Instant::now();
     until_closed(&mut client).await;
-    let pauses = Duration::from_secs(29 + 5 + 28 + 20 + 29);
-    assert_eq!(start.elapsed(), pauses + Duration::from_secs(60) + limit);
+    assert_eq!(start.elapsed(), Duration::from_secs(60) + idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_http2_connections_get_goaway() {
+    let (connect, listener) = in_memory();
+    let idle = Duration::from_secs(620);
+    tokio::spawn(serve(listener, app()).into_future());
+    let flags = END_STREAM | END_HEADERS;
+    for (sent, busy) in [
+        (preface(), 0),
+        ([preface(), get_request(flags)].concat(), 0),
+        ([preface(), request_for_later(flags)].concat(), 60),
+    ] {
+        let mut client = connect.connect();
+        client.write_all(&sent).await.unwrap();
+        let start = Instant::now();
+        let ping = tokio::time::sleep(Duration::from_secs(300));
+        ping.await;
+        // Pings do not count.
+        client.write_all(&frame(PING, 0, 0, &[0; 8])).await.unwrap();
+        let received = until_closed(&mut client).await;
+        // The client never acknowledges GOAWAY.
+        let grace = Duration::from_secs(5);
+        assert_eq!(start.elapsed(), Duration::from_secs(busy) + idle + grace);
+        assert!(kinds(&received).contains(&GOAWAY));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn goaway_is_followed_by_five_seconds_of_grace() {
+    let (server, connect) = Serving::in_memory(app(), LONG);
+    let mut client = connect.connect();
+    client.write_all(&preface()).await.unwrap();
+    settle().await;
+    let start = Instant::now();
+    let report = server.stop();
+    settle().await;
+    // Something, and then nothing more.
+    client.write_all(&frame(PING, 0, 0, &[0; 8])).await.unwrap();
+    until_closed(&mut client).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert!(in_days(report).await.unwrap().is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_timeout_can_be_set() {
+    let (connect, listener) = in_memory();
+    let server = serve(listener, app())
+        .header_read_timeout(None)
+        .idle_timeout(None)
+        .stall_timeout(None);
+    tokio::spawn(server.into_future());
+    let a_day = Duration::from_secs(24 * 3600);
+    for sent in [&b""[..], &GET[..20], GET, &preface()[..24], &preface()] {
+        let mut client = connect.connect();
+        client.write_all(sent).await.unwrap();
+        let closed = tokio::time::timeout(a_day, until_closed(&mut client)).await;
+        assert!(closed.is_err());
+    }
+}
+
+/// What `app` deferred is completed by that.
+fn completing(
+    app: Router,
+) -> (
+    Router,
+    tokio::sync::mpsc::UnboundedReceiver<axum_defer::Completion>,
+) {
+    let (sender, completions) = tokio::sync::mpsc::unbounded_channel();
+    let app = app
+        .layer(axum::middleware::from_fn(
+            move |request, next: axum::middleware::Next| {
+                let sender = sender.clone();
+                axum_defer::defer(move |completion: axum_defer::Completion| async move {
+                    sender.send(completion).unwrap();
+                })
+                .always();
+                next.run(request)
+            },
+        ))
+        .layer(axum_defer::DeferLayer::new());
+    (app, completions)
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_stop_time_out() {
+    const SIZE: usize = 64 * 1024;
+    let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
+    let (app, mut completions) = completing(app);
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let request = [preface(), get_request(END_STREAM | END_HEADERS)].concat();
+    for request in [GET, &request] {
+        let mut client = connect.connect_over(1024);
+        client.write_all(request).await.unwrap();
+        let start = Instant::now();
+        let completion = in_days(completions.recv()).await.unwrap();
+        assert!(!completion.is_complete());
+        assert_eq!(start.elapsed(), Duration::from_secs(60));
+        assert!(until_closed(&mut client).await.len() < SIZE);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_readers_do_not_time_out() {
+    const SIZE: usize = 16 * 1024;
+    let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
+    let (app, mut completions) = completing(app);
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let request = [preface(), get_request(END_STREAM | END_HEADERS)].concat();
+    for request in [GET, &request] {
+        let mut client = connect.connect_over(1024);
+        client.write_all(request).await.unwrap();
+        let mut received: Vec<u8> = Vec::new();
+        while received.iter().filter(|&&byte| byte == b'x').count() < SIZE {
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            let mut part = [0; 512];
+            let length = client.read(&mut part).await.unwrap();
+            assert!(length > 0);
+            received.extend(&part[..length]);
+        }
+        assert!(in_days(completions.recv()).await.unwrap().is_complete());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pending_bodies_do_not_time_out() {
+    let app = Router::new().route(
+        "/",
+        get(|| async {
+            let steps = [0, 4000, 4000].into_iter();
+            let stream = futures_util::stream::unfold(steps, |mut steps| async move {
+                tokio::time::sleep(Duration::from_secs(steps.next()?)).await;
+                Some((Ok::<_, std::convert::Infallible>("x"), steps))
+            });
+            axum::body::Body::from_stream(stream)
+        }),
+    );
+    let (app, mut completions) = completing(app);
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let request = [preface(), get_request(END_STREAM | END_HEADERS)].concat();
+    for request in [GET, &request] {
+        let mut client = connect.connect();
+        client.write_all(request).await.unwrap();
+        let start = Instant::now();
+        assert!(in_days(completions.recv()).await.unwrap().is_complete());
+        assert_eq!(start.elapsed(), Duration::from_secs(8000));
+    }
+}
+
+/// SETTINGS with a window of 0 for each stream.
+fn without_window() -> Vec<u8> {
+    let mut start = preface()[..24].to_vec();
+    start.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    start
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_window_is_decided() {
+    let (app, mut completions) = completing(app());
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut client = connect.connect();
+    let flags = END_STREAM | END_HEADERS;
+    // Another request keeps the connection busy.
+    let mut later = request_for_later(flags);
+    later[8] = 3;
+    let sent = [without_window(), get_request(flags), later].concat();
+    client.write_all(&sent).await.unwrap();
+    let start = Instant::now();
+    for stream in [1, 3] {
+        // The second response has nothing to send for a minute.
+        let completion = in_days(completions.recv()).await.unwrap();
+        assert!(!completion.is_complete());
+        let least = if stream == 1 { 60 } else { 120 };
+        let waited = start.elapsed().as_secs();
+        assert!((least..least + 16).contains(&waited), "{waited}");
+    }
+    // Then there is nothing else on the connection.
+    until_closed(&mut client).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_window_stays_open() {
+    let (app, mut completions) = completing(app());
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut client = connect.connect();
+    let flags = END_STREAM | END_HEADERS;
+    let mut later = request_for_later(flags);
+    later[8] = 3;
+    client
+        .write_all(&[without_window(), get_request(flags)].concat())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    client.write_all(&later).await.unwrap();
+    assert!(!in_days(completions.recv()).await.unwrap().is_complete());
+    client
+        .write_all(&frame(WINDOW_UPDATE, 0, 1, &100u32.to_be_bytes()))
+        .await
+        .unwrap();
+    settle().await;
+    let mut received = vec![0; 1024];
+    let length = client.read(&mut received).await.unwrap();
+    assert!(kinds(&received[..length]).contains(&DATA));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_streams_do_not_stop_a_server_with_max_pending() {
+    const STREAMS: u32 = 100;
+    let handler = || async {
+        axum_defer::defer(async {});
+        "hello"
+    };
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(axum_defer::DeferLayer::new().max_pending(STREAMS as usize));
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut attacker = connect.connect();
+    let mut sent = without_window();
+    for stream in 0..STREAMS {
+        let mut request = get_request(END_STREAM | END_HEADERS);
+        request[5..9].copy_from_slice(&(2 * stream + 1).to_be_bytes());
+        sent.extend(request);
+    }
+    attacker.write_all(&sent).await.unwrap();
+    settle().await;
+    let mut client = connect.connect();
+    client.write_all(GET).await.unwrap();
+    let start = Instant::now();
+    in_days(client.read_exact(&mut [0; 15])).await.unwrap();
+    let waited = start.elapsed().as_secs();
+    assert!((60..=68).contains(&waited), "{waited}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,10 +593,14 @@ async fn a_client_that_is_slow_to_read_is_not_idle() {
     // hyper has all of it at once, and waits for the client.
     let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));
     let (connect, listener) = in_memory();
-    tokio::spawn(serve(listener, app).into_future());
+    tokio::spawn(
+        serve(listener, app)
+            .idle_timeout(Duration::from_secs(30))
+            .into_future(),
+    );
     let mut client = connect.connect_over(1024);
     client.write_all(GET).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
     let start = Instant::now();
     let received = until_closed(&mut client).await;
     assert_eq!(received.iter().filter(|&&byte| byte == b'x').count(), SIZE);
@@ -351,14 +632,14 @@ async fn a_body_whose_response_is_out_may_not_pause_for_longer() {
         tokio::spawn(serve(listener, app).into_future());
         let mut client = connect.connect();
         client.write_all(head.as_bytes()).await.unwrap();
-        for pause in [&[0][..], &[29; MORE]].concat() {
+        for pause in [&[0][..], &[600; MORE]].concat() {
             tokio::time::sleep(Duration::from_secs(pause)).await;
             client.write_all(piece.as_bytes()).await.unwrap();
             in_days(was_read.recv()).await.unwrap();
         }
         let start = Instant::now();
         assert!(until_closed(&mut client).await.ends_with(b"soon"));
-        assert_eq!(start.elapsed(), Duration::from_secs(30));
+        assert_eq!(start.elapsed(), Duration::from_secs(620));
     }
 }
 
@@ -372,7 +653,7 @@ async fn who_is_slow_to_take_a_body_that_has_come_gets_all_of_it() {
                 let mut length = 0;
                 while let Some(frame) = body.frame().await {
                     length += frame.unwrap().into_data().map_or(0, |data| data.len());
-                    tokio::time::sleep(Duration::from_secs(10)).await;
+                    tokio::time::sleep(Duration::from_secs(200)).await;
                 }
                 taken.send(length).unwrap();
             });
@@ -398,9 +679,10 @@ async fn the_time_for_a_head_can_be_set() {
         tokio::spawn(
             serve(listener, app())
                 .header_read_timeout(limit)
+                .idle_timeout(None)
                 .into_future(),
         );
-        for sent in [&b""[..], &GET[..20], GET] {
+        for sent in [&b""[..], &GET[..20]] {
             let mut client = connect.connect();
             client.write_all(sent).await.unwrap();
             let start = Instant::now();
@@ -414,27 +696,14 @@ async fn the_time_for_a_head_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http2_connection_may_be_idle() {
-    let (connect, listener) = in_memory();
-    tokio::spawn(serve(listener, app()).into_future());
-    let mut client = connect.connect();
-    client.write_all(&preface()).await.unwrap();
-    let a_day = Duration::from_secs(24 * 3600);
-    let closed = tokio::time::timeout(a_day, until_closed(&mut client)).await;
-    assert!(closed.is_err());
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_hyper_has_is_set_with_configure() {
     let (connect, listener) = in_memory();
     let server = serve(listener, app())
-        .configure(|builder| {
-            let timeout = Duration::from_secs(3);
-            builder.http1().header_read_timeout(timeout);
+        .configure_http1(|http1| {
+            http1.header_read_timeout(Duration::from_secs(3));
         })
-        .configure(|builder| {
-            builder
-                .http2()
+        .configure_http2(|http2| {
+            http2
                 .keep_alive_interval(Duration::from_secs(20))
                 .keep_alive_timeout(Duration::from_secs(10));
         });
@@ -458,8 +727,8 @@ async fn what_hyper_has_is_set_with_configure() {
 #[tokio::test]
 async fn configure_reaches_connections_over_sockets() {
     let (listener, address) = listen().await;
-    let server = serve(listener, app()).configure(|builder| {
-        builder.http1().keep_alive(false);
+    let server = serve(listener, app()).configure_http1(|http1| {
+        http1.keep_alive(false);
     });
     tokio::spawn(server.into_future());
     let mut client = TcpStream::connect(address).await.unwrap();

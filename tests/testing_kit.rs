@@ -79,10 +79,10 @@ async fn a_full_body_has_its_callbacks_run_when_the_response_is_returned() {
 
     let response = app.oneshot(request()).await.unwrap();
 
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "hello");
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
         let response = app.oneshot(request()).await.unwrap();
 
         assert_eq!(response.status(), status);
-        recorder.assert_ran(["mail"]);
+        recorder.assert_succeeded(["mail"]);
     }
 }
 
@@ -112,7 +112,7 @@ async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
         .await
         .unwrap();
 
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
 }
 
 #[tokio::test]
@@ -124,10 +124,10 @@ async fn a_stream_has_its_callbacks_run_before_it_is_read() {
 
     let response = app.oneshot(request()).await.unwrap();
 
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "onetwo");
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
 }
 
 #[tokio::test]
@@ -145,11 +145,11 @@ async fn what_a_stream_defers_while_it_is_read_runs_on_a_task() {
     let app: Router = Router::new().route("/", get(handler)).layer(layer);
 
     let response = app.oneshot(request()).await.unwrap();
-    recorder.assert_ran(["handler"]);
+    recorder.assert_succeeded(["handler"]);
     response.into_body().collect().await.unwrap();
     deferred.wait_idle().await;
 
-    recorder.assert_ran(["handler", "stream"]);
+    recorder.assert_succeeded(["handler", "stream"]);
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn nested_callbacks_are_done_too() {
 
     app.oneshot(request()).await.unwrap();
 
-    recorder.assert_ran(["first", "blocking", "second", "of a thread", "third"]);
+    recorder.assert_succeeded(["first", "blocking", "second", "of a thread", "third"]);
     recorder.assert_nothing_lost();
 }
 
@@ -190,7 +190,7 @@ async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
     assert_eq!(recorder.failure("panics").unwrap(), "panicked: out of ink");
     assert_eq!(recorder.failure("errs").unwrap(), "error: no such mailbox");
     assert_eq!(recorder.failure("runs"), None);
-    recorder.assert_ran(["runs"]);
+    recorder.assert_succeeded(["runs"]);
     recorder.assert_nothing_lost();
 }
 
@@ -210,12 +210,12 @@ async fn the_status_decides_which_callbacks_run() {
 
     app.oneshot(request()).await.unwrap();
 
-    recorder.assert_ran(["audit", "conflict"]);
+    recorder.assert_succeeded(["audit", "conflict"]);
     recorder.assert_skipped(["mail"]);
     let completion = seen.lock().unwrap().expect("`conflict` ran");
     assert!(!completion.is_success());
-    assert_eq!(completion.delivery(), Delivery::Sent);
-    assert_eq!(completion.level(), Level::HandedOver);
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.level(), Level::HandedOff);
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn a_handler_that_panics_has_its_callbacks_run_before_the_panic_goes_on() 
 
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         recorder.assert_skipped(["mail"]);
-        recorder.assert_ran(["audit", "slow"]);
+        recorder.assert_succeeded(["audit", "slow"]);
         let event = &recorder.events()[3].event;
         assert!(
             matches!(event, Event::Skipped(completion) if completion.delivery() == Delivery::NoResponse),
@@ -264,7 +264,7 @@ async fn a_service_that_fails_has_its_callbacks_run_before_the_error_is_returned
 
     assert_eq!(error, "the service");
     recorder.assert_skipped(["mail"]);
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,7 +283,7 @@ async fn a_time_out_inside_of_the_layer_is_a_response_like_any_other() {
 
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     recorder.assert_skipped(["mail"]);
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,7 +303,7 @@ async fn a_time_out_outside_of_the_layer_moves_the_callbacks_to_a_task() {
     deferred.wait_idle().await;
 
     recorder.assert_skipped(["mail"]);
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +323,7 @@ async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task(
     deferred.wait_idle().await;
 
     assert_eq!(recorder.lost(), ["stuck"]);
-    recorder.assert_ran(["next"]);
+    recorder.assert_succeeded(["next"]);
     let lost = Event::Lost(LostReason::Interrupted);
     assert!(
         recorder
@@ -351,7 +351,7 @@ async fn a_callback_that_takes_too_long_ends_alone() {
     recorder.assert_failed(["layer's", "own"]);
     assert_eq!(recorder.failure("layer's").unwrap(), "timed out after 30s");
     assert_eq!(recorder.failure("own").unwrap(), "timed out after 2s");
-    recorder.assert_ran(["in time"]);
+    recorder.assert_succeeded(["in time"]);
 }
 
 #[tokio::test]
@@ -375,7 +375,7 @@ async fn limits_hold_inline() {
         app.call(request()).await.unwrap();
     }
 
-    assert_eq!(recorder.ran().len(), 6);
+    assert_eq!(recorder.succeeded().len(), 6);
     recorder.assert_nothing_lost();
 }
 
@@ -410,7 +410,7 @@ async fn a_grpc_service_is_judged_by_the_status_in_its_headers() {
         .layer(layer);
 
     let response = app.clone().oneshot(health_check("shop")).await.unwrap();
-    recorder.assert_ran(["mail", "audit"]);
+    recorder.assert_succeeded(["mail", "audit"]);
     let trailers = response.into_body().collect().await.unwrap();
     assert_eq!(trailers.trailers().unwrap()["grpc-status"], "0");
 
@@ -418,7 +418,7 @@ async fn a_grpc_service_is_judged_by_the_status_in_its_headers() {
     let response = app.oneshot(health_check("none")).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["grpc-status"], "5");
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
     recorder.assert_skipped(["mail"]);
 }
 
@@ -450,12 +450,12 @@ async fn a_grpc_status_in_trailers_passes_through() {
 
     let response = app.oneshot(request()).await.unwrap();
 
-    recorder.assert_ran(["sees"]);
+    recorder.assert_succeeded(["sees"]);
     assert_eq!(*failed.lock().unwrap(), Some(true));
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "13");
     assert_eq!(body.to_bytes(), "message");
-    recorder.assert_ran(["sees"]);
+    recorder.assert_succeeded(["sees"]);
 }
 
 #[tokio::test]
@@ -471,7 +471,7 @@ async fn a_unit_of_work_is_recorded_like_a_request() {
 
     assert_eq!(output, Err("no luck"));
     recorder.assert_skipped(["mail"]);
-    recorder.assert_ran(["audit"]);
+    recorder.assert_succeeded(["audit"]);
     let skipped = recorder.events()[2].to_string();
     assert_eq!(skipped, "mail skipped: the unit of work failed");
 }
@@ -493,7 +493,7 @@ async fn the_recorder_tells_everything_apart_and_in_order() {
         })
         .await;
 
-    recorder.assert_ran(["once"]);
+    recorder.assert_succeeded(["once"]);
     recorder.assert_replaced(["once"]);
     recorder.assert_cancelled(["cancelled", "forgotten"]);
     recorder.assert_skipped(["skipped"]);
@@ -528,7 +528,7 @@ async fn the_recorder_tells_everything_apart_and_in_order() {
 
     recorder.clear();
     assert_eq!(recorder.events(), []);
-    recorder.assert_ran([]);
+    recorder.assert_succeeded([]);
 }
 
 #[tokio::test]
@@ -540,7 +540,7 @@ async fn an_unnamed_callback_goes_by_the_place_where_it_was_deferred() {
             defer(async {});
         })
         .await;
-    assert_eq!(recorder.ran(), [format!("{}:{line}", file!())]);
+    assert_eq!(recorder.succeeded(), [format!("{}:{line}", file!())]);
 }
 
 /// The message and the place of a panic.
@@ -559,7 +559,7 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
     let app: Router = Router::new().route("/", get(handler)).layer(layer.clone());
     app.oneshot(request()).await.unwrap();
 
-    let message = panic_of(|| recorder.assert_ran(["mail", "audit"]));
+    let message = panic_of(|| recorder.assert_succeeded(["mail", "audit"]));
     for part in [
         "callbacks that ran\n",
         "   found: [\"audit\"]\n",
@@ -569,8 +569,8 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
     ] {
         assert!(message.contains(part), "no {part:?} in:\n{message}");
     }
-    assert!(panic_of(|| recorder.assert_ran([])).contains("expected: none\n"));
-    panic_of(|| recorder.assert_ran(["audit", "audit"]));
+    assert!(panic_of(|| recorder.assert_succeeded([])).contains("expected: none\n"));
+    panic_of(|| recorder.assert_succeeded(["audit", "audit"]));
     panic_of(|| recorder.assert_skipped([]));
     panic_of(|| recorder.assert_failed(["audit"]));
     panic_of(|| recorder.assert_cancelled(["audit"]));
@@ -591,13 +591,13 @@ async fn the_order_matters_to_an_assertion() {
             defer_two();
         })
         .await;
-    recorder.assert_ran(["mail", "audit"]);
-    panic_of(|| recorder.assert_ran(["audit", "mail"]));
+    recorder.assert_succeeded(["mail", "audit"]);
+    panic_of(|| recorder.assert_succeeded(["audit", "mail"]));
 }
 
 #[tokio::test]
 async fn a_recorder_that_nobody_told_says_so() {
-    let message = panic_of(|| Recorder::new().assert_ran(["mail"]));
+    let message = panic_of(|| Recorder::new().assert_succeeded(["mail"]));
     assert!(message.contains("is the recorder an observer"), "{message}");
 }
 
@@ -652,7 +652,7 @@ async fn one_signature_of_an_app_takes_whatever_layer() {
         let recorder = Recorder::new();
         let app = app(layer.inline().observer(recorder.clone()));
         assert_eq!(app.oneshot(request()).await.unwrap().status(), 404);
-        assert_eq!(recorder.ran().len(), ran);
+        assert_eq!(recorder.succeeded().len(), ran);
         assert_eq!(recorder.skipped().len(), 1 - ran);
     }
 }
@@ -663,7 +663,7 @@ async fn inline_the_bytes_are_those_of_a_body_that_knows_its_length() {
         let (sender, bytes) = std::sync::mpsc::channel();
         let (app, _) = inline_app(move || async move {
             defer(move |completion: Completion| async move {
-                sender.send(completion.bytes_sent()).unwrap();
+                sender.send(completion.body_bytes()).unwrap();
             });
             Response::new(body())
         });

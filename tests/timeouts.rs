@@ -39,14 +39,14 @@ impl Durations {
 impl DeferObserver for Durations {
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
         if let Outcome::TimedOut(limit) = finished.outcome {
-            assert_eq!(limit, finished.took, "ended in time");
+            assert_eq!(limit, finished.run_time, "ended in time");
             assert!(!finished.is_ok());
         }
         self.0.lock().unwrap().push((
             callback.name().unwrap_or("-").to_owned(),
             finished.outcome.to_string(),
-            finished.waited,
-            finished.took,
+            finished.queue_time,
+            finished.run_time,
         ));
     }
 }

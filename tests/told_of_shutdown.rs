@@ -117,9 +117,9 @@ async fn an_sse_client_gets_the_end_of_its_stream_and_a_clean_close() {
         assert_eq!(&rest[..], b"data: goodbye\n\n");
         in_time(connection).await.unwrap().unwrap();
         let report = in_time(report).await.unwrap();
-        assert!(report.is_complete() && report.ran == 1, "{report}");
+        assert!(report.is_complete() && report.succeeded == 1, "{report}");
         let completion = completions.recv().await.unwrap();
-        assert_eq!(completion.delivery(), Delivery::Sent);
+        assert_eq!(completion.delivery(), Delivery::Complete);
     }
 }
 
@@ -209,7 +209,7 @@ async fn what_is_held_at_the_deadline_is_counted_and_what_holds_nothing_is_not_w
     let mut client = connect(address, "/two").await;
     client.next().await.unwrap().unwrap();
     let report = server.stopped().await;
-    assert_eq!((report.unfinished_holders, report.cut_connections), (2, 0));
+    assert_eq!((report.shutdown_guards, report.aborted_connections), (2, 0));
     assert!(!report.is_complete());
 
     let (server, address) = Serving::start(app, LONG).await;
@@ -233,7 +233,7 @@ async fn a_stream_without_an_end_of_its_own_is_cut_and_counted() {
         let mut body = response.into_body();
         body.frame().await.unwrap().unwrap();
         let report = server.stopped().await;
-        assert_eq!((report.unfinished_holders, report.cut_connections), (0, 1));
+        assert_eq!((report.shutdown_guards, report.aborted_connections), (0, 1));
         assert!(in_time(body.collect()).await.is_err());
     }
 }
@@ -323,7 +323,7 @@ async fn a_server_that_is_dropped_has_stopped() {
     let (drop_it, dropped) = oneshot::channel::<()>();
     let server = tokio::spawn(async move {
         tokio::select! {
-            never = serve(listener, app) => never,
+            _ = serve(listener, app) => unreachable!(),
             _ = dropped => {}
         }
     });

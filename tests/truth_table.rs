@@ -232,7 +232,7 @@ async fn over_http_2_the_body_of_a_304_reaches_the_client_and_is_counted() {
     assert_eq!(body.unwrap().to_bytes(), "ten bytes.");
     let (_, what) = events.next().await;
     let completion = what.completion();
-    assert_eq!((completion.delivery(), completion.bytes_sent()), (Sent, 10));
+    assert_eq!((completion.delivery(), completion.body_bytes()), (Sent, 10));
 }
 
 async fn check(wire: Wire) {
@@ -299,13 +299,13 @@ impl Row {
             matches!(default, What::Ran(_)),
             matches!(always, What::Ran(_)),
         );
-        let bytes = completion.bytes_sent();
+        let bytes = completion.body_bytes();
         let is_right = both_agree
             && completion.status().map(|status| status.as_u16()) == self.status
             && completion.is_success() == self.success
             && completion.delivery() == self.delivery
-            && completion.is_delivered() == (self.delivery == Sent)
-            && completion.level() == Level::HandedOver
+            && completion.is_complete() == (self.delivery == Sent)
+            && completion.level() == Level::HandedOff
             && match self.bytes {
                 Exactly(expected) => bytes == expected,
                 AtLeast(least) => bytes >= least,

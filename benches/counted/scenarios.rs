@@ -95,12 +95,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     #[cfg(feature = "live")]
     small("Live with room, 1 callback", |requests| {
-        observed_by_live(axum_defer::live::Live::new(), requests);
+        observed_by_live(axum_defer_live::Live::new(), requests);
     }),
     // Full after the first ones of its warm-up.
     #[cfg(feature = "live")]
     small("Live without room, 1 callback", |requests| {
-        observed_by_live(axum_defer::live::Live::new().requests(50), requests);
+        observed_by_live(axum_defer_live::Live::new().max_requests(50), requests);
     }),
     small("DeferLayer, 10 callbacks", |requests| {
         serve(app(defers::<10>).layer(DeferLayer::new()), requests, 10);
@@ -247,7 +247,7 @@ struct Empty;
 impl axum_defer::DeferObserver for Empty {}
 
 #[cfg(feature = "live")]
-fn observed_by_live(live: axum_defer::live::Live, requests: u32) {
+fn observed_by_live(live: axum_defer_live::Live, requests: u32) {
     let layer = DeferLayer::new().observer(live);
     serve(app(defers::<1>).layer(layer), requests, 1);
 }

@@ -91,14 +91,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(DeferLayer::new());
     let server = axum_defer::serve(listener, app);
     if port.is_ok() {
-        server.await
+        return Ok(server.await?);
     }
 
     let mut trusted = RootCertStore::empty();
     trusted.add(made.cert.der().clone())?;
-    // In the place of a signal to stop.
+    // Instead of a signal to stop.
     let asked = async move { ask(address, trusted).await.expect("an answer") };
-    println!("{}", server.with_graceful_shutdown(asked).await);
+    println!("{}", server.with_graceful_shutdown(asked).await?);
     Ok(())
 }
 

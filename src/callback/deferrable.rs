@@ -1,51 +1,54 @@
-//! What `defer` takes.
+//! Arguments of `defer`: futures, and closures that return futures.
 
-use std::future::Future;
-
-use super::{
-    code::{Callback, ClosureCallback, FutureCallback},
-    output::CallbackOutput,
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
 };
+
+use pin_project_lite::pin_project;
+
+use super::output::{CallbackOutput, Failure};
 use crate::completion::Completion;
 
-/// What [`defer`](crate::defer) takes.
+/// The argument of [`defer`](crate::defer).
 ///
 /// | argument | example |
 /// |---|---|
 /// | a future | `async { mail().await }` |
 /// | a closure that makes one | `move \|\| async move { mail(to).await }` |
-/// | a closure that takes the outcome | `\|c: Completion\| async move { audit(c.status()).await }` |
+/// | a closure that takes the completion | `\|c: Completion\| async move { audit(c.status()).await }` |
 ///
-/// The future's output is `()` or `Result<(), E>`; see [`CallbackOutput`]. A closure is called
-/// when the callback's turn comes, so what it builds costs nothing when it is skipped. The type of
-/// its argument has to be written: `|c: Completion|`, and not `|c|`.
+/// The output of the future is `()` or `Result<(), E>`; see [`CallbackOutput`]. A closure is called
+/// when its callback starts, and never if the callback is skipped. The type of its argument must be
+/// written: `|c: Completion|` instead of `|c|`.
 ///
-/// The parameter `M` only tells the forms apart and is always inferred.
+/// The parameter `M` distinguishes the forms and is always inferred.
 ///
 /// ```
 /// use axum_defer::{CallbackOutput, Deferrable, DeferredCallback, defer};
 ///
-/// /// A `defer` of the app's own, with a rule that all its mails have.
+/// /// Defers a mail under the rule that all mails of this app have.
 /// #[track_caller]
 /// fn defer_mail<M, C>(mail: C) -> DeferredCallback
 /// where
 ///     C: Deferrable<M, Output: CallbackOutput>,
 /// {
-///     defer(mail).name("mail").when(|completion| completion.is_delivered())
+///     defer(mail).name("mail").when(|completion| completion.is_complete())
 /// }
 /// # fn handler() { defer_mail(async {}); }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be deferred",
+    message = "`{Self}` cannot be deferred",
     label = "not a future, or a closure that returns one",
     note = "pass an `async {{ .. }}` block, a closure `|| async {{ .. }}`, or a closure `|completion: Completion| async {{ .. }}`; it must be `Send + 'static`",
     note = "for a plain closure that blocks, use `defer_blocking`"
 )]
 pub trait Deferrable<M>: Send + 'static {
-    /// What the callback returns.
+    /// The output of the callback.
     ///
-    /// Its bound is on [`defer`](crate::defer) and not here: so the compiler says what is wrong with
-    /// an output that can't be reported, and not only that this can't be deferred.
+    /// [`defer`](crate::defer) bounds it, instead of this trait, because the compiler then explains an
+    /// output that cannot be reported.
     type Output;
 
     #[doc(hidden)]
@@ -74,7 +77,7 @@ where
     where
         Self::Output: CallbackOutput,
     {
-        FutureCallback { future: self }
+        FutureCallback { future: Some(self) }
     }
 }
 
@@ -105,5 +108,92 @@ where
         Self::Output: CallbackOutput,
     {
         ClosureCallback::new(self)
+    }
+}
+
+/// The code of one callback.
+pub trait Callback: Send {
+    fn poll_callback(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        completion: &Completion,
+    ) -> Poll<Result<(), Failure>>;
+
+    /// Drops the code. It is not polled again.
+    fn drop_callback(self: Pin<&mut Self>);
+}
+
+pin_project! {
+    pub(crate) struct FutureCallback<F> {
+        #[pin]
+        future: Option<F>,
+    }
+}
+
+impl<F> Callback for FutureCallback<F>
+where
+    F: Future<Output: CallbackOutput> + Send,
+{
+    fn poll_callback(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &Completion,
+    ) -> Poll<Result<(), Failure>> {
+        match self.project().future.as_pin_mut() {
+            Some(future) => future.poll(cx).map(CallbackOutput::into_result),
+            None => Poll::Ready(Err(Failure::Lost)),
+        }
+    }
+
+    fn drop_callback(self: Pin<&mut Self>) {
+        self.project().future.set(None);
+    }
+}
+
+pin_project! {
+    #[project = ClosureProjection]
+    pub(crate) enum ClosureCallback<F, Fut> {
+        Waiting { closure: Option<F> },
+        Running { #[pin] future: Fut },
+    }
+}
+
+impl<F, Fut> ClosureCallback<F, Fut>
+where
+    F: FnOnce(Completion) -> Fut,
+{
+    pub(crate) fn new(closure: F) -> Self {
+        Self::Waiting {
+            closure: Some(closure),
+        }
+    }
+}
+
+impl<F, Fut> Callback for ClosureCallback<F, Fut>
+where
+    F: FnOnce(Completion) -> Fut + Send,
+    Fut: Future<Output: CallbackOutput> + Send,
+{
+    fn poll_callback(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        completion: &Completion,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            let future = match self.as_mut().project() {
+                ClosureProjection::Running { future } => {
+                    return future.poll(cx).map(CallbackOutput::into_result);
+                }
+                ClosureProjection::Waiting { closure } => match closure.take() {
+                    Some(closure) => closure(*completion),
+                    None => return Poll::Ready(Err(Failure::Lost)),
+                },
+            };
+            self.set(Self::Running { future });
+        }
+    }
+
+    fn drop_callback(mut self: Pin<&mut Self>) {
+        self.set(Self::Waiting { closure: None });
     }
 }

@@ -1,7 +1,6 @@
-//! A registered callback: its code, and all that is known of it.
+//! A registered callback: its header and its code in one allocation.
 
 use std::{
-    borrow::Cow,
     panic::Location,
     pin::Pin,
     task::{Context, Poll},
@@ -10,42 +9,53 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::{code::Callback, output::Failure, rule::Rule, unique::Claim};
-use crate::{clock::Instant, completion::Completion, observe::phase::Phase};
+use super::{deferrable::Callback, name::Name, output::Failure};
+use crate::{
+    catch_panic::catch_panic, clock::Instant, completion::Completion, observe::phase::Phase,
+};
 
-/// All that is known of a callback beside its code.
+/// A user's condition on the completion.
+pub(crate) type Predicate = dyn Fn(&Completion) -> bool + Send + Sync;
+
+/// Everything known about a callback besides its code.
 pub(crate) struct Header {
-    /// Ascends with the order of registration within a scope.
-    pub(crate) id: u64,
-    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) name: Option<Name>,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) rule: Rule,
     pub(crate) phase: Phase,
-    /// Observers have been told of the registration.
+    pub(crate) rule: Rule,
+    /// Observers have received the registration.
     pub(crate) announced: bool,
-    /// Its handle may still say how it is to run.
-    pub(crate) held: bool,
-    /// Boxed, as most have none of it.
-    more: Option<Box<More>>,
+    rare: Option<Box<RareFields>>,
 }
 
+/// The condition under which a callback runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The layer's rule, or success if the layer has none.
+    #[default]
+    Layer,
+    Always,
+    /// The predicate in the header.
+    When,
+}
+
+/// How a callback competes with callbacks of the same name in other scopes of the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Competition {
+    Unique,
+    Coalesce,
+}
+
+/// Fields that most callbacks do not have.
 #[derive(Default)]
-struct More {
-    limits: Limits,
+struct RareFields {
+    predicate: Option<Box<Predicate>>,
+    timeout: Option<Duration>,
+    competition: Option<Competition>,
     observed: Option<Observed>,
 }
 
-/// What a callback must not exceed.
-#[derive(Default)]
-pub(crate) struct Limits {
-    pub(crate) timeout: Option<Duration>,
-    /// It is to be the only one of its name in the layer.
-    pub(crate) unique: bool,
-    /// What makes it so.
-    pub(crate) claim: Option<Claim>,
-}
-
-/// What is only known of a callback of which somebody is told.
+/// Data for observers and subscribers.
 pub(crate) struct Observed {
     pub(crate) id: u64,
     pub(crate) registered: Instant,
@@ -54,59 +64,92 @@ pub(crate) struct Observed {
 }
 
 impl Header {
-    /// The caller fills in the id when the callback takes its place in the queue, and what else
-    /// there is to know.
     #[inline]
     pub(crate) fn new(location: &'static Location<'static>, phase: Phase) -> Self {
         Self {
-            id: 0,
             name: None,
             location,
-            rule: Rule::default(),
             phase,
+            rule: Rule::default(),
             announced: false,
-            held: false,
-            more: None,
+            rare: None,
         }
     }
 
-    pub(crate) fn limits_mut(&mut self) -> &mut Limits {
-        &mut self.more.get_or_insert_default().limits
+    /// Replaces the rule and returns the previous predicate, which is user data.
+    #[must_use]
+    pub(crate) fn set_rule(
+        &mut self,
+        rule: Rule,
+        predicate: Option<Box<Predicate>>,
+    ) -> Option<Box<Predicate>> {
+        self.rule = rule;
+        match (&mut self.rare, predicate) {
+            (None, None) => None,
+            (rare, predicate) => {
+                std::mem::replace(&mut rare.get_or_insert_default().predicate, predicate)
+            }
+        }
+    }
+
+    /// Returns `true` if the callback runs for this completion, or the message of a predicate that
+    /// panicked.
+    ///
+    /// The layer's rule is about the end of a response, so it does not apply before the response.
+    #[inline]
+    pub(crate) fn allows(
+        &self,
+        completion: &Completion,
+        layer: Option<&Predicate>,
+    ) -> Result<bool, String> {
+        let own = || self.rare.as_ref()?.predicate.as_deref();
+        let predicate = match self.rule {
+            Rule::Always => return Ok(true),
+            Rule::When => own(),
+            Rule::Layer if self.phase == Phase::After => layer,
+            Rule::Layer => None,
+        };
+        match predicate {
+            Some(predicate) => catch_panic(|| predicate(completion)),
+            None => Ok(completion.is_success()),
+        }
     }
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.more.as_ref()?.limits.timeout
+        self.rare.as_ref()?.timeout
     }
 
-    pub(crate) fn is_unique(&self) -> bool {
-        self.more.as_ref().is_some_and(|more| more.limits.unique)
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.rare.get_or_insert_default().timeout = Some(timeout);
     }
 
-    /// Its name is free, for another callback.
-    pub(crate) fn give_up_claim(&mut self) {
-        if let Some(more) = &mut self.more {
-            more.limits.claim = None;
-        }
+    #[inline]
+    pub(crate) fn competition(&self) -> Option<Competition> {
+        self.rare.as_ref()?.competition
     }
 
-    /// There where somebody is told of it.
+    pub(crate) fn set_competition(&mut self, competition: Competition) {
+        self.rare.get_or_insert_default().competition = Some(competition);
+    }
+
     #[inline]
     pub(crate) fn observed(&self) -> Option<&Observed> {
-        self.more.as_ref()?.observed.as_ref()
+        self.rare.as_ref()?.observed.as_ref()
     }
 
     pub(crate) fn observe(&mut self, observed: Observed) {
-        self.more.get_or_insert_default().observed = Some(observed);
+        self.rare.get_or_insert_default().observed = Some(observed);
+    }
+
+    /// Returns the number that observers know the callback by, or 0 if none observes it.
+    pub(crate) fn observed_id(&self) -> u64 {
+        self.observed().map_or(0, |observed| observed.id)
     }
 
     #[cfg(feature = "tracing")]
+    #[inline]
     pub(crate) fn span(&self) -> Option<&tracing::Span> {
         self.observed()?.span.as_ref()
-    }
-
-    /// 0 where nobody is told of it.
-    pub(crate) fn observed_id(&self) -> u64 {
-        self.observed().map_or(0, |observed| observed.id)
     }
 }
 
@@ -122,6 +165,7 @@ pin_project! {
 pub(crate) type BoxEntry = Pin<Box<Entry>>;
 
 impl<C> Entry<C> {
+    #[inline]
     pub(crate) fn new(header: Header, callback: C) -> Self {
         Self { header, callback }
     }
@@ -138,5 +182,10 @@ impl Entry {
         completion: &Completion,
     ) -> Poll<Result<(), Failure>> {
         self.project().callback.poll_callback(cx, completion)
+    }
+
+    /// Drops the code, and with it everything that it captured.
+    pub(crate) fn drop_callback(self: Pin<&mut Self>) {
+        self.project().callback.drop_callback();
     }
 }

@@ -1,9 +1,7 @@
-//! What can be deferred, and the form in which it waits.
+//! Callbacks: the types that can be deferred, and the form in which a callback waits.
 
-pub(crate) mod callback_future;
-pub(crate) mod code;
 pub(crate) mod deferrable;
 pub(crate) mod entry;
+pub(crate) mod name;
 pub(crate) mod output;
-pub(crate) mod rule;
-pub(crate) mod unique;
+pub(crate) mod wrap;

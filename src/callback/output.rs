@@ -1,10 +1,10 @@
-//! What a callback may return.
+//! Return types of callbacks.
 
 use std::error::Error;
 
 use crate::never::Never;
 
-/// The error that a callback may return; it is reported and goes no further.
+/// The error type of callbacks. It is reported and goes no further.
 ///
 /// ```
 /// use axum_defer::BoxError;
@@ -20,18 +20,18 @@ use crate::never::Never;
 /// ```
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How one callback ended when it did not succeed.
+/// The reason why a callback did not succeed.
 #[derive(Debug)]
 pub enum Failure {
     /// It returned an error.
     Error(BoxError),
-    /// The runtime is gone before it could run.
+    /// Its runtime ended before it did.
     Lost,
 }
 
-/// What a callback may return: `()`, or a `Result<(), E>` whose error can be boxed.
+/// The output of a callback: `()`, or a `Result<(), E>` whose error can be boxed.
 ///
-/// Where the `?` leaves the type of the error open, the block says which one it is:
+/// If `?` leaves the error type open, name it in the last line of the block:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -45,16 +45,31 @@ pub enum Failure {
 /// # }
 /// ```
 ///
-/// `()` says nothing that could be reported, so it is no error:
+/// An error type that does not implement [`Error`] can be reported as text:
+///
+/// ```
+/// # #[derive(Debug)]
+/// # struct AppError;
+/// # async fn send_mail() -> Result<(), AppError> { Ok(()) }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # axum_defer::scope(async {
+/// axum_defer::defer(async { send_mail().await.map_err(|error| format!("{error:?}")) });
+/// # }).await;
+/// # }
+/// ```
+///
+/// `()` is not an error type, because it contains nothing to report:
 ///
 /// ```compile_fail,E0277
 /// axum_defer::defer(async { Err::<(), ()>(()) });
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a deferred callback can't return `{Self}`",
+    message = "a deferred callback cannot return `{Self}`",
     label = "this callback returns `{Self}`",
+    note = "if its error type does not implement `std::error::Error`, report it as text: `.map_err(|error| error.to_string())`",
     note = "a callback returns `()`, or `Result<(), E>` where `E: Into<Box<dyn Error + Send + Sync>>`",
-    note = "nobody waits for its value: throw it away with a `;`, or with `.map(drop)` to keep the error"
+    note = "the value of a callback is not used: discard it with `;`, or with `.map(drop)` to keep the error"
 )]
 pub trait CallbackOutput: sealed::Sealed {
     #[doc(hidden)]
@@ -67,8 +82,9 @@ impl CallbackOutput for () {
     }
 }
 
-/// Of a callback that ends the process, or panics: since edition 2024 that is what such a block
-/// returns.
+/// Lets a callback end in a panic or `std::process::exit`. In edition 2024, such a block returns
+/// `!`.
+#[diagnostic::do_not_recommend]
 impl CallbackOutput for Never {
     fn into_result(self) -> Result<(), Failure> {
         match self {}
@@ -85,26 +101,26 @@ where
     }
 }
 
-/// How a callback inside of [`DeferLayer::wrap`](crate::DeferLayer::wrap) ended; the wrapping
-/// future returns it as it is.
+/// The result of a callback inside of [`DeferLayer::wrap`](crate::DeferLayer::wrap). The wrapping
+/// future returns it unchanged.
 ///
 /// ```
-/// use axum_defer::{CallbackEnd, CallbackFuture, DeferLayer};
+/// use axum_defer::{CallbackFuture, CallbackResult, DeferLayer};
 /// use tokio::sync::Semaphore;
 ///
 /// static PRINTER: Semaphore = Semaphore::const_new(1);
 ///
-/// let layer = DeferLayer::new().wrap(async |callback: CallbackFuture| -> CallbackEnd {
-///     let _turn = PRINTER.acquire().await;
+/// let layer = DeferLayer::new().wrap(async |callback: CallbackFuture| -> CallbackResult {
+///     let _permit = PRINTER.acquire().await;
 ///     callback.await
 /// });
 /// # let _ = layer;
 /// ```
 #[derive(Debug)]
 #[must_use = "the wrapping future returns it"]
-pub struct CallbackEnd(pub(crate) Result<(), Failure>);
+pub struct CallbackResult(pub(crate) Result<(), Failure>);
 
-impl CallbackOutput for CallbackEnd {
+impl CallbackOutput for CallbackResult {
     fn into_result(self) -> Result<(), Failure> {
         self.0
     }
@@ -113,7 +129,8 @@ impl CallbackOutput for CallbackEnd {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for () {}
+    #[diagnostic::do_not_recommend]
     impl Sealed for super::Never {}
     impl<E> Sealed for Result<(), E> {}
-    impl Sealed for super::CallbackEnd {}
+    impl Sealed for super::CallbackResult {}
 }

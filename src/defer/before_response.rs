@@ -1,56 +1,61 @@
-//! What users call to have the response wait for something.
+//! Registration of callbacks that the response waits for.
 
 use std::{fmt, panic::Location};
 
 use super::{
-    NO_SCOPE, blocking::DeferrableBlocking, deferred_callback::DeferredCallback,
+    NO_SCOPE, blocking::DeferrableBlocking, handle::BeforeResponseCallback,
     register::register_before,
 };
 use crate::{
-    callback::{code::Callback, deferrable::Deferrable, output::CallbackOutput},
+    callback::{
+        deferrable::{Callback, Deferrable},
+        output::CallbackOutput,
+    },
     scope::current::{self, Current},
 };
 
-/// Runs `callback` before the response goes out: when its head is known, and before the client sees
-/// any of it.
+/// Runs `callback` before the response goes out: when its head is known, and before the client
+/// receives any of it.
 ///
-/// The counterpart of [`defer`](crate::defer()), for what the client must not be told before it has
-/// happened: a commit, a job that is handed to a queue. Takes what `defer` takes, and is found in
-/// the same places. Callbacks run one at a time, in the order of registration, if the response is a
-/// success, or as the handle says: `.name`, `.always`, `.when`, `.timeout` and `.cancel` are the
-/// same words. Names are a space of their own. The rule is told a
-/// [`Completion`](crate::Completion) with the status and no bytes, and whose delivery is
-/// [`Pending`](crate::Delivery::Pending); the layer's [`when`](crate::DeferLayer::when) is about the
-/// end of a response, and plays no part. What one of them registers joins the same run.
+/// Use it for work that must have happened when the client sees the response: a commit, or a job that
+/// is given to a queue. It takes what [`defer`](crate::defer()) takes, and needs a scope as `defer`
+/// does. Callbacks run one at a time in the order of registration, if the response is a success or as
+/// the handle says. Their names are independent of those of deferred callbacks. Their rule receives a
+/// [`Completion`](crate::Completion) with the status, without bytes, and with the delivery
+/// [`Pending`](crate::Delivery::Pending). The layer's [`when`](crate::DeferLayer::when) does not
+/// apply. Callbacks that one of them registers join the same run.
 ///
-/// # When one fails
+/// # Failures
 ///
-/// The first that returns an error, panics or takes too long ends the run. Those after it are
-/// skipped. The response is replaced by an empty 503 without any of its headers (with
-/// [`new_for_grpc`](crate::DeferLayer::new_for_grpc): by grpc-status 14,
-/// [`UNAVAILABLE`](https://grpc.io/docs/guides/status-codes/)), which
+/// The first callback that returns an error, panics, or times out ends the run, and the rest is
+/// skipped. An empty 503 without headers replaces the response. With
+/// [`new_for_grpc`](crate::DeferLayer::new_for_grpc) it has grpc-status 14
+/// ([`UNAVAILABLE`](https://grpc.io/docs/guides/status-codes/)).
 /// [`DeferLayer::before_response_failure_status`](crate::DeferLayer::before_response_failure_status)
-/// changes; the error is in its extensions, as [`BeforeResponseFailed`](crate::BeforeResponseFailed).
-/// What was deferred sees that failure: it is skipped unless it is `always`.
+/// sets another status. The response's extensions contain the error as
+/// [`BeforeResponseFailed`](crate::BeforeResponseFailed). For deferred callbacks, the unit of work is
+/// a failure.
 ///
-/// # When the client goes away
+/// If the task that runs the callbacks is dropped, for example by a runtime that shuts down, the
+/// response fails in the same way.
 ///
-/// Once begun, the run is not cut off: it is on a task of its own, which a shutdown waits for. What
-/// was deferred goes by its outcome, and is told that the delivery was
-/// [`Aborted`](crate::Delivery::Aborted). If there was no response at all (the handler was dropped,
-/// panicked or failed), only those run that are `always`, and then what was deferred.
+/// # Disconnects
 ///
-/// In a [`scope`](crate::scope()) they run before the output is returned, and one that fails makes
-/// the unit of work a failure for what it deferred.
+/// A run that has begun is not interrupted if the client leaves: it is on a task of its own, which a
+/// shutdown waits for. Deferred callbacks go by its outcome, with the delivery
+/// [`Aborted`](crate::Delivery::Aborted). If there was no response (the handler was dropped, panicked,
+/// or failed), only callbacks run that are `always`, and then the deferred ones.
 ///
-/// They wait for no [`max_concurrency`](crate::DeferLayer::max_concurrency), since a client waits for
-/// them.
+/// In a [`scope`](crate::scope()), they run before the output is returned, and a failure makes the unit
+/// of work a failure for what it deferred.
+///
+/// They do not wait for [`max_concurrency`](crate::DeferLayer::max_concurrency), because a client
+/// waits for them.
 ///
 /// # Panics
 ///
-/// When there is no scope, and when it is too late: when the head of the response has been released,
-/// so in a body, in a deferred callback, or in a task that took too long. [`try_before_response`]
-/// does not.
+/// Panics if there is no scope, or if the head of the response is released: in a body, in a deferred
+/// callback, or in a task that took too long. [`try_before_response`] returns an error instead.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -62,8 +67,8 @@ use crate::{
 /// # async fn warm_the_cache() {}
 /// async fn place_order() -> &'static str {
 ///     let transaction = begin().await;
-///     before_response(async move { transaction.commit().await }); // or the client gets a 503
-///     defer(async { warm_the_cache().await });                    // only if it was committed
+///     before_response(async move { transaction.commit().await }); // a failure becomes a 503
+///     defer(async { warm_the_cache().await });                    // runs only after the commit
 ///     "thank you"
 /// }
 ///
@@ -74,27 +79,27 @@ use crate::{
 #[track_caller]
 pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
     callback: C,
-) -> DeferredCallback {
+) -> BeforeResponseCallback {
     or_panic(register(current::get(), callback.into_callback()))
 }
 
-/// Like [`before_response`], without its panics.
+/// Like [`before_response`], but returns an error instead of panicking.
 ///
 /// # Errors
 ///
-/// [`NoHead`], outside of every scope, and when the head of the response has been released. The
-/// callback is dropped.
+/// Returns [`BeforeResponseError`] outside of every scope, and if the head of the response is released.
+/// The callback is dropped.
 ///
 /// ```
-/// use axum_defer::{NoHead, defer, scope, try_before_response};
+/// use axum_defer::{BeforeResponseError, defer, scope, try_before_response};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::NoScope);
+/// assert_eq!(try_before_response(async {}).unwrap_err(), BeforeResponseError::NoScope);
 /// scope(async {
 ///     assert!(try_before_response(async {}).is_ok());
 ///     defer(async {
-///         assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::Released);
+///         assert_eq!(try_before_response(async {}).unwrap_err(), BeforeResponseError::Released);
 ///     });
 /// })
 /// .await;
@@ -103,7 +108,7 @@ pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 #[track_caller]
 pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
     callback: C,
-) -> Result<DeferredCallback, NoHead> {
+) -> Result<BeforeResponseCallback, BeforeResponseError> {
     register(current::get(), callback.into_callback())
 }
 
@@ -111,7 +116,7 @@ pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 ///
 /// # Panics
 ///
-/// As [`before_response`] does.
+/// Panics like [`before_response`].
 ///
 /// ```
 /// # use axum_defer::{before_response_blocking, scope};
@@ -126,7 +131,7 @@ pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 #[track_caller]
 pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
     callback: C,
-) -> DeferredCallback {
+) -> BeforeResponseCallback {
     or_panic(register(current::get(), callback.into_callback()))
 }
 
@@ -134,36 +139,38 @@ pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutp
 pub(super) fn register(
     current: Option<Current>,
     callback: impl Callback + 'static,
-) -> Result<DeferredCallback, NoHead> {
-    let current = current.ok_or(NoHead::NoScope)?;
-    register_before(current, Location::caller(), callback).ok_or(NoHead::Released)
+) -> Result<BeforeResponseCallback, BeforeResponseError> {
+    let current = current.ok_or(BeforeResponseError::NoScope)?;
+    register_before(current, Location::caller(), callback).ok_or(BeforeResponseError::Released)
 }
 
-/// No closure, so that the panic has the line of the caller.
+/// Not a closure, so that the panic has the location of the caller.
 #[track_caller]
-pub(super) fn or_panic(handle: Result<DeferredCallback, NoHead>) -> DeferredCallback {
+pub(super) fn or_panic(
+    handle: Result<BeforeResponseCallback, BeforeResponseError>,
+) -> BeforeResponseCallback {
     match handle {
         Ok(handle) => handle,
-        Err(no_head) => panic!("{no_head}"),
+        Err(error) => panic!("{error}"),
     }
 }
 
-const TOO_LATE: &str = "too late for `before_response`: the head of the response has been \
-    released, or the unit of work is over. Call it in the handler, before it returns, or in a \
-    callback that `before_response` runs; use `defer` for what runs after the response";
+const TOO_LATE: &str = "too late for `before_response`: the head of the response is released, or the \
+    unit of work has ended. Call it in the handler before it returns, or in a callback that \
+    `before_response` runs. Use `defer` for work after the response";
 
-/// There is no head of a response to hold back. Returned by [`try_before_response`].
+/// The error of [`try_before_response`]: there is no response that could wait.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// use axum_defer::{NoHead, defer, scope, try_before_response};
+/// use axum_defer::{BeforeResponseError, defer, scope, try_before_response};
 ///
-/// assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::NoScope);
+/// assert_eq!(try_before_response(async {}).unwrap_err(), BeforeResponseError::NoScope);
 /// scope(async {
 ///     defer(async {
-///         // The response is over, so there is no head any more.
-///         assert_eq!(try_before_response(async {}).unwrap_err(), NoHead::Released);
+///         // The response has ended.
+///         assert_eq!(try_before_response(async {}).unwrap_err(), BeforeResponseError::Released);
 ///     });
 /// })
 /// .await;
@@ -171,14 +178,14 @@ const TOO_LATE: &str = "too late for `before_response`: the head of the response
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum NoHead {
-    /// There is no scope: see [`defer`](crate::defer()).
+pub enum BeforeResponseError {
+    /// There is no scope. See [`defer`](crate::defer()).
     NoScope,
-    /// It has been released: the response is on its way, or the unit of work is over.
+    /// The head is released: the response is on its way, or the unit of work has ended.
     Released,
 }
 
-impl fmt::Display for NoHead {
+impl fmt::Display for BeforeResponseError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::NoScope => NO_SCOPE,
@@ -187,4 +194,4 @@ impl fmt::Display for NoHead {
     }
 }
 
-impl std::error::Error for NoHead {}
+impl std::error::Error for BeforeResponseError {}

@@ -1,4 +1,4 @@
-//! What `defer_blocking` takes: closures that run on Tokio's blocking pool.
+//! Arguments of `defer_blocking`: closures that run on Tokio's blocking pool.
 
 use std::{
     future::Future,
@@ -10,21 +10,20 @@ use tokio::task::JoinHandle;
 
 use crate::{
     callback::{
-        code::{Callback, ClosureCallback},
-        deferrable::{AsClosure, AsClosureOfCompletion},
-        output::{CallbackEnd, CallbackOutput, Failure},
+        deferrable::{AsClosure, AsClosureOfCompletion, Callback, ClosureCallback},
+        output::{CallbackOutput, CallbackResult, Failure},
     },
     completion::Completion,
     scope::current,
 };
 
-/// What [`defer_blocking`](crate::defer_blocking) takes: a closure without arguments, or one that
+/// The argument of [`defer_blocking`](crate::defer_blocking): a closure without arguments, or one that
 /// takes the [`Completion`]. It returns `()` or `Result<(), E>`.
 ///
 /// ```
 /// use axum_defer::{CallbackOutput, DeferrableBlocking, DeferredCallback, defer_blocking};
 ///
-/// /// A `defer_blocking` of the app's own.
+/// /// Defers blocking work under the rule of this app.
 /// #[track_caller]
 /// fn clean_up<M, C>(work: C) -> DeferredCallback
 /// where
@@ -35,13 +34,13 @@ use crate::{
 /// # fn handler() { clean_up(|| std::fs::remove_file("/tmp/upload")); }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be deferred as blocking work",
+    message = "`{Self}` cannot be deferred as blocking work",
     label = "not a closure without arguments, or one that takes the `Completion`",
     note = "pass `|| {{ .. }}` or `|completion: Completion| {{ .. }}`; it must be `Send + 'static`",
     note = "for a future, use `defer`"
 )]
 pub trait DeferrableBlocking<M>: Send + 'static {
-    /// What the closure returns; see [`Deferrable::Output`](crate::Deferrable::Output).
+    /// The output of the closure. See [`Deferrable::Output`](crate::Deferrable::Output).
     type Output;
 
     #[doc(hidden)]
@@ -82,7 +81,7 @@ fn blocking(
     closure: impl FnOnce(Completion) -> Result<(), Failure> + Send + 'static,
 ) -> impl Callback + 'static {
     ClosureCallback::new(|completion| {
-        let closure = current::carry(move || closure(completion));
+        let closure = current::propagate(move || closure(completion));
         #[cfg(feature = "tracing")]
         let closure = {
             let span = tracing::Span::current();
@@ -99,11 +98,11 @@ struct Blocking {
 }
 
 impl Future for Blocking {
-    type Output = CallbackEnd;
+    type Output = CallbackResult;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallbackEnd> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallbackResult> {
         Pin::new(&mut self.task).poll(cx).map(|joined| {
-            CallbackEnd(match joined {
+            CallbackResult(match joined {
                 Ok(result) => result,
                 Err(error) if error.is_panic() => {
                     std::panic::resume_unwind(error.into_panic());
@@ -116,7 +115,7 @@ impl Future for Blocking {
 
 impl Drop for Blocking {
     fn drop(&mut self) {
-        // Keeps a closure that is still in the pool's queue from starting after its time-out.
+        // A closure that is still in the queue of the pool must not start after its timeout.
         self.task.abort();
     }
 }

@@ -1,11 +1,11 @@
-//! The handle on all callbacks of one scope.
+//! The handle to all callbacks of one scope.
 
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    before_response::{self, NoHead},
+    before_response::{self, BeforeResponseError},
     blocking::DeferrableBlocking,
-    deferred_callback::DeferredCallback,
+    handle::{BeforeResponseCallback, DeferredCallback},
     register::register,
 };
 use crate::{
@@ -16,14 +16,13 @@ use crate::{
     },
 };
 
-/// A cheap, clonable handle on the callbacks of one scope.
+/// A cheap, cloneable handle to the callbacks of one scope.
 ///
-/// It is in the extensions of every request that goes through a
-/// [`DeferLayer`](crate::DeferLayer), it is an extractor (feature `axum`), and it may be kept and
-/// moved to other tasks and threads. What is deferred through it while the unit of work lasts
-/// joins that unit's callbacks; what comes after the last of them has run is run at once (when
-/// the handle that [`defer`](Self::defer) returned is dropped), under the same
-/// [`Completion`](crate::Completion).
+/// It is in the extensions of every request that passes through a
+/// [`DeferLayer`](crate::DeferLayer), it is an extractor (feature `axum`), and it can be moved into
+/// other tasks and threads. Callbacks that are registered through it before the scope is closed join
+/// those of the scope. Later ones run at once, under the same [`Completion`](crate::Completion), when
+/// the handle that [`defer`](Self::defer) returned is dropped.
 ///
 /// ```
 /// use axum_defer::DeferredCallbackCollection;
@@ -71,12 +70,12 @@ impl DeferredCallbackCollection {
         Self { scope }
     }
 
-    /// The collection of the scope that the calling code belongs to, if there is one.
+    /// Returns the collection of the current scope, if there is one.
     pub fn current() -> Option<Self> {
         current::get().map(|current| Self::new(current.scope))
     }
 
-    /// Registers a callback; see [`defer`](crate::defer).
+    /// Registers a callback. See [`defer`](crate::defer).
     #[track_caller]
     pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(
         &self,
@@ -89,7 +88,7 @@ impl DeferredCallbackCollection {
         )
     }
 
-    /// Registers a closure that blocks; see [`defer_blocking`](crate::defer_blocking).
+    /// Registers a closure that blocks. See [`defer_blocking`](crate::defer_blocking).
     #[track_caller]
     pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
         &self,
@@ -102,67 +101,65 @@ impl DeferredCallbackCollection {
         )
     }
 
-    /// Has the response wait for a callback; see [`before_response`](crate::before_response).
+    /// Registers a callback that the response waits for. See
+    /// [`before_response`](crate::before_response).
     ///
-    /// What another task registers may run at once, before the handle has given it a rule or a
+    /// A callback that another task registers may run at once, before its handle has set a rule or a
     /// name.
     ///
     /// # Panics
     ///
-    /// When the head of the response has been released.
+    /// Panics if the head of the response is released.
     #[track_caller]
     pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
         &self,
         callback: C,
-    ) -> DeferredCallback {
+    ) -> BeforeResponseCallback {
         let current = Some(self.as_current());
         before_response::or_panic(before_response::register(current, callback.into_callback()))
     }
 
-    /// Like [`before_response`](Self::before_response), without its panic.
+    /// Like [`before_response`](Self::before_response), but returns an error instead of panicking.
     ///
     /// # Errors
     ///
-    /// [`NoHead::Released`], when the head of the response has been released.
+    /// Returns [`BeforeResponseError::Released`] if the head of the response is released.
     #[track_caller]
     pub fn try_before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
         &self,
         callback: C,
-    ) -> Result<DeferredCallback, NoHead> {
+    ) -> Result<BeforeResponseCallback, BeforeResponseError> {
         before_response::register(Some(self.as_current()), callback.into_callback())
     }
 
-    /// Has the response wait for a closure that blocks; see
+    /// Registers a closure that blocks and that the response waits for. See
     /// [`before_response_blocking`](crate::before_response_blocking).
     ///
     /// # Panics
     ///
-    /// When the head of the response has been released.
+    /// Panics if the head of the response is released.
     #[track_caller]
     pub fn before_response_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
         &self,
         callback: C,
-    ) -> DeferredCallback {
+    ) -> BeforeResponseCallback {
         let current = Some(self.as_current());
         before_response::or_panic(before_response::register(current, callback.into_callback()))
     }
 
     fn as_current(&self) -> Current {
-        Current::as_seen_here(self.scope.clone())
+        Current::for_caller(self.scope.clone())
     }
 
-    /// Is ready when the client has gone before it had a response, while the handler is
-    /// [run to completion](crate::DeferLayer::run_to_completion) without it.
+    /// Waits until the client has left before it received a response, while the handler is
+    /// [run to completion](crate::DeferLayer::run_to_completion).
     ///
-    /// So a handler can leave out what only the client would have wanted, and still do the rest.
-    /// The client has gone when the server drops the response to come: the connection was lost,
-    /// the stream was reset, or a shutdown has cut it. A server that does not read from a
-    /// connection while it answers learns of that late.
+    /// A handler can then omit work that only the client needs. The client has left when the server
+    /// drops the response future: the connection was lost, the stream was reset, or a shutdown closed
+    /// it. A server that does not read from the connection meanwhile notices this late.
     ///
-    /// Otherwise it is pending for ever: once there is a response, whose
-    /// [`Completion`](crate::Completion) tells the rest, and where handlers are not run to
-    /// completion, because they are dropped with their client. Several may wait for it, in
-    /// any task.
+    /// Pending forever once there is a response, and if handlers are not run to completion, because
+    /// they are dropped with their client. Several tasks may wait.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -183,49 +180,53 @@ impl DeferredCallbackCollection {
     ///     .layer(DeferLayer::new().run_to_completion());
     /// ```
     pub fn client_gone(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let client = self.scope.client.clone();
+        let token = self.scope.client_gone().cloned();
         async move {
-            match client {
-                Some(client) => client.gone().await,
+            match token {
+                Some(token) => token.cancelled_owned().await,
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Whether [`client_gone`](Self::client_gone) is ready.
+    /// Returns `true` if [`client_gone`](Self::client_gone) is ready.
     pub fn is_client_gone(&self) -> bool {
-        let client = self.scope.client.as_ref();
-        client.is_some_and(|client| client.has_gone())
+        let token = self.scope.client_gone();
+        token.is_some_and(|token| token.is_cancelled())
     }
 
-    /// Takes out the callback of this name, if it has not started, and the one of
-    /// [`before_response`](crate::before_response) that has it; how many that were.
+    /// Removes the callback with this name that has not started, and the one
+    /// [before the response](crate::before_response). Returns the number of removed callbacks.
     ///
-    /// Also from inside a callback, where it stops one that comes later. An unknown name is no
-    /// error, and the name may be used again.
+    /// A callback can call this to stop a later one. An unknown name is not an error, and the name can
+    /// be used again.
     pub fn forget(&self, name: &str) -> usize {
         self.scope.forget(name)
     }
 
-    /// Whether a callback of this name is registered and has not started.
+    /// Returns `true` if a callback with this name is registered and has not started.
     pub fn contains(&self, name: &str) -> bool {
         self.scope.contains(name)
     }
 
-    /// How many callbacks are registered and have not started.
+    /// Returns the number of callbacks that are registered and have not started.
     pub fn len(&self) -> usize {
         self.scope.len()
     }
 
-    /// Whether no callback is waiting.
+    /// Returns `true` if no callback waits to start.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.scope.is_empty()
     }
 
-    /// The names of the callbacks that have not started, in their order; those without a name
-    /// are left out.
+    /// Returns the names of the callbacks that have not started, in their order. Callbacks without
+    /// a name are omitted.
     pub fn names(&self) -> Vec<String> {
         self.scope.names()
+    }
+
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.scope
     }
 }
 

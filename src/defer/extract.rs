@@ -1,4 +1,4 @@
-//! The extractors for axum handlers.
+//! Extractors for axum handlers.
 
 use std::{convert::Infallible, fmt};
 
@@ -30,8 +30,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for DeferredCallbackCollection 
     }
 }
 
-/// The request did not go through a [`DeferLayer`](crate::DeferLayer); answers 500 and says where
-/// to add the layer.
+/// The rejection of [`DeferredCallbackCollection`] if the request did not pass through a
+/// [`DeferLayer`](crate::DeferLayer). Responds with a 500 that says where to add the layer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -53,7 +53,7 @@ pub struct MissingDeferLayer;
 impl fmt::Display for MissingDeferLayer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
-            "`DeferredCallbackCollection` was extracted, but the request went through no \
+            "`DeferredCallbackCollection` was extracted, but the request did not pass through a \
              `DeferLayer`: add `.layer(axum_defer::DeferLayer::new())` to the router, after the \
              routes that defer",
         )

@@ -1,8 +1,8 @@
-//! What users call to have something run later.
+//! Registration of callbacks: the functions and handles that users call.
 
 use std::{fmt, panic::Location};
 
-use self::{blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register};
+use self::{blocking::DeferrableBlocking, handle::DeferredCallback, register::register};
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
     scope::current,
@@ -11,24 +11,25 @@ use crate::{
 pub(crate) mod before_response;
 pub(crate) mod blocking;
 pub(crate) mod collection;
-pub(crate) mod deferred_callback;
 #[cfg(feature = "axum")]
 pub(crate) mod extract;
+pub(crate) mod handle;
+pub(crate) mod in_scope;
 mod register;
 pub(crate) mod scope;
 
 pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
-    `.layer(axum_defer::DeferLayer::new())` to the router, after the routes that defer. Work that is \
-    no request gets a scope from `axum_defer::scope(..)`. A task that was spawned is outside of the \
-    scope: move a `DeferredCallbackCollection` into it";
+    `.layer(axum_defer::DeferLayer::new())` to the router, after the routes that defer. For work that \
+    is not a request, use `axum_defer::scope(..)`, or `defer_or_spawn` in code that is also called \
+    elsewhere. A spawned task is outside of the scope: spawn `future.in_current_scope()` instead, or \
+    move a `DeferredCallbackCollection` into the task";
 
 /// Runs `callback` after the response has been sent.
 ///
-/// Registers it with the scope that the calling code belongs to: the request that a
-/// [`DeferLayer`](crate::DeferLayer) wraps, a [`scope`](crate::scope()), or a deferred callback
-/// that is running. See [`Deferrable`] for what can be deferred. It runs on a task of its own,
-/// one after the other with the other callbacks of the scope, if the response was a success;
-/// the handle that is returned changes that.
+/// Registers it with the scope of the calling code: the request that a
+/// [`DeferLayer`](crate::DeferLayer) wraps, a [`scope`](crate::scope()), or a deferred callback that
+/// is running. See [`Deferrable`] for what can be deferred. The callbacks of a scope run on one task,
+/// one after the other, if the response is a success. The returned handle changes that.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -36,13 +37,13 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
 ///
 /// async fn sign_up() -> &'static str {
 ///     defer(async { /* send the welcome mail */ });
-///     // With a `?`, the last line has to say what the errors become.
+///     // With `?`, the last line names the error type.
 ///     defer(async {
 ///         let invited: u32 = "3".parse()?;
 ///         println!("{invited} more are invited");
 ///         Ok::<_, BoxError>(())
 ///     });
-///     // The type of a closure's argument has to be written.
+///     // The type of the argument must be written.
 ///     defer(|completion: Completion| async move { println!("{:?}", completion.status()) });
 ///     "welcome"
 /// }
@@ -52,25 +53,25 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
 ///     .layer(DeferLayer::new());
 /// ```
 ///
-/// # Where the scope is
+/// # Scope
 ///
-/// The scope goes with the code that the handler runs, calls and awaits, `join!` and streams
-/// included, and with a body while it is polled. It does not go to other tasks and threads, which
-/// begin outside of every scope: `tokio::spawn`, `spawn_blocking`, `std::thread::spawn`, an actor
-/// that gets a message. There, `defer` panics; move a
-/// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) in, and call [its
-/// `defer`](crate::DeferredCallbackCollection::defer).
+/// The scope contains the code that the handler runs, calls, and awaits, including `join!` and
+/// streams, and the body while it is polled. It does not contain other tasks and threads:
+/// `tokio::spawn`, `spawn_blocking`, `std::thread::spawn`, or an actor that receives a message. `defer`
+/// panics there. Spawn [`future.in_current_scope()`](crate::InScope::in_current_scope), or move a
+/// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) into the task and call [its
+/// `defer`](crate::DeferredCallbackCollection::defer). Do not defer a `JoinHandle`: its task has started
+/// already.
 ///
 /// # Panics
 ///
-/// When there is no scope: the message says where to add the layer. [`try_defer`] returns an error
-/// in its place.
+/// Panics if there is no scope. The message says where to add the layer. [`try_defer`] returns an
+/// error instead, and [`defer_or_spawn`] opens a scope.
 ///
-/// It is a panic like any other in a handler. Nothing of this crate is between such a handler and
-/// the server, so nothing can turn it into a response: hyper drops the connection, and the message is
-/// on standard error. tower-http's `CatchPanicLayer`, around the routes, answers 500. A handler that
-/// extracts a [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) does not come that
-/// far: without the layer its client gets a 500 that says where to add it.
+/// This is a panic of the handler: hyper closes the connection, and the message is on standard error.
+/// tower-http's `CatchPanicLayer` around the routes responds with a 500. If a handler extracts a
+/// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) without the layer, its client gets
+/// a 500 that says where to add it.
 #[track_caller]
 pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> DeferredCallback {
     match current::get() {
@@ -79,11 +80,11 @@ pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> Deferr
     }
 }
 
-/// Like [`defer`], but gives the callback back when there is no scope.
+/// Like [`defer`], but returns the callback if there is no scope.
 ///
 /// # Errors
 ///
-/// [`NoScope`], outside of every scope.
+/// Returns [`NoScopeError`] outside of every scope.
 ///
 /// ```
 /// use axum_defer::try_defer;
@@ -95,26 +96,26 @@ pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> Deferr
 #[track_caller]
 pub fn try_defer<M, C: Deferrable<M, Output: CallbackOutput>>(
     callback: C,
-) -> Result<DeferredCallback, NoScope<C>> {
+) -> Result<DeferredCallback, NoScopeError<C>> {
     match current::get() {
         Some(current) => Ok(register(
             current,
             Location::caller(),
             callback.into_callback(),
         )),
-        None => Err(NoScope { callback }),
+        None => Err(NoScopeError { callback }),
     }
 }
 
-/// Like [`defer`], for a closure that blocks: it runs on Tokio's blocking pool.
+/// Like [`defer`], but for a closure that blocks. It runs on Tokio's blocking pool.
 ///
-/// The next callback of the scope starts when it is done. A time-out reports it, and can't stop
-/// it: a closure that never returns keeps a thread, and the drop of its runtime (at the end of
-/// `#[tokio::main]`, say) waits for it; `Runtime::shutdown_timeout` does not.
+/// The next callback of the scope starts when it has ended. A timeout is reported, but cannot stop
+/// the closure. A closure that never returns occupies a thread, and dropping its runtime waits for it,
+/// for example at the end of `#[tokio::main]`. `Runtime::shutdown_timeout` does not.
 ///
 /// # Panics
 ///
-/// When there is no scope, like [`defer`].
+/// Panics if there is no scope, like [`defer`].
 ///
 /// ```
 /// # use axum_defer::{defer_blocking, scope};
@@ -136,40 +137,79 @@ pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
     }
 }
 
-/// There is no scope to defer to; gives the callback back.
+/// Like [`defer`], but opens a scope if there is none.
 ///
-/// Returned by [`try_defer`]. Its message says where to add the layer.
+/// For code that is shared with a command line tool, or whose tests call it without a request.
+/// Outside of every scope, it opens a scope that has ended with success, and runs the callback there
+/// on a task when the returned handle is dropped. Nothing waits for that task.
+///
+/// # Panics
+///
+/// Panics outside of every scope and of a Tokio runtime.
+///
+/// ```
+/// use axum_defer::defer_or_spawn;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// async fn create_user(name: &str) {
+///     let mail = format!("welcome, {name}");
+///     // After the response of a request, or at once.
+///     defer_or_spawn(async move { println!("{mail}") }).name("welcome mail");
+/// }
+/// create_user("grace").await;
+/// # tokio::task::yield_now().await;
+/// # }
+/// ```
+#[track_caller]
+pub fn defer_or_spawn<M, C: Deferrable<M, Output: CallbackOutput>>(
+    callback: C,
+) -> DeferredCallback {
+    let current = current::get().unwrap_or_else(|| {
+        assert!(
+            tokio::runtime::Handle::try_current().is_ok(),
+            "`defer_or_spawn` was called outside of a scope and of a Tokio runtime, so nothing can \
+             run the callback"
+        );
+        scope::open_ended()
+    });
+    register(current, Location::caller(), callback.into_callback())
+}
+
+/// The error of [`try_defer`]: there is no scope. Contains the callback.
 ///
 /// ```
 /// use axum_defer::try_defer;
 ///
-/// // In a function that is called from requests and from elsewhere:
+/// // In a function that requests and other code call:
 /// let outside = try_defer(async { println!("later, if there is a request") }).unwrap_err();
 /// println!("{outside}");
 /// let now = outside.into_callback();
 /// # drop(now);
 /// ```
-pub struct NoScope<C> {
+pub struct NoScopeError<C> {
     callback: C,
 }
 
-impl<C> NoScope<C> {
-    /// The callback that could not be deferred.
+impl<C> NoScopeError<C> {
+    /// Returns the callback.
     pub fn into_callback(self) -> C {
         self.callback
     }
 }
 
-impl<C> fmt::Display for NoScope<C> {
+impl<C> fmt::Display for NoScopeError<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(NO_SCOPE)
     }
 }
 
-impl<C> fmt::Debug for NoScope<C> {
+impl<C> fmt::Debug for NoScopeError<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("NoScope").finish_non_exhaustive()
+        formatter
+            .debug_struct("NoScopeError")
+            .finish_non_exhaustive()
     }
 }
 
-impl<C> std::error::Error for NoScope<C> {}
+impl<C> std::error::Error for NoScopeError<C> {}

@@ -1,52 +1,65 @@
-//! The way of a callback into its scope.
+//! Registration: the path of a callback into its scope.
 
-use std::panic::Location;
+use std::{panic::Location, sync::Arc};
 
-use super::deferred_callback::DeferredCallback;
+use super::handle::{BeforeResponseCallback, DeferredCallback};
 use crate::{
     callback::{
-        callback_future::{CallbackFuture, Wrap},
-        code::Callback,
-        deferrable::Deferrable,
+        deferrable::Callback,
         entry::{BoxEntry, Entry, Header},
-        output::{CallbackEnd, Failure},
+        wrap::wrapped,
     },
+    catch_panic::drop_catching_panic,
     observe::phase::Phase,
     runner,
     scope::{
         Scope,
-        current::{self, Current},
+        current::{self, Current, Role},
     },
 };
 
+#[inline]
 pub(super) fn register(
     current: Current,
     location: &'static Location<'static>,
     callback: impl Callback + 'static,
 ) -> DeferredCallback {
-    let Current { scope, is_driven } = current;
+    let Current { scope, role } = current;
     let entry = entry(&scope, location, Phase::After, callback);
-    // Where the runner may be at work on another thread, it has to wait for the handle.
-    let holds = !is_driven;
-    let (id, start) = scope.push(entry, holds);
-    runner::start(&scope, start);
-    DeferredCallback::new(scope, id, holds)
+    // The runner may be at work on another thread, so the callback waits for its handle.
+    let held = role == Role::External;
+    match scope.push(entry, held) {
+        Ok((registration, start)) => {
+            if start.is_some() {
+                runner::start(scope.clone(), start);
+            }
+            DeferredCallback::new(scope, registration, held)
+        }
+        Err(_) => unreachable!("only callbacks before the response can be too late"),
+    }
 }
 
-/// `None` when it is too late.
+/// Returns `None` if the head of the response is released.
 pub(super) fn register_before(
     current: Current,
     location: &'static Location<'static>,
     callback: impl Callback + 'static,
-) -> Option<DeferredCallback> {
+) -> Option<BeforeResponseCallback> {
     let Current { scope, .. } = current;
     let entry = entry(&scope, location, Phase::Before, callback);
-    let registration = scope.push_before(entry)?;
-    Some(DeferredCallback::new(scope, registration, false))
+    match scope.push(entry, false) {
+        // No runner starts: the response future runs it.
+        Ok((registration, _)) => Some(BeforeResponseCallback::new(scope, registration)),
+        Err(entry) => {
+            drop_catching_panic(entry);
+            None
+        }
+    }
 }
 
+#[inline]
 fn entry(
-    scope: &Scope,
+    scope: &Arc<Scope>,
     location: &'static Location<'static>,
     phase: Phase,
     callback: impl Callback + 'static,
@@ -55,30 +68,10 @@ fn entry(
     scope.observe(&mut header);
     match scope.options.wrap.clone() {
         None => Box::pin(Entry::new(header, callback)),
-        Some(wrap) => Box::pin(Entry::new(header, wrapped(&*wrap, phase, callback))),
+        Some(wrap) => {
+            let completion =
+                move || current::get().and_then(|current| current.scope.completion_in(phase));
+            Box::pin(Entry::new(header, wrapped(&*wrap, completion, callback)))
+        }
     }
-}
-
-/// The callback inside of the future that the layer's `wrap` puts around it.
-fn wrapped(
-    wrap: &Wrap,
-    phase: Phase,
-    callback: impl Callback + 'static,
-) -> impl Callback + 'static {
-    let mut callback = Box::pin(callback);
-    let future = CallbackFuture::new(async move {
-        let completion = current::get().and_then(|current| current.scope.completion_in(phase));
-        let Some(completion) = completion else {
-            // Only a runner polls this, and it does so in the scope whose phase it has begun.
-            return CallbackEnd(Err(Failure::Lost));
-        };
-        std::future::poll_fn(|cx| {
-            callback
-                .as_mut()
-                .poll_callback(cx, &completion)
-                .map(CallbackEnd)
-        })
-        .await
-    });
-    Deferrable::into_callback(wrap(future))
 }

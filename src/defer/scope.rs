@@ -1,4 +1,4 @@
-//! Units of work that are no HTTP requests.
+//! Scopes for units of work that are not HTTP requests.
 
 use std::{
     future::{Future, poll_fn},
@@ -8,21 +8,23 @@ use std::{
 };
 
 use crate::{
-    completion::Delivery,
-    runner::{Unfinished, completer::Completer, scoped::Scoped},
-    scope::{Scope, options::Options},
+    completion::{Completion, Delivery, Level},
+    runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped},
+    scope::{
+        Scope,
+        current::{self, Current},
+        options::Options,
+    },
 };
 
-/// Runs a unit of work in a scope of its own, then runs and awaits what it deferred, then returns
-/// its output.
+/// Runs a unit of work in a scope, then runs and awaits what it deferred, then returns its output.
 ///
-/// For a command line tool, a job from a queue, a scheduled task. The output decides which
-/// callbacks run: see [`UnitOutput`]. Callbacks run in the calling task, and the one that is
-/// running when this future is dropped is cut off; what it had not started then moves to a task.
-/// When this future is dropped before `future` is ready, or `future` panics, callbacks run as for
-/// a request without a response.
+/// For a command line tool, a job from a queue, or a scheduled task. The output decides which
+/// callbacks run (see [`ScopeOutput`]). Callbacks run in the calling task. If this future is dropped,
+/// the running callback is interrupted, and the rest moves to a task. If it is dropped before
+/// `future` is ready, or `future` panics, callbacks run as for a request without a response.
 ///
-/// There is no limit and no observer here; for those, see
+/// There are no limits and no observers. For those, see
 /// [`DeferLayer::scope`](crate::DeferLayer::scope).
 ///
 /// ```
@@ -32,8 +34,8 @@ use crate::{
 /// #[tokio::main]
 /// async fn main() -> ExitCode {
 ///     scope(async {
-///         defer(async { println!("all is well") });
-///         defer(async { println!("whatever happened") }).always();
+///         defer(async { println!("succeeded") });
+///         defer(async { println!("ended") }).always();
 ///         ExitCode::SUCCESS
 ///     })
 ///     .await
@@ -41,47 +43,76 @@ use crate::{
 /// ```
 pub async fn scope<F>(future: F) -> F::Output
 where
-    F: Future<Output: UnitOutput>,
+    F: Future<Output: ScopeOutput>,
 {
-    run(Arc::default(), future).await
+    run(Arc::new(Options::for_one_scope()), future).await
 }
 
 pub(crate) async fn run<F>(options: Arc<Options>, future: F) -> F::Output
 where
-    F: Future<Output: UnitOutput>,
+    F: Future<Output: ScopeOutput>,
 {
-    let scope = Scope::open(options, None, || None, None);
-    let mut unit = pin!(Scoped::new(Completer::new(scope), future));
-    let output = poll_fn(|cx| unit.as_mut().poll_inside(cx)).await;
+    let scope = open(options);
+    let mut unit = pin!(Scoped::new(CompletionGuard::new(scope), future));
+    let output = poll_fn(|cx| unit.as_mut().poll_in_scope(cx)).await;
     unit.as_mut().drop_future();
-    if let Some(mut completer) = unit.take_completer() {
-        completer.verdict.success = output.is_success();
-        completer.verdict.delivery = Delivery::Sent;
-        if completer.release_head() {
-            let preparing = Box::pin(completer.prepare(Unfinished::MovesToATask));
-            (completer, _) = preparing.await;
+    if let Some(mut guard) = unit.take_guard() {
+        guard.verdict.success = output.is_success();
+        guard.verdict.delivery = Delivery::Complete;
+        if guard.release_head() {
+            let before = Box::pin(before::run_here(guard, OnDrop::Respawn));
+            (guard, _) = before.await;
         }
-        completer.complete_here().await;
+        guard.complete_here().await;
     }
     output
 }
 
-/// What tells success from failure in the output of a [`scope`].
+/// Opens a scope. If the calling code belongs to a request, the server's drain waits for this scope,
+/// too.
+fn open(options: Arc<Options>) -> Arc<Scope> {
+    let parent = current::get();
+    let scope = Scope::open(options, None, || None, None, parent);
+    for ancestor in scope.ancestors() {
+        if let Some(response) = &ancestor.scope.response {
+            response.drain_with(&scope.options.store);
+        }
+    }
+    scope
+}
+
+/// Opens a scope whose unit of work has succeeded.
+pub(super) fn open_ended() -> Current {
+    let scope = open(Arc::new(Options::for_one_scope()));
+    let completion = Completion {
+        status: None,
+        success: true,
+        delivery: Delivery::Complete,
+        level: Level::HandedOff,
+        bytes: 0,
+        elapsed: scope.opened.elapsed(),
+    };
+    scope.release_head();
+    let start = scope.decide(completion);
+    debug_assert!(start.is_none(), "nothing is registered yet");
+    Current::external(scope)
+}
+
+/// The output of a [`scope`], which distinguishes success from failure.
 ///
-/// `()` is a success, a `Result` is one when it is `Ok`, and an [`ExitCode`] when it is
-/// [`ExitCode::SUCCESS`].
+/// `()` is a success, and so are `Ok` and [`ExitCode::SUCCESS`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// use axum_defer::{UnitOutput, defer, scope};
+/// use axum_defer::{ScopeOutput, defer, scope};
 ///
 /// struct Imported {
 ///     rows: u32,
 ///     refused: u32,
 /// }
 ///
-/// impl UnitOutput for Imported {
+/// impl ScopeOutput for Imported {
 ///     fn is_success(&self) -> bool {
 ///         self.refused == 0
 ///     }
@@ -96,30 +127,30 @@ where
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say whether a unit of work succeeded",
+    message = "`{Self}` does not distinguish success from failure",
     label = "this unit of work returns `{Self}`",
-    note = "return `()`, a `Result` or an `ExitCode`, or implement `UnitOutput` for it"
+    note = "return `()`, a `Result`, or an `ExitCode`, or implement `ScopeOutput` for it"
 )]
-pub trait UnitOutput {
-    /// Whether the unit of work succeeded.
+pub trait ScopeOutput {
+    /// Returns `true` if the unit of work succeeded.
     fn is_success(&self) -> bool;
 }
 
-// Not for `!`: stable Rust names it by a projection only, which the compiler takes for any type of
-// another crate, so that none could implement this trait.
-impl UnitOutput for () {
+// Not for `!`: stable Rust can only name it by a projection, which would overlap with the
+// implementations of other crates.
+impl ScopeOutput for () {
     fn is_success(&self) -> bool {
         true
     }
 }
 
-impl<T, E> UnitOutput for Result<T, E> {
+impl<T, E> ScopeOutput for Result<T, E> {
     fn is_success(&self) -> bool {
         self.is_ok()
     }
 }
 
-impl UnitOutput for ExitCode {
+impl ScopeOutput for ExitCode {
     fn is_success(&self) -> bool {
         *self == ExitCode::SUCCESS
     }

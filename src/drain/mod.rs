@@ -1,14 +1,9 @@
-//! Waits for what is pending and running, and reports what was left.
+//! Waiting for unfinished work, and the report of what is left.
 
-pub(crate) mod asker;
 pub(crate) mod deadline;
-pub(crate) mod defer_handle;
-pub(crate) mod draining;
+pub(crate) mod drain;
 pub(crate) mod report;
-pub(crate) mod reservation;
-pub(crate) mod shard;
-pub(crate) mod shard_number;
 #[cfg(feature = "serve")]
-pub(crate) mod stopping;
-pub(crate) mod tally;
-pub(crate) mod tracker;
+pub(crate) mod server;
+#[cfg(feature = "serve")]
+pub(crate) mod shutdown_signal;

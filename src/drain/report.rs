@@ -1,10 +1,16 @@
-//! What a drain saw.
+//! The report of a drain.
 
-use std::{borrow::Cow, fmt, panic::Location, sync::Arc, time::Duration};
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
-use crate::observe::scope_info::{RequestInfo, ScopeInfo};
+use crate::{
+    callback::name::Name,
+    observe::{
+        scope_info::{RequestInfo, ScopeInfo},
+        text::OneLine,
+    },
+};
 
-/// What a drain saw, from its start to its end.
+/// The outcomes of a drain, from its start to its end.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -18,7 +24,7 @@ use crate::observe::scope_info::{RequestInfo, ScopeInfo};
 /// layer
 ///     .scope(async {
 ///         defer(async {}).name("mail");
-///         // Nothing has run yet, and nobody waits for long.
+///         // Nothing has run yet.
 ///         let report = deferred.drain(Duration::ZERO).await;
 ///         assert!(!report.is_complete());
 ///         assert_eq!(report.unfinished.len(), 1);
@@ -33,40 +39,33 @@ use crate::observe::scope_info::{RequestInfo, ScopeInfo};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Callbacks that ran to a good end.
-    pub ran: u64,
-    /// Callbacks that returned an error, panicked or timed out.
+    /// Callbacks that succeeded.
+    pub succeeded: u64,
+    /// Callbacks that returned an error, panicked, or timed out.
     pub failed: u64,
-    /// Callbacks that the rule kept from running.
+    /// Callbacks that their rule did not allow to run.
     pub skipped: u64,
     /// Callbacks that should have run and could not.
     pub lost: u64,
     /// Callbacks that were pending or running at the deadline.
     pub unfinished: Vec<UnfinishedCallback>,
-    /// Callbacks that were pending or running at the deadline, too, and can't be named: they came by
-    /// another server of the same app, which nobody asks for a report, before the first one of this
-    /// server.
-    pub unfinished_unlisted: u64,
-    /// Handlers that were being
-    /// [run to completion](crate::DeferLayer::run_to_completion) at the deadline.
-    pub unfinished_handlers: u64,
-    /// Connections of [`serve`](crate::guide::shutdown) that were cut because they were not over in time:
-    /// a response, or the body of a request, was still under way, or its HTTP/2 client did not let
-    /// go. What is closed because nothing is under way on it does not count.
-    pub cut_connections: u64,
-    /// How many `Shutdown`s were still held at the deadline, by tasks that the server did not
-    /// start: those of upgraded connections, say. Each clone counts.
-    pub unfinished_holders: u64,
+    /// Handlers that were [run to completion](crate::DeferLayer::run_to_completion) and had not ended
+    /// at the deadline.
+    pub running_handlers: u64,
+    /// Connections of [`serve`](crate::guide::shutdown) that were closed with a response, or the body
+    /// of a request, still under way, or because their HTTP/2 client did not close them.
+    pub aborted_connections: u64,
+    /// `Shutdown` guards that tasks still held at the deadline. Each clone counts.
+    pub shutdown_guards: u64,
 }
 
 impl DrainReport {
-    /// Whether nothing was left unfinished, cut or lost.
+    /// Returns `true` if nothing was left unfinished, aborted, or lost.
     pub fn is_complete(&self) -> bool {
         self.unfinished.is_empty()
-            && self.unfinished_unlisted == 0
-            && self.unfinished_handlers == 0
-            && self.cut_connections == 0
-            && self.unfinished_holders == 0
+            && self.running_handlers == 0
+            && self.aborted_connections == 0
+            && self.shutdown_guards == 0
             && self.lost == 0
     }
 }
@@ -75,8 +74,9 @@ impl fmt::Display for DrainReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "deferred callbacks while draining: {} ran, {} failed, {} skipped, {} lost, {} unfinished",
-            self.ran,
+            "deferred callbacks while draining: {} succeeded, {} failed, {} skipped, {} lost, {} \
+             unfinished",
+            self.succeeded,
             self.failed,
             self.skipped,
             self.lost,
@@ -87,10 +87,9 @@ impl fmt::Display for DrainReport {
             callback.fmt(formatter)?;
         }
         let left = [
-            (self.unfinished_unlisted, "unlisted callback", "unfinished"),
-            (self.unfinished_handlers, "handler", "unfinished"),
-            (self.cut_connections, "connection", "cut"),
-            (self.unfinished_holders, "`Shutdown`", "still held"),
+            (self.running_handlers, "handler", "running"),
+            (self.aborted_connections, "connection", "aborted"),
+            (self.shutdown_guards, "`Shutdown`", "held"),
         ];
         for (count, what, how) in left {
             match count {
@@ -103,7 +102,7 @@ impl fmt::Display for DrainReport {
     }
 }
 
-/// A callback that was not finished, when a drain ended or a
+/// A callback that was not finished when a drain ended or a
 /// [snapshot](crate::DeferHandle::snapshot) was taken.
 ///
 /// ```
@@ -127,7 +126,7 @@ impl fmt::Display for DrainReport {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedCallback {
-    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) name: Option<Name>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) running: bool,
     pub(crate) age: Option<Duration>,
@@ -135,40 +134,41 @@ pub struct UnfinishedCallback {
 }
 
 impl UnfinishedCallback {
-    /// The name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
+    /// Returns the name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Where `defer` was called.
+    /// Returns the location of the call of `defer`.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Whether it had started.
+    /// Returns `true` if it had started.
     pub fn is_running(&self) -> bool {
         self.running
     }
 
-    /// For how long it had been running, or pending since it was registered.
+    /// Returns how long it had been running, or how long ago the request of a pending callback had
+    /// arrived.
     ///
-    /// `None` where nobody was there to ask when it was registered: neither a
-    /// [handle](crate::DeferLayer::handle), nor an observer, nor a subscriber of `tracing`.
+    /// `None` if neither a [handle](crate::DeferLayer::handle), nor an observer, nor a subscriber of
+    /// `tracing` existed at that time.
     pub fn age(&self) -> Option<Duration> {
         self.age
     }
 
-    /// The request that it belongs to; `None` for a [`scope`](crate::scope()), and where nobody
-    /// was there to ask when the request came.
+    /// Returns the request that it belongs to. `None` for a [`scope`](crate::scope()), and in the cases
+    /// in which [`age`](Self::age) is `None`.
     pub fn request(&self) -> Option<&RequestInfo> {
-        self.scope.as_ref()?.request.as_ref()
+        self.scope.as_ref()?.request()
     }
 }
 
 impl fmt::Display for UnfinishedCallback {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = self.name() {
-            write!(formatter, "{name} ")?;
+            write!(formatter, "{} ", OneLine(name))?;
         }
         let state = if self.running { "running" } else { "pending" };
         write!(formatter, "({}, {state}", self.location)?;
@@ -184,27 +184,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_cut_is_said_and_makes_a_drain_incomplete() {
-        let report = |cut_connections, unfinished_holders| DrainReport {
-            cut_connections,
-            unfinished_holders,
+    fn report_with_aborted_work_is_incomplete() {
+        let report = |aborted_connections, shutdown_guards| DrainReport {
+            aborted_connections,
+            shutdown_guards,
             ..DrainReport::default()
         };
-        let nothing =
-            "deferred callbacks while draining: 0 ran, 0 failed, 0 skipped, 0 lost, 0 unfinished";
+        let nothing = "deferred callbacks while draining: 0 succeeded, 0 failed, 0 skipped, 0 lost, \
+                       0 unfinished";
         assert!(report(0, 0).is_complete());
         assert_eq!(report(0, 0).to_string(), nothing);
-        for (report, said) in [
-            (report(1, 0), "; 1 connection cut"),
-            (report(2, 0), "; 2 connections cut"),
-            (report(0, 1), "; 1 `Shutdown` still held"),
-            (
-                report(2, 2),
-                "; 2 connections cut; 2 `Shutdown`s still held",
-            ),
+        for (report, text) in [
+            (report(1, 0), "; 1 connection aborted"),
+            (report(2, 0), "; 2 connections aborted"),
+            (report(0, 1), "; 1 `Shutdown` held"),
+            (report(2, 2), "; 2 connections aborted; 2 `Shutdown`s held"),
         ] {
-            assert!(!report.is_complete(), "{said}");
-            assert_eq!(report.to_string(), format!("{nothing}{said}"));
+            assert!(!report.is_complete(), "{text}");
+            assert_eq!(report.to_string(), format!("{nothing}{text}"));
         }
     }
 }

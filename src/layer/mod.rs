@@ -1,27 +1,27 @@
-//! The layer that users add, and all that can be set on it.
+//! The layer that users add, its options, and its handle.
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, sync::Arc};
 
 use tower_layer::Layer;
 
+use self::handle::DeferHandle;
 use crate::{
-    defer::scope::{self, UnitOutput},
-    drain::{asker::Asker, defer_handle::DeferHandle},
+    defer::scope::{self, ScopeOutput},
+    drain::drain::DrainSource,
     response::classify::Classification,
-    scope::{
-        options::Options,
-        shared_options::{ServiceOptions, SharedOptions},
-    },
+    scope::options::Options,
     service::Defer,
 };
 
-mod settings;
+mod builder;
+pub(crate) mod handle;
 
-/// Runs what handlers [`defer`](crate::defer) after their responses have been sent.
+/// A layer that runs callbacks after responses have been sent. Handlers register them with
+/// [`defer`](crate::defer).
 ///
-/// Add it to a router, a route, or any Tower stack of HTTP services. Options are set on the
-/// layer; its clones share their limits, their counts and their [`handle`](Self::handle). Of two
-/// such layers on the path of a request, the inner one owns what the handler defers.
+/// Add it to a router, a route, or any Tower stack of HTTP services. Clones of a layer share its
+/// limits, its counts, and its [`handle`](Self::handle). If a request passes through two such layers,
+/// callbacks belong to the inner one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,34 +37,34 @@ mod settings;
 ///     );
 /// ```
 ///
-/// # Where to put it
+/// # Position
 ///
-/// Outside of whatever defers: in a router, with `Router::layer`, or [around](Self::layer) the whole
-/// router, which costs less. Layers outside of it don't change what counts as a success: a
-/// 200 that an outer layer turns into a 503 was a success here. Layers inside do: the 408 of a
-/// `TimeoutLayer` inside is a failure.
+/// Put it outside of everything that defers: in a router with `Router::layer`, or
+/// [around](Self::layer) the whole router, which costs less. Layers outside of it do not change what
+/// counts as a success: a 200 that an outer layer turns into a 503 was a success. Layers inside do:
+/// the 408 of an inner `TimeoutLayer` is a failure.
 ///
 /// # One type
 ///
-/// Whatever is set, a layer is of this one type, and so is its service: a function that makes an
-/// app takes a `DeferLayer`, from `main` and from tests.
+/// Options do not change the type of the layer or of its service, so a function that builds an app
+/// takes a `DeferLayer` from `main` and from tests.
 #[derive(Clone)]
 pub struct DeferLayer {
-    options: SharedOptions,
-    asker: Asker,
+    options: Arc<Options>,
 }
 
 impl DeferLayer {
-    /// A layer for which a response is a success when its status is below 400.
+    /// Creates a layer for which a response is a success if its status is below 400.
     pub fn new() -> Self {
-        Self::with(&Options::default())
+        Self::with(Options::default())
     }
 
-    /// A layer for which a response is a success when its grpc-status is 0, in the headers or in
-    /// the trailers.
+    /// Creates a layer for which a response is a success if its grpc-status is 0, in the headers or
+    /// in the trailers.
     ///
-    /// If the client goes away before the trailers, the HTTP status decides. The status is in
-    /// the trailers unless the response has no message: see "Responses" in
+    /// If the client leaves before the trailers, the HTTP status decides. A call that ends without
+    /// grpc-status 0 for a reason of the server, for example an error of the body, is a failure. The
+    /// status is in the trailers unless the response has no message: see "Responses" in
     /// [gRPC over HTTP2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
     ///
     /// ```
@@ -75,29 +75,28 @@ impl DeferLayer {
     /// # let _ = layer;
     /// ```
     pub fn new_for_grpc() -> Self {
-        Self::with(&Options {
+        Self::with(Options {
             classification: Classification::Grpc,
             ..Options::default()
         })
     }
 
-    fn with(options: &Options) -> Self {
+    fn with(options: Options) -> Self {
         #[cfg(feature = "metrics")]
-        crate::observe::meter::describe();
+        crate::observe::metrics::describe();
         Self {
-            options: SharedOptions::new(options),
-            asker: Asker::new(options.tracker.clone()),
+            options: Arc::new(options),
         }
     }
 
-    /// Puts this layer around a service, or around all that is served.
+    /// Puts this layer around a service, for example a whole router.
     ///
-    /// With the feature `serve`, `axum_defer::serve` and `axum::serve` take the layer around
-    /// whatever they take: a `Router`, a `MethodRouter`, a handler, or a make-service with connect
-    /// info. "Where the layer goes" in the docs of the module `serve` tells what that means beside
-    /// `Router::layer`, and what it costs.
+    /// With the feature `serve`, `axum_defer::serve` and `axum::serve` accept the layer around
+    /// everything that they accept themselves: a `Router`, a `MethodRouter`, a handler, or a
+    /// make-service with connect info. The docs of the module `serve` compare this with
+    /// `Router::layer`.
     ///
-    /// It is the method of [`tower::Layer`](tower_layer::Layer), without the import.
+    /// Like the method of [`tower::Layer`](tower_layer::Layer), but without the import.
     ///
     /// ```no_run
     /// use std::net::SocketAddr;
@@ -118,10 +117,10 @@ impl DeferLayer {
     /// # }
     /// ```
     pub fn layer<S>(&self, inner: S) -> Defer<S> {
-        Defer::new(inner, ServiceOptions::All(self.options.clone()))
+        Defer::new(inner, self.options.clone())
     }
 
-    /// Watches over the callbacks of this layer and its clones.
+    /// Returns a handle that counts, lists, and awaits the callbacks of this layer and its clones.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -140,15 +139,14 @@ impl DeferLayer {
     /// # }
     /// ```
     pub fn handle(&self) -> DeferHandle {
-        DeferHandle::new(self.asker.tracker().clone())
+        DeferHandle::new(self.options.store.clone())
     }
 
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
     ///
-    /// [`classifier`](Self::classifier), `run_to_completion` and
-    /// [`max_pending`](Self::max_pending) are about requests, and play no part here. Inside of a
-    /// callback of the same layer, it runs in that callback's place under
-    /// [`max_concurrency`](Self::max_concurrency).
+    /// [`classifier`](Self::classifier), `run_to_completion`, and [`max_pending`](Self::max_pending)
+    /// are about requests and have no effect here. Inside of a callback of the same layer, the scope
+    /// shares the permit of that callback under [`max_concurrency`](Self::max_concurrency).
     ///
     /// ```
     /// use axum_defer::{DeferLayer, defer};
@@ -167,9 +165,9 @@ impl DeferLayer {
     /// ```
     pub fn scope<F>(&self, future: F) -> impl Future<Output = F::Output> + use<F>
     where
-        F: Future<Output: UnitOutput>,
+        F: Future<Output: ScopeOutput>,
     {
-        scope::run(self.options.of_this_thread().clone(), future)
+        scope::run(self.options.clone(), future)
     }
 }
 
@@ -181,13 +179,15 @@ impl Default for DeferLayer {
 
 impl fmt::Debug for DeferLayer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = self.options.of_this_thread();
+        let counts = self.options.store.counts();
+        let max_pending = self.options.max_pending.as_ref().map(|pool| pool.limit());
         formatter
             .debug_struct("DeferLayer")
-            .field("timeout", &options.timeout)
-            .field("concurrent", &options.concurrent)
-            .field("max_pending", &options.max_pending)
-            .field("handle", &self.handle())
+            .field("timeout", &self.options.timeout)
+            .field("concurrent", &self.options.concurrent)
+            .field("max_pending", &max_pending)
+            .field("pending", &counts.pending)
+            .field("running", &counts.running)
             .finish_non_exhaustive()
     }
 }
@@ -200,22 +200,20 @@ impl<S> Layer<S> for DeferLayer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(axum_defer_loom)))]
 mod tests {
     use super::*;
 
     #[test]
-    fn as_long_as_there_is_a_layer_or_a_handle_its_tracker_can_be_asked() {
-        let layer = DeferLayer::new().concurrent();
-        let tracker = layer.asker.tracker().clone();
-        let (service, other) = (layer.layer(()), layer.clone());
-        drop(layer);
-        assert!(tracker.can_be_asked());
-        let handle = other.handle();
-        drop(other);
-        assert!(tracker.can_be_asked());
+    fn observation_by_handles_ends_with_the_last() {
+        let layer = DeferLayer::new();
+        let is_observed = || layer.options.store.has_handle();
+        assert!(!format!("{layer:?}").is_empty() && !is_observed());
+        let handle = layer.handle();
+        let clone = handle.clone();
         drop(handle);
-        assert!(!tracker.can_be_asked());
-        drop(service);
+        assert!(is_observed());
+        drop(clone);
+        assert!(!is_observed());
     }
 }

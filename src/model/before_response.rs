@@ -17,13 +17,13 @@ fn a_push_before_the_response_while_its_head_is_released() {
         "a push before the response while its head is released",
         || {
             let ledger = Ledger::open();
-            let (completer, collection) = ledger.request(None);
+            let (guard, collection) = ledger.request(None);
             let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
                 ledger.before(collection, false)
             });
-            let mut completer = prepare(completer);
-            completer.verdict.delivery = Delivery::Sent;
-            drop(completer);
+            let mut guard = prepare(guard);
+            guard.verdict.delivery = Delivery::Complete;
+            drop(guard);
             let registered = pusher.join().unwrap();
             assert!(!ledger.before(&collection, false), "it is too late now");
             drop(collection);
@@ -43,7 +43,7 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
         "the last push before the response while its head is released",
         || {
             let ledger = Ledger::open();
-            let (completer, collection) = ledger.request(None);
+            let (guard, collection) = ledger.request(None);
             let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
                 let registered = ledger.before(collection, false);
                 ledger.pass();
@@ -51,8 +51,8 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
             });
             drop(collection);
             ledger.pass();
-            let completer = prepare(completer);
-            drop(completer);
+            let guard = prepare(guard);
+            drop(guard);
             let registered = pusher.join().unwrap();
             let ends = ledger.close().ends;
             assert_eq!(ends, vec![Ended::Ran; usize::from(registered)]);
@@ -65,15 +65,15 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
 fn two_pushes_before_the_response_of_which_one_fails() {
     explore_within(3, "two pushes before the response, one fails", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         assert!(ledger.before(&collection, true));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             ledger.before(collection, false)
         });
-        let completer = prepare(completer);
-        assert!(!completer.verdict.success);
-        drop(completer);
+        let guard = prepare(guard);
+        assert!(!guard.verdict.success);
+        drop(guard);
         let joined = pusher.join().unwrap();
         drop(collection);
         let ends = ledger.close().ends;
@@ -87,12 +87,12 @@ fn two_pushes_before_the_response_of_which_one_fails() {
 fn no_response_while_another_thread_pushes_before_it() {
     explore("no response while another thread pushes before it", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection).always());
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             ledger.before(collection, false)
         });
-        drop(completer);
+        drop(guard);
         let registered = pusher.join().unwrap();
         drop(collection);
         let ends = ledger.close().ends;
@@ -106,13 +106,13 @@ fn a_runtime_that_shuts_down_loses_both_phases_once() {
     explore("a runtime that shuts down loses both phases once", || {
         modelled_runtime::shut_down();
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         assert!(ledger.before(&collection, false));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             ledger.before(collection, false)
         });
-        drop(completer);
+        drop(guard);
         let registered = pusher.join().unwrap();
         drop(collection);
         let lost = Ended::Lost(LostReason::NoRuntime);

@@ -1,4 +1,4 @@
-//! Knows of every callback of a model, and checks how each has ended.
+//! The ledger of a model: checks how each of its callbacks has ended.
 
 use std::{
     collections::BTreeMap,
@@ -8,21 +8,26 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
 };
 
 use crate::{
     completion::{Completion, Delivery},
-    defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
-    drain::{defer_handle::DeferHandle, draining::Draining, reservation::Reservation},
+    defer::{collection::DeferredCallbackCollection, handle::DeferredCallback},
+    drain::drain::{Counts, Drain, DrainSource},
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,
         outcome::{Finished, LostReason},
         phase::Phase,
     },
-    runner::{Unfinished, completer::Completer},
-    scope::{Scope, options::Options},
-    sent::transmission::Transmission,
+    runner::{OnDrop, before, completion_guard::CompletionGuard},
+    scope::{
+        Scope,
+        max_pending::{Permit, Waiting},
+        options::Options,
+    },
+    sent::response::ResponseHandle,
     sync::modelled_runtime,
 };
 
@@ -33,7 +38,7 @@ pub(crate) enum Ended {
     Skipped,
     Cancelled,
     Replaced,
-    Duplicate,
+    Deduplicated,
     Lost(LostReason),
 }
 
@@ -71,8 +76,8 @@ impl DeferObserver for Clerk {
         self.0.end(callback, Ended::Replaced);
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
-        self.0.end(callback, Ended::Duplicate);
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
+        self.0.end(callback, Ended::Deduplicated);
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
@@ -116,16 +121,23 @@ impl Ledger {
     /// A request that is on its way.
     pub(crate) fn request(
         &self,
-        transmission: Option<Transmission>,
-    ) -> (Completer, DeferredCallbackCollection) {
+        response: Option<ResponseHandle>,
+    ) -> (CompletionGuard, DeferredCallbackCollection) {
         self.book.requests.fetch_add(1, SeqCst);
-        let place = self
-            .options
-            .max_pending
-            .and_then(|limit| Reservation::take(&self.options.tracker, limit));
-        let scope = Scope::open(self.options.clone(), transmission, || None, place);
+        let permit = self.permit();
+        let scope = Scope::open(self.options.clone(), response, || None, permit, None);
         let collection = DeferredCallbackCollection::new(scope.clone());
-        (Completer::new(scope), collection)
+        (CompletionGuard::new(scope), collection)
+    }
+
+    /// Takes a permit under `max_pending`, if one is free.
+    pub(crate) fn permit(&self) -> Option<Permit> {
+        let pool = self.options.max_pending.as_ref()?;
+        let cx = Context::from_waker(Waker::noop());
+        match pool.poll_permit(&mut Waiting::default(), &cx) {
+            Poll::Ready(permit) => Some(permit),
+            Poll::Pending => None,
+        }
     }
 
     /// A step of the calling thread that loom orders with all the others of this kind. Like a
@@ -221,11 +233,10 @@ impl Ledger {
             }
         }
 
-        let handle = DeferHandle::new(options.tracker.clone());
-        assert_eq!((handle.pending(), handle.running()), (0, 0));
-        let draining = Draining::that_reports();
-        draining.add(&options.tracker);
-        assert_eq!(draining.report().unfinished, []);
+        assert_eq!(options.store.counts(), Counts::default());
+        let drain = Drain::default();
+        drain.add(&options.store);
+        assert_eq!(drain.report().unfinished, []);
         assert_eq!(Arc::strong_count(&options), 1, "a scope was leaked");
         Closed {
             order: ran.iter().map(|(line, _)| *line).collect(),
@@ -274,19 +285,19 @@ impl Closed {
 }
 
 /// The handler has answered: what the response has to wait for runs, here.
-pub(crate) fn prepare(mut completer: Completer) -> Completer {
-    completer.verdict.success = true;
-    completer.verdict.delivery = Delivery::Aborted;
-    if completer.release_head() {
-        let preparing = completer.prepare(Unfinished::IsLost);
-        (completer, _) = loom::future::block_on(preparing);
+pub(crate) fn prepare(mut guard: CompletionGuard) -> CompletionGuard {
+    guard.verdict.success = true;
+    guard.verdict.delivery = Delivery::Aborted;
+    if guard.release_head() {
+        let run = before::run_here(guard, OnDrop::Lose);
+        (guard, _) = loom::future::block_on(run);
     }
-    completer
+    guard
 }
 
 /// The response went out whole.
-pub(crate) fn succeed(mut completer: Completer) {
-    completer.verdict.success = true;
-    completer.verdict.delivery = Delivery::Sent;
-    drop(completer);
+pub(crate) fn succeed(mut guard: CompletionGuard) {
+    guard.verdict.success = true;
+    guard.verdict.delivery = Delivery::Complete;
+    drop(guard);
 }

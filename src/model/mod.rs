@@ -24,9 +24,9 @@ use loom::model::Builder;
 use crate::sync::modelled_runtime;
 
 mod before_response;
+mod drain;
 pub(crate) mod ledger;
 mod scope;
-mod tracker;
 
 /// Runs `model` in all of its interleavings, and says how many that were.
 pub(crate) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {

@@ -13,8 +13,7 @@ use super::{
     ledger::{Ended, Ledger, succeed},
 };
 use crate::{
-    drain::{draining::Draining, reservation::Reservation},
-    observe::outcome::LostReason,
+    drain::drain::Drain, observe::outcome::LostReason, scope::max_pending::PermitPool,
     sync::modelled_runtime,
 };
 
@@ -22,13 +21,13 @@ use crate::{
 fn a_push_while_the_body_ends() {
     explore_within(4, "a push while the body ends", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection));
             drop(ledger.defer(collection));
         });
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         drop(collection);
         let closed = ledger.close();
@@ -41,14 +40,14 @@ fn a_push_while_the_body_ends() {
 fn two_threads_push_while_the_body_ends() {
     explore_within(3, "two threads push while the body ends", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let one = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
         let other = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
-        succeed(completer);
+        succeed(guard);
         one.join().unwrap();
         other.join().unwrap();
         drop(collection);
@@ -61,14 +60,14 @@ fn two_threads_push_while_the_body_ends() {
 fn the_last_push_while_the_body_is_dropped() {
     explore("the last push while the body is dropped", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection));
             ledger.pass();
         });
         drop(collection);
         ledger.pass();
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         ledger.close().all_ran(1);
     });
@@ -79,14 +78,14 @@ fn the_last_push_while_the_body_is_dropped() {
 fn the_last_push_while_the_runner_looks_for_more() {
     explore("the last push while the runner looks for more", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection));
             ledger.pass();
         });
         drop(collection);
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         let closed = ledger.close();
         closed.all_ran(2);
@@ -100,7 +99,7 @@ fn an_unused_collection_goes_while_the_body_is_dropped() {
         "an unused collection goes while the body is dropped",
         || {
             let ledger = Ledger::open();
-            let (completer, collection) = ledger.request(None);
+            let (guard, collection) = ledger.request(None);
             let other = {
                 let ledger = ledger.clone();
                 loom::thread::spawn(move || {
@@ -109,7 +108,7 @@ fn an_unused_collection_goes_while_the_body_is_dropped() {
                 })
             };
             ledger.pass();
-            succeed(completer);
+            succeed(guard);
             other.join().unwrap();
             ledger.close().all_ran(0);
         },
@@ -120,11 +119,11 @@ fn an_unused_collection_goes_while_the_body_is_dropped() {
 fn a_cancellation_while_the_runner_starts() {
     explore("a cancellation while the runner starts", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let handle = ledger.defer(&collection);
         drop(ledger.defer(&collection));
         let canceller = loom::thread::spawn(move || handle.cancel());
-        succeed(completer);
+        succeed(guard);
         let cancelled = canceller.join().unwrap();
         drop(collection);
         let expected = if cancelled {
@@ -140,11 +139,11 @@ fn a_cancellation_while_the_runner_starts() {
 fn two_threads_forget_one_name_while_the_body_ends() {
     explore("two threads forget one name while the body ends", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection).name("a"));
         let [one, other] = [collection.clone(), collection.clone()]
             .map(|collection| loom::thread::spawn(move || collection.forget("a")));
-        succeed(completer);
+        succeed(guard);
         let forgotten = one.join().unwrap() + other.join().unwrap();
         assert!(!collection.contains("a") && collection.is_empty() || forgotten == 0);
         drop(collection);
@@ -161,12 +160,12 @@ fn two_threads_forget_one_name_while_the_body_ends() {
 fn a_rename_and_a_cancellation_while_the_body_ends() {
     explore_within(3, "a rename and a cancellation while the body ends", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let first = ledger.defer(&collection).name("a");
         let second = ledger.defer(&collection);
         let renamer = loom::thread::spawn(move || drop(second.name("a")));
         let canceller = loom::thread::spawn(move || first.cancel());
-        succeed(completer);
+        succeed(guard);
         renamer.join().unwrap();
         let cancelled = canceller.join().unwrap();
         drop(collection);
@@ -184,7 +183,7 @@ fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
         "a rename onto a later callback while it is forgotten",
         || {
             let ledger = Ledger::open();
-            let (completer, collection) = ledger.request(None);
+            let (guard, collection) = ledger.request(None);
             let first = ledger.defer(&collection);
             drop(ledger.defer(&collection).name("a"));
             let renamer = loom::thread::spawn(move || drop(first.name("a")));
@@ -192,7 +191,7 @@ fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
                 let collection = collection.clone();
                 loom::thread::spawn(move || collection.forget("a"))
             };
-            succeed(completer);
+            succeed(guard);
             renamer.join().unwrap();
             let forgotten = forgetter.join().unwrap();
             drop(collection);
@@ -212,12 +211,12 @@ fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
 fn a_handle_is_used_while_a_failure_is_decided() {
     explore("a handle is used while a failure is decided", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let handle = ledger.defer(&collection);
         let user = loom::thread::spawn(move || {
             drop(handle.timeout(std::time::Duration::MAX).always());
         });
-        drop(completer);
+        drop(guard);
         user.join().unwrap();
         drop(collection);
         let closed = ledger.close();
@@ -229,13 +228,13 @@ fn a_handle_is_used_while_a_failure_is_decided() {
 fn a_late_callback_never_starts_without_its_rule() {
     explore("a late callback never starts without its rule", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection).always())
         });
         drop(collection);
-        drop(completer);
+        drop(guard);
         pusher.join().unwrap();
         assert_eq!(ledger.close().ends, [Ended::Skipped, Ended::Ran]);
     });
@@ -245,7 +244,7 @@ fn a_late_callback_never_starts_without_its_rule() {
 fn a_nested_push_and_one_from_outside() {
     explore("a nested push and one from outside", || {
         let ledger = Ledger::open();
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let nested = (ledger.clone(), collection.clone());
         drop(ledger.defer_with(&collection, move |_| async move {
             let (ledger, collection) = nested;
@@ -254,7 +253,7 @@ fn a_nested_push_and_one_from_outside() {
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         drop(collection);
         ledger.close().all_ran(3);
@@ -266,7 +265,7 @@ fn a_nested_push_and_one_from_outside() {
 fn a_push_wakes_a_concurrent_runner() {
     explore_within(3, "a push wakes a concurrent runner", || {
         let ledger = Ledger::with(|options| options.concurrent = true);
-        let (completer, collection) = ledger.request(None);
+        let (guard, collection) = ledger.request(None);
         let (sender, receiver) = oneshot::channel();
         drop(ledger.defer_with(&collection, |_| async {
             receiver.await.unwrap();
@@ -278,7 +277,7 @@ fn a_push_wakes_a_concurrent_runner() {
                 sender.send(()).unwrap();
             }));
         });
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         drop(collection);
         ledger.close().all_ran(3);
@@ -293,13 +292,13 @@ fn a_runtime_that_shuts_down_loses_each_callback_once() {
         || {
             modelled_runtime::shut_down();
             let ledger = Ledger::open();
-            let (completer, collection) = ledger.request(None);
+            let (guard, collection) = ledger.request(None);
             let handle = ledger.defer(&collection);
             let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
                 drop(ledger.defer(collection))
             });
             let canceller = loom::thread::spawn(move || handle.cancel());
-            succeed(completer);
+            succeed(guard);
             pusher.join().unwrap();
             let first = if canceller.join().unwrap() {
                 Ended::Cancelled
@@ -318,14 +317,14 @@ fn a_runtime_that_shuts_down_loses_each_callback_once() {
 fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
     explore("a runner that is dropped half-way moves to a task", || {
         let ledger = Ledger::open();
-        let (mut completer, collection) = ledger.request(None);
+        let (mut guard, collection) = ledger.request(None);
         drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
         drop(ledger.defer(&collection));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
-        completer.verdict.success = true;
-        let mut here = Box::pin(completer.complete_here());
+        guard.verdict.success = true;
+        let mut here = Box::pin(guard.complete_here());
         let polled = here.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         drop(here);
@@ -341,17 +340,17 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
 fn a_report_while_callbacks_run() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
-        let draining = Draining::that_reports();
+        let drain = Drain::default();
         // From the start, so that the scope is listed.
-        draining.add(&ledger.options.tracker);
-        let (completer, collection) = ledger.request(None);
+        drain.add(&ledger.options.store);
+        let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
-        let reporter = loom::thread::spawn(move || draining.report().unfinished.len());
+        let reporter = loom::thread::spawn(move || drain.report().unfinished.len());
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
         drop(collection);
-        succeed(completer);
+        succeed(guard);
         assert!(reporter.join().unwrap() <= 2);
         pusher.join().unwrap();
         ledger.close().all_ran(2);
@@ -392,7 +391,7 @@ fn two_requests_defer_what_is_to_be_unique() {
         first.join().unwrap();
         let ends = ledger.close().ends;
         assert!(ends.contains(&Ended::Ran), "{ends:?}");
-        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Duplicate);
+        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
         assert!(ends.iter().all(is_meant), "{ends:?}");
     });
 }
@@ -401,16 +400,17 @@ fn two_requests_defer_what_is_to_be_unique() {
 #[test]
 fn a_push_gives_its_place_back_while_the_body_ends() {
     explore("a push gives its place back while the body ends", || {
-        let ledger = Ledger::with(|options| options.max_pending = Some(1));
-        let (completer, collection) = ledger.request(None);
+        let ledger =
+            Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
+        let (guard, collection) = ledger.request(None);
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection))
         });
-        succeed(completer);
+        succeed(guard);
         pusher.join().unwrap();
         drop(collection);
-        let tracker = ledger.options.tracker.clone();
+        modelled_runtime::join_all();
+        assert!(ledger.permit().is_some(), "the permit is free");
         ledger.close().all_ran(1);
-        assert!(Reservation::take(&tracker, 1).is_some(), "it is free");
     });
 }

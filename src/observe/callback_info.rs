@@ -1,24 +1,24 @@
-//! Which callback an event is about.
+//! Data of one callback.
 
 use std::{
     fmt,
     panic::Location,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
 };
 
 use super::{
     phase::Phase,
     scope_info::{RequestInfo, ScopeInfo},
+    text::OneLine,
 };
 
-/// A number for a callback of which somebody is told.
+/// Returns a number for a callback that observers receive.
 pub(crate) fn next_id() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Relaxed) + 1
 }
 
-/// Which callback an event is about, and of which request.
+/// The callback that an event is about, and its request.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished};
@@ -29,17 +29,17 @@ pub(crate) fn next_id() -> u64 {
 /// impl DeferObserver for Lines {
 ///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
 ///         println!(
-///             r#"{{"id":{},"of":{},"name":{:?},"place":"{}","phase":"{}","path":{:?},"took":{}}}"#,
+///             r#"{{"id":{},"scope":{},"name":{:?},"location":"{}","phase":"{}","path":{:?},"us":{}}}"#,
 ///             callback.id(),
 ///             callback.scope(),
 ///             callback.name().unwrap_or_default(),
 ///             callback.location(),
 ///             callback.phase(),
 ///             callback.request().map(|request| request.path()),
-///             finished.took.as_micros(),
+///             finished.run_time.as_micros(),
 ///         );
-///         if let (Some(arrived), Some(answered)) = (callback.arrived(), callback.answered()) {
-///             println!("{:?} ago, answered in {answered:?}", arrived.elapsed());
+///         if let Some(scope) = callback.scope_info() {
+///             println!("{:?} ago, head after {:?}", scope.started_at().elapsed(), scope.time_to_head());
 ///         }
 ///     }
 /// }
@@ -54,59 +54,50 @@ pub struct CallbackInfo<'a> {
     pub(crate) location: &'static Location<'static>,
     pub(crate) phase: Phase,
     pub(crate) scope: Option<&'a ScopeInfo>,
+    /// The callback runs if the response is a success.
     #[cfg(feature = "tracing")]
-    pub(crate) span: Option<&'a tracing::Span>,
+    pub(crate) uses_default_rule: bool,
+    #[cfg(feature = "tracing")]
+    pub(crate) span: Option<&'a ::tracing::Span>,
 }
 
 impl<'a> CallbackInfo<'a> {
-    /// The number of the callback, which no other one of this process has.
+    /// Returns a number that is unique in this process and counts up in the order of registration.
     ///
-    /// Counts up in the order of registration.
+    /// 0 if the layer has no observer.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
+    /// Returns the name given with [`DeferredCallback::name`](crate::DeferredCallback::name).
     pub fn name(&self) -> Option<&'a str> {
         self.name
     }
 
-    /// Where `defer` was called.
+    /// Returns the location of the call of `defer`.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Whether it runs before the response or after it.
+    /// Returns whether the callback runs before or after the response.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The number of the request or other unit of work that the callback belongs to, which no
-    /// other one of this process has: what has the same number belongs together.
-    ///
-    /// The field `scope` of the span `deferred` is the same number.
+    /// Returns the [`ScopeInfo::id`] of the request or other unit of work. Callbacks with the same
+    /// number belong together.
     pub fn scope(&self) -> u64 {
-        self.scope.map_or(0, |scope| scope.number)
+        self.scope.map_or(0, ScopeInfo::id)
     }
 
-    /// The request that the callback belongs to; `None` for a [`scope`](crate::scope()).
+    /// Returns the request or other unit of work. Always `Some` for observers.
+    pub fn scope_info(&self) -> Option<&'a ScopeInfo> {
+        self.scope
+    }
+
+    /// Returns the request, or `None` for a [`scope`](crate::scope()).
     pub fn request(&self) -> Option<&'a RequestInfo> {
-        self.scope?.request.as_ref()
-    }
-
-    /// When the request arrived at the layer, or the other unit of work began; `None` where nobody
-    /// observes the layer.
-    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    pub fn arrived(&self) -> Option<std::time::Instant> {
-        self.scope.map(ScopeInfo::arrived)
-    }
-
-    /// How long after that the handler had answered with the head of a response, or failed; `None`
-    /// before it has.
-    ///
-    /// [`DeferObserver::decided`](crate::DeferObserver::decided) tells of the end.
-    pub fn answered(&self) -> Option<Duration> {
-        self.scope?.answered()
+        self.scope?.request()
     }
 }
 
@@ -127,7 +118,7 @@ impl fmt::Debug for CallbackInfo<'_> {
 impl fmt::Display for CallbackInfo<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name {
-            Some(name) => write!(formatter, "{name} ({})", self.location),
+            Some(name) => write!(formatter, "{} ({})", OneLine(name), self.location),
             None => self.location.fmt(formatter),
         }
     }

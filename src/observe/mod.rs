@@ -1,12 +1,13 @@
-//! What happens to callbacks, told to whoever wants to know.
+//! Events about callbacks, for observers, `tracing`, and `metrics`.
 
 pub(crate) mod callback_info;
+pub(crate) mod dispatch;
 #[cfg(feature = "metrics")]
-pub(crate) mod meter;
+pub(crate) mod metrics;
 pub(crate) mod observer;
-pub(crate) mod observers;
 pub(crate) mod outcome;
 pub(crate) mod phase;
 pub(crate) mod scope_info;
+pub(crate) mod text;
 #[cfg(feature = "tracing")]
-pub(crate) mod trace;
+pub(crate) mod tracing;

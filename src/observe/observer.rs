@@ -1,4 +1,4 @@
-//! Who is told what happens to callbacks.
+//! The trait of observers.
 
 use std::time::Duration;
 
@@ -9,22 +9,19 @@ use super::{
 };
 use crate::completion::Completion;
 
-/// Is told what happens to each callback of a layer, and how each request ends; see
+/// Receives what happens to each callback of a layer, and how each request ends. See
 /// [`DeferLayer::observer`](crate::DeferLayer::observer).
 ///
-/// Every method does nothing by default. They are called where the event happens: on the task that
-/// runs the callbacks, or on that of whoever cancels, replaces or registers. No lock is held; keep
-/// them short, since the next callback of the scope waits. A panic in one is caught and harms
-/// nothing.
+/// Every method does nothing by default. Methods are called where the event happens: on the task
+/// that runs the callbacks, or on the task that registers, cancels, or replaces one. No lock is held.
+/// Keep them short, because the next callback of the scope waits. A panic in one is caught.
 ///
-/// Of one callback, events are told in order: its [registration](Self::registered), its start, its
-/// end. Of different ones they may be told at the same time, on several threads: each scope has a task of
-/// its own, and beside that of one scope, a spawned task may defer or cancel in it. Nothing in
-/// the layer puts them in line.
+/// The events of one callback are ordered: its [registration](Self::registered), its start, its end.
+/// Events of different callbacks may arrive at the same time on several threads.
 ///
 /// Every registered callback ends in exactly one of [`finished`](Self::finished),
 /// [`skipped`](Self::skipped), [`cancelled`](Self::cancelled), [`replaced`](Self::replaced),
-/// [`duplicate`](Self::duplicate) and [`lost`](Self::lost).
+/// [`deduplicated`](Self::deduplicated), and [`lost`](Self::lost).
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished, LostReason};
@@ -52,18 +49,18 @@ use crate::completion::Completion;
 ///     CallbackInfo, Completion, DeferLayer, DeferObserver, Finished, LostReason, ScopeInfo,
 /// };
 ///
-/// /// Prints all that there is.
+/// /// Prints every event.
 /// struct Everything;
 ///
 /// impl DeferObserver for Everything {
 ///     fn registered(&self, callback: &CallbackInfo<'_>) {
 ///         println!("{callback} registered");
 ///     }
-///     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
-///         println!("{} ended as {:?}", scope.number(), completion.delivery());
+///     fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
+///         println!("{} ended as {:?}", scope.id(), completion.delivery());
 ///     }
-///     fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {
-///         println!("{callback} started after {waited:?}");
+///     fn started(&self, callback: &CallbackInfo<'_>, queue_time: Duration) {
+///         println!("{callback} started after {queue_time:?}");
 ///     }
 ///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
 ///         println!("{callback} {}", finished.outcome);
@@ -77,8 +74,8 @@ use crate::completion::Completion;
 ///     fn replaced(&self, callback: &CallbackInfo<'_>) {
 ///         println!("{callback} replaced");
 ///     }
-///     fn duplicate(&self, callback: &CallbackInfo<'_>) {
-///         println!("{callback} is not the only one");
+///     fn deduplicated(&self, callback: &CallbackInfo<'_>) {
+///         println!("{callback} is a duplicate");
 ///     }
 ///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
 ///         println!("{callback} lost: {reason}");
@@ -92,39 +89,39 @@ use crate::completion::Completion;
 pub trait DeferObserver: Send + Sync + 'static {
     /// A callback was registered.
     ///
-    /// Told when the handle that `defer` returned is dropped, so that the callback has its name
-    /// by then; at the latest before anything else is told of the callback. Only what another
-    /// thread cancels by its name in that very moment may be told before.
+    /// Called when the handle that `defer` returned is dropped, so that the callback has its name, and
+    /// always before any other event of the callback. Exception: a callback that another thread
+    /// cancels by its name at that moment may be reported as cancelled first.
     fn registered(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The request, or other unit of work, is over, and this is how it ended.
+    /// The request or other unit of work has ended.
     ///
-    /// Told once, and before its first callback [starts](Self::started) or is
-    /// [skipped](Self::skipped), but for those [before the response](crate::before_response). Of a
-    /// request in which nothing waits to run, and nobody can defer any more, it is not told. The time
-    /// of the end is [arrival](ScopeInfo::arrived) plus [`Completion::elapsed`].
-    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {}
+    /// Called once, before the first callback after the response [starts](Self::started) or is
+    /// [skipped](Self::skipped). Not called for requests that deferred nothing. The time of the end
+    /// is [`ScopeInfo::started_at`] plus [`Completion::elapsed`].
+    fn completed(&self, scope: &ScopeInfo, completion: &Completion) {}
 
-    /// A later registration took the name, and this one will not run.
+    /// A later registration has the same name, so this callback will not run.
     fn replaced(&self, callback: &CallbackInfo<'_>) {}
 
-    /// Another scope of the layer has a callback of its name pending or running, and this one,
-    /// which is to be [`unique`](crate::DeferredCallback::unique), will not run.
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {}
+    /// A callback of the same name in another scope is queued or running, so this one, which is
+    /// [`unique`](crate::DeferredCallback::unique) or [`coalesce`](crate::DeferredCallback::coalesce),
+    /// will not run.
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The callback starts; it has waited for so long since it could have: since the end of the
-    /// response, or its registration if that was later.
-    fn started(&self, callback: &CallbackInfo<'_>, waited: Duration) {}
+    /// The callback starts. `queue_time` is the time since it could have started: since the end of
+    /// the response, or since its registration if that was later.
+    fn started(&self, callback: &CallbackInfo<'_>, queue_time: Duration) {}
 
-    /// The callback ran and ended, well or badly.
+    /// The callback ran and has ended.
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {}
 
-    /// The callback will not run, because the rule says so for this completion.
+    /// The callback will not run, because its rule does not allow this completion.
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {}
 
     /// The callback was cancelled or forgotten before it started.
     fn cancelled(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The callback should have run and could not, or was cut off half-way.
+    /// The callback should have run and could not, or was interrupted.
     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {}
 }

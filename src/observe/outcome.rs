@@ -1,8 +1,10 @@
-//! How callbacks end.
+//! Ends of callbacks.
 
 use std::{error::Error, fmt, time::Duration};
 
-/// How a callback that ran came to its end.
+use super::text::{ErrorChain, OneLine};
+
+/// The end of a callback that ran.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferObserver, Finished};
@@ -11,8 +13,8 @@ use std::{error::Error, fmt, time::Duration};
 ///
 /// impl DeferObserver for Slow {
 ///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-///         if finished.is_ok() && finished.took.as_secs() > 10 {
-///             println!("{callback} took {:?}, after {:?}", finished.took, finished.waited);
+///         if finished.is_ok() && finished.run_time.as_secs() > 10 {
+///             println!("{callback}: {:?} after {:?}", finished.run_time, finished.queue_time);
 ///         }
 ///     }
 /// }
@@ -21,22 +23,25 @@ use std::{error::Error, fmt, time::Duration};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Finished<'a> {
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome<'a>,
-    /// From the end of the response, or its registration if that was later, to its start.
-    pub waited: Duration,
-    /// From its start to its end.
-    pub took: Duration,
+    /// The time from the end of the response, or the registration if that was later, to the start.
+    pub queue_time: Duration,
+    /// The time from the start to the end.
+    pub run_time: Duration,
 }
 
 impl Finished<'_> {
-    /// Whether the callback did what it should.
+    /// Returns `true` if the callback succeeded.
     pub fn is_ok(&self) -> bool {
         matches!(self.outcome, Outcome::Ok)
     }
 }
 
-/// What came of a callback that ran.
+/// The outcome of a callback that ran.
+///
+/// `Display` writes one line: an error with its sources, control characters escaped, and at most
+/// 4 KiB.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferObserver, Finished, Outcome};
@@ -48,7 +53,7 @@ impl Finished<'_> {
 ///         match finished.outcome {
 ///             Outcome::Ok => {}
 ///             Outcome::Error(error) => eprintln!("{callback}: {error}, {:?}", error.source()),
-///             Outcome::TimedOut(limit) => eprintln!("{callback} hangs, {limit:?} is over"),
+///             Outcome::TimedOut(limit) => eprintln!("{callback} did not end within {limit:?}"),
 ///             other => eprintln!("{callback} {other}"),
 ///         }
 ///     }
@@ -62,15 +67,15 @@ pub enum Outcome<'a> {
     Ok,
     /// It returned this error.
     Error(&'a (dyn Error + Send + Sync + 'static)),
-    /// It panicked with this message, or the predicate given with
-    /// [`DeferredCallback::when`](crate::DeferredCallback::when) did.
+    /// It panicked with this message, or its predicate did
+    /// ([`DeferredCallback::when`](crate::DeferredCallback::when)).
     Panicked(&'a str),
-    /// It took longer than this, and was dropped; blocking work goes on unwatched.
+    /// It did not end within this time and was dropped. Blocking work goes on.
     TimedOut(Duration),
 }
 
 impl Outcome<'_> {
-    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    #[cfg(feature = "metrics")]
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -85,14 +90,14 @@ impl fmt::Display for Outcome<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => formatter.write_str("ok"),
-            Self::Error(error) => write!(formatter, "error: {error}"),
-            Self::Panicked(message) => write!(formatter, "panicked: {message}"),
+            Self::Error(error) => write!(formatter, "error: {}", ErrorChain(*error)),
+            Self::Panicked(message) => write!(formatter, "panicked: {}", OneLine(message)),
             Self::TimedOut(limit) => write!(formatter, "timed out after {limit:?}"),
         }
     }
 }
 
-/// Why a callback that should have run did not, or not to its end.
+/// The reason why a callback that should have run was lost.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferObserver, LostReason};
@@ -101,8 +106,8 @@ impl fmt::Display for Outcome<'_> {
 ///
 /// impl DeferObserver for Alarm {
 ///     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
-///         let begun = reason == LostReason::Interrupted;
-///         eprintln!("{callback} was lost: {reason}. Had it begun? {begun}");
+///         let started = reason == LostReason::Interrupted;
+///         eprintln!("{callback} was lost: {reason}. Did it start? {started}");
 ///     }
 /// }
 /// # let _ = axum_defer::DeferLayer::new().observer(Alarm);
@@ -112,8 +117,8 @@ impl fmt::Display for Outcome<'_> {
 pub enum LostReason {
     /// There was no Tokio runtime to run it on, or the runtime was shutting down.
     NoRuntime,
-    /// It had started, and was cut off: the runtime shut down, or the future that ran it (a
-    /// [`scope`](crate::scope()), say) was dropped.
+    /// It had started, and then the runtime shut down, or the future that ran it was dropped (for
+    /// example a [`scope`](crate::scope())).
     Interrupted,
 }
 
@@ -121,7 +126,7 @@ impl fmt::Display for LostReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::NoRuntime => "there is no runtime to run it on",
-            Self::Interrupted => "it was cut off while it was running",
+            Self::Interrupted => "it was interrupted while it was running",
         })
     }
 }

@@ -1,28 +1,28 @@
-//! When a callback runs: before the response goes out, or after it.
+//! The two phases of a scope.
 
 use std::fmt;
 
-/// When a callback runs.
+/// The time at which a callback runs: before or after the response.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferObserver, Phase};
 ///
-/// struct Waits;
+/// struct BeforeOnly;
 ///
-/// impl DeferObserver for Waits {
+/// impl DeferObserver for BeforeOnly {
 ///     fn started(&self, callback: &CallbackInfo<'_>, _: std::time::Duration) {
 ///         if callback.phase() == Phase::Before {
-///             println!("a client waits for {callback}");
+///             println!("the client waits for {callback}");
 ///         }
 ///     }
 /// }
-/// # let _ = axum_defer::DeferLayer::new().observer(Waits);
+/// # let _ = axum_defer::DeferLayer::new().observer(BeforeOnly);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// The response waits for it: [`before_response`](crate::before_response).
+    /// The response waits for the callback: [`before_response`](crate::before_response).
     Before,
-    /// The response is over: [`defer`](crate::defer()).
+    /// The callback runs after the response: [`defer`](crate::defer()).
     After,
 }
 

@@ -1,4 +1,4 @@
-//! Which unit of work an event is about.
+//! Data of one request or other unit of work.
 
 use std::{
     fmt,
@@ -9,11 +9,18 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::Instant;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, Method, Request};
 
-/// Which request, or other unit of work, an event is about; see
-/// [`DeferObserver::decided`](crate::DeferObserver::decided).
+use super::text::{OneLine, truncate};
+use crate::clock::Instant;
+
+/// The longest path and route that are kept, in bytes.
+const MAX_PATH: usize = 1024;
+
+/// The longest request id and method that are kept, in bytes.
+const MAX_ID: usize = 128;
+
+/// A request or other unit of work, for [`DeferObserver::completed`](crate::DeferObserver::completed).
 ///
 /// ```
 /// use axum_defer::{Completion, DeferLayer, DeferObserver, ScopeInfo};
@@ -21,66 +28,66 @@ use http::{HeaderValue, Method, Request, Uri};
 /// struct AccessLog;
 ///
 /// impl DeferObserver for AccessLog {
-///     fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+///     fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
 ///         let path = scope.request().map_or("-", |request| request.path());
-///         let (number, status) = (scope.number(), completion.status());
-///         println!("{number} {path} {status:?} answered in {:?}", scope.answered());
-///         println!("{:?} after it came", scope.arrived().elapsed());
+///         let (id, status) = (scope.id(), completion.status());
+///         println!("{id} {path} {status:?}, head after {:?}", scope.time_to_head());
+///         println!("{:?} since its arrival", scope.started_at().elapsed());
 ///     }
 /// }
 ///
 /// let layer = DeferLayer::new().observer(AccessLog);
 /// # let _ = layer;
 /// ```
-// Made only where somebody listens.
 #[derive(Clone)]
 pub struct ScopeInfo {
-    pub(crate) number: u64,
-    pub(crate) request: Option<RequestInfo>,
+    id: OnceLock<u64>,
+    request: Option<RequestInfo>,
     pub(crate) opened: Instant,
-    pub(crate) answered: OnceLock<Duration>,
+    pub(crate) time_to_head: OnceLock<Duration>,
 }
 
 impl ScopeInfo {
     pub(crate) fn new(opened: Instant, request: Option<RequestInfo>) -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
-            number: LAST.fetch_add(1, Relaxed) + 1,
+            id: OnceLock::new(),
             request,
             opened,
-            answered: OnceLock::new(),
+            time_to_head: OnceLock::new(),
         }
     }
 
-    /// Its number, which no other one of this process has: the
-    /// [`CallbackInfo::scope`](crate::CallbackInfo::scope) of its callbacks.
+    /// Returns a number that is unique in this process. [`CallbackInfo::scope`] returns it for
+    /// each callback of the scope.
     ///
-    /// Counts up from 1, over all layers of the process.
-    pub fn number(&self) -> u64 {
-        self.number
+    /// [`CallbackInfo::scope`]: crate::CallbackInfo::scope
+    pub fn id(&self) -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // Assigned when it is first used, because most requests need none.
+        *self.id.get_or_init(|| LAST.fetch_add(1, Relaxed) + 1)
     }
 
-    /// The request; `None` for a [`scope`](crate::scope()).
+    /// Returns the request, or `None` for a [`scope`](crate::scope()).
     pub fn request(&self) -> Option<&RequestInfo> {
         self.request.as_ref()
     }
 
-    /// When the request arrived at the layer, or the unit of work began.
+    /// Returns the time at which the request arrived at the layer, or the unit of work began.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    pub fn arrived(&self) -> std::time::Instant {
+    pub fn started_at(&self) -> std::time::Instant {
         self.opened.into_std()
     }
 
-    /// How long after its arrival the handler had answered with the head of a response, or failed;
-    /// `None` before that, and for a [`scope`](crate::scope()).
-    pub fn answered(&self) -> Option<Duration> {
-        self.answered.get().copied()
+    /// Returns the time from the arrival of the request until the handler returned a response or
+    /// failed. `None` before that, and for a [`scope`](crate::scope()).
+    pub fn time_to_head(&self) -> Option<Duration> {
+        self.time_to_head.get().copied()
     }
 }
 
 impl PartialEq for ScopeInfo {
     fn eq(&self, other: &Self) -> bool {
-        self.number == other.number && self.request == other.request
+        self.id() == other.id() && self.request == other.request
     }
 }
 
@@ -90,13 +97,16 @@ impl fmt::Debug for ScopeInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ScopeInfo")
-            .field("number", &self.number)
+            .field("id", &self.id())
             .field("request", &self.request)
             .finish()
     }
 }
 
-/// The request that a callback belongs to, as it came to the [`DeferLayer`](crate::DeferLayer).
+/// The request that a callback belongs to.
+///
+/// Contains copies, so that a pending callback does not keep the buffers of its request. Path and
+/// route are truncated to 1,024 bytes, method and request id to 128.
 ///
 /// ```
 /// use axum_defer::{CallbackInfo, DeferObserver, Finished};
@@ -107,7 +117,7 @@ impl fmt::Debug for ScopeInfo {
 ///     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
 ///         if let Some(request) = callback.request() {
 ///             let id = request.id().unwrap_or("-");
-///             // Where the router has routed it, `/users/{id}` and not `/users/7`.
+///             // If the router has matched a route, `/users/{id}` instead of `/users/7`.
 ///             let path = request.route().unwrap_or(request.path());
 ///             println!("{} {path} [{id}]: {callback} {}", request.method(), finished.outcome);
 ///         }
@@ -115,72 +125,85 @@ impl fmt::Debug for ScopeInfo {
 /// }
 /// # let _ = axum_defer::DeferLayer::new().observer(Log);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RequestInfo {
     method: Method,
-    uri: Uri,
-    #[cfg(any(feature = "serve", feature = "live"))]
-    route: Option<axum::extract::MatchedPath>,
-    id: Option<HeaderValue>,
+    /// The path, the route, and the request id, one after the other: one allocation.
+    text: Box<str>,
+    path_end: u16,
+    route_end: u16,
 }
 
 impl RequestInfo {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        #[cfg(any(feature = "serve", feature = "live"))]
+    pub(crate) fn new<B>(request: &Request<B>) -> Self {
+        #[cfg(feature = "matched-path")]
         let uri = match request.extensions().get::<axum::extract::OriginalUri>() {
-            // A router that is nested sees what is left of the path.
+            // A nested router sees the rest of the path.
             Some(original) => &original.0,
             None => request.uri(),
         };
-        #[cfg(not(any(feature = "serve", feature = "live")))]
+        #[cfg(not(feature = "matched-path"))]
         let uri = request.uri();
+        #[cfg(feature = "matched-path")]
+        let route = request.extensions().get::<axum::extract::MatchedPath>();
+        #[cfg(feature = "matched-path")]
+        let route = route.map_or("", axum::extract::MatchedPath::as_str);
+        #[cfg(not(feature = "matched-path"))]
+        let route = "";
+        let path = truncate(uri.path(), MAX_PATH);
+        let route = truncate(route, MAX_PATH);
+        let id = truncate(request_id(request.headers()), MAX_ID);
+        let mut text = String::with_capacity(path.len() + route.len() + id.len());
+        text.push_str(path);
+        text.push_str(route);
+        text.push_str(id);
         Self {
-            method: request.method().clone(),
-            uri: uri.clone(),
-            #[cfg(any(feature = "serve", feature = "live"))]
-            route: request.extensions().get().cloned(),
-            id: request.headers().get("x-request-id").cloned(),
+            method: bounded_method(request.method()),
+            // Both are at most 2,048.
+            path_end: path.len() as u16,
+            route_end: (path.len() + route.len()) as u16,
+            text: text.into_boxed_str(),
         }
     }
 
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The path, without the query; in a router that is nested, the whole path too.
+    /// Returns the path without the query. In a nested router, this is the whole path.
     pub fn path(&self) -> &str {
-        self.uri.path()
+        &self.text[..usize::from(self.path_end)]
     }
 
-    /// The route of axum that the request matched, `/users/{id}` say.
+    /// Returns the route of axum that the request matched, for example `/users/{id}`.
     ///
-    /// There with the feature `serve` or `live`, and where the request has been routed before it came to
-    /// the layer: with `Router::layer`, but not with a layer around the router.
+    /// `None` without the feature `matched-path` (which `serve` enables), and if the layer is around the router, because the request
+    /// has not been routed then.
     pub fn route(&self) -> Option<&str> {
-        #[cfg(any(feature = "serve", feature = "live"))]
-        return self.route.as_ref().map(axum::extract::MatchedPath::as_str);
-        #[cfg(not(any(feature = "serve", feature = "live")))]
-        None
+        Some(&self.text[usize::from(self.path_end)..usize::from(self.route_end)])
+            .filter(|route| !route.is_empty())
     }
 
-    /// The header `x-request-id`, if it is text. tower-http's `SetRequestIdLayer` sets it, outside
-    /// of the `DeferLayer`.
+    /// Returns the header `x-request-id`, if it is text. tower-http's `SetRequestIdLayer` sets it
+    /// if it is outside of the `DeferLayer`.
     pub fn id(&self) -> Option<&str> {
-        self.id.as_ref()?.to_str().ok()
+        Some(&self.text[usize::from(self.route_end)..]).filter(|id| !id.is_empty())
     }
 }
 
-impl PartialEq for RequestInfo {
-    fn eq(&self, other: &Self) -> bool {
-        self.method == other.method
-            && self.uri == other.uri
-            && self.route() == other.route()
-            && self.id == other.id
-    }
+fn request_id(headers: &HeaderMap) -> &str {
+    let id = headers.get("x-request-id");
+    id.and_then(|id| id.to_str().ok()).unwrap_or("")
 }
 
-impl Eq for RequestInfo {}
+/// Clones a method. An extension method may be as long as a request head.
+fn bounded_method(method: &Method) -> Method {
+    match method.as_str().get(..MAX_ID) {
+        Some(prefix) => Method::from_bytes(prefix.as_bytes()).unwrap_or_default(),
+        None => method.clone(),
+    }
+}
 
 impl fmt::Debug for RequestInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,10 +217,10 @@ impl fmt::Debug for RequestInfo {
     }
 }
 
-/// The method, and the route or else the path.
+/// Displays the method, and the route or else the path.
 impl fmt::Display for RequestInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.route().unwrap_or(self.path());
-        write!(formatter, "{} {path}", self.method)
+        write!(formatter, "{} {}", self.method, OneLine(path))
     }
 }

@@ -1,17 +1,21 @@
-//! Runs the first phase of a scope: what the response waits for.
+//! Runs the callbacks before the response.
 
-use std::{fmt, panic::Location, sync::Arc};
+use std::{fmt, future::Future, panic::Location, sync::Arc};
 
-use tokio::task::coop;
+use tokio::{sync::oneshot, task::coop};
 
-use super::turn::Turn;
-use crate::{completion::Completion, observe::outcome::LostReason, scope::Scope};
+use super::{OnDrop, completion_guard::CompletionGuard, execution::Execution};
+use crate::{
+    completion::{Completion, Delivery, Level},
+    observe::text::OneLine,
+    scope::{Scope, Then, spawn::spawn},
+};
 
-/// What a callback registered with [`before_response`](crate::before_response) failed with; the
-/// response became a failure because of it.
+/// The failure of a callback that was registered with
+/// [`before_response`](crate::before_response), and the reason why the response failed.
 ///
-/// It is in the extensions of the response that takes the place of the handler's, so that a layer
-/// outside of the [`DeferLayer`](crate::DeferLayer) can make an error page of it:
+/// It is in the extensions of the response that replaces the handler's, so that a layer outside of
+/// the [`DeferLayer`](crate::DeferLayer) can render an error page:
 ///
 /// ```
 /// use axum::{Router, response::{IntoResponse, Response}, routing::get};
@@ -43,7 +47,7 @@ use crate::{completion::Completion, observe::outcome::LostReason, scope::Scope};
 /// use axum::response::Response;
 /// use axum_defer::BeforeResponseFailed;
 ///
-/// /// For the log, in a layer outside.
+/// /// Describes the failure for the log of a layer outside.
 /// fn reason(response: &Response) -> Option<String> {
 ///     let failed = response.extensions().get::<BeforeResponseFailed>()?;
 ///     let name = failed.name().unwrap_or("unnamed");
@@ -63,12 +67,12 @@ impl BeforeResponseFailed {
         self.name.as_deref()
     }
 
-    /// Where `before_response` was called.
+    /// The location of the call of `before_response`.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// What it failed with, as an [`Outcome`](crate::Outcome) says it: `error: no luck`,
+    /// The failure as an [`Outcome`](crate::Outcome) displays it: `error: no luck`,
     /// `panicked: no luck`, `timed out after 5s`.
     pub fn message(&self) -> &str {
         &self.message
@@ -79,7 +83,7 @@ impl fmt::Display for BeforeResponseFailed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("before the response, ")?;
         if let Some(name) = &self.name {
-            write!(formatter, "{name} ")?;
+            write!(formatter, "{} ", OneLine(name))?;
         }
         write!(formatter, "({}) {}", self.location, self.message)
     }
@@ -87,57 +91,165 @@ impl fmt::Display for BeforeResponseFailed {
 
 impl std::error::Error for BeforeResponseFailed {}
 
-/// Runs what is registered, in order and one at a time, until none is left or one fails.
+/// The right to decide the scope, and the outcome of the callbacks before the response.
+pub(crate) type BeforeResult = (CompletionGuard, Result<(), BeforeResponseFailed>);
+
+/// Runs the callbacks before the response in the calling task.
 ///
-/// The head is released then: what comes later is refused.
-pub(super) async fn run(
-    scope: &Arc<Scope>,
-    completion: &Completion,
-) -> Result<(), BeforeResponseFailed> {
-    scope.before_begins(*completion);
-    while let Some(entry) = scope.next_before() {
-        let mut turn = Turn::of(scope.clone(), Some(entry));
-        let (name, location) = turn.who();
-        turn.run(completion).await;
-        if let Some(message) = turn.failure() {
-            drop(turn);
-            let failed = Completion {
-                success: false,
-                ..*completion
-            };
-            scope.skip_before(&failed);
-            return Err(BeforeResponseFailed {
-                name,
-                location,
-                message,
-            });
+/// If it is dropped midway, the running callback is lost and the unit of work becomes a failure.
+pub(crate) async fn run_here(guard: CompletionGuard, on_drop: OnDrop) -> BeforeResult {
+    let mut run = BeforeRun::new(guard, on_drop, None);
+    let outcome = run.run().await;
+    run.finish(outcome)
+}
+
+/// Like [`run_here`], but on a task, which goes on if the client leaves.
+///
+/// The receiver gets the result also if the task is dropped.
+pub(crate) fn run_on_task(guard: CompletionGuard) -> oneshot::Receiver<BeforeResult> {
+    let (reply, result) = oneshot::channel();
+    let scope = guard.scope().cloned();
+    let mut run = BeforeRun::new(guard, OnDrop::Lose, Some(reply));
+    if let Some(scope) = scope {
+        let spawner = scope.options.spawn.as_ref();
+        spawn(spawner, scope.runtime(), async move {
+            let outcome = run.run().await;
+            let reply = run.reply.take();
+            let result = run.finish(outcome);
+            if let Some(reply) = reply {
+                // Without a receiver, the guard decides the scope.
+                let _ = reply.send(result);
+            }
+        });
+    }
+    result
+}
+
+/// The phase before the response.
+struct BeforeRun {
+    /// `Some` until the phase has ended.
+    guard: Option<CompletionGuard>,
+    on_drop: OnDrop,
+    reply: Option<oneshot::Sender<BeforeResult>>,
+    /// The name and location of the callback that is running.
+    running: Option<(Option<String>, &'static Location<'static>)>,
+}
+
+impl BeforeRun {
+    fn new(
+        guard: CompletionGuard,
+        on_drop: OnDrop,
+        reply: Option<oneshot::Sender<BeforeResult>>,
+    ) -> Self {
+        Self {
+            guard: Some(guard),
+            on_drop,
+            reply,
+            running: None,
         }
-        drop(turn);
-        // As between the callbacks of the second phase.
-        coop::consume_budget().await;
     }
-    Ok(())
+
+    fn scope(&self) -> Option<&Arc<Scope>> {
+        self.guard.as_ref()?.scope()
+    }
+
+    /// Runs the callbacks in order, until none is left or one fails. The head is released then.
+    fn run(&mut self) -> impl Future<Output = Result<(), BeforeResponseFailed>> + Send + '_ {
+        async move {
+            let (Some(completion), Some(scope)) = (
+                self.guard.as_ref().and_then(completion),
+                self.scope().cloned(),
+            ) else {
+                return Ok(());
+            };
+            scope.begin_before(completion);
+            let mut execution = Execution::new(scope, None);
+            while execution.advance(Then::TakeBefore) {
+                self.running = Some(execution.name_and_location());
+                execution.run(&completion).await;
+                let running = self.running.take();
+                if let (Some(message), Some((name, location))) = (execution.failure(), running) {
+                    skip_rest(execution, &completion);
+                    return Err(BeforeResponseFailed {
+                        name,
+                        location,
+                        message,
+                    });
+                }
+                // As between the callbacks after the response.
+                coop::consume_budget().await;
+            }
+            Ok(())
+        }
+    }
+
+    fn finish(mut self, outcome: Result<(), BeforeResponseFailed>) -> BeforeResult {
+        let Some(mut guard) = self.guard.take() else {
+            unreachable!("the phase ends once");
+        };
+        if outcome.is_err() {
+            guard.fail();
+        }
+        (guard, outcome)
+    }
 }
 
-/// The first phase of a scope that has not come to its end; what it has not run when it is dropped
-/// is lost.
-pub(super) struct Unfinished(Option<Arc<Scope>>);
-
-impl Unfinished {
-    /// With `None` it is not lost, and somebody else goes on with it.
-    pub(super) fn new(scope: Option<Arc<Scope>>) -> Self {
-        Self(scope)
+/// Returns the completion that callbacks before the response receive.
+fn completion(guard: &CompletionGuard) -> Option<Completion> {
+    let mut verdict = guard.verdict;
+    if verdict.delivery != Delivery::NoResponse {
+        verdict.delivery = Delivery::Pending;
     }
+    Some(verdict.at(Level::HandedOff, guard.scope()?.opened.elapsed()))
+}
 
-    pub(super) fn finish(&mut self) {
-        self.0 = None;
+/// Skips the callbacks after one that has failed, and releases the head.
+fn skip_rest(mut execution: Execution, completion: &Completion) {
+    let failed = Completion {
+        success: false,
+        ..*completion
+    };
+    while execution.advance(Then::TakeBefore) {
+        execution.skip(&failed);
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for BeforeRun {
     fn drop(&mut self) {
-        if let Some(scope) = &self.0 {
-            scope.lose_before(LostReason::NoRuntime);
+        let Some(mut guard) = self.guard.take() else {
+            return;
+        };
+        let running = self.running.take();
+        if running.is_none() && self.on_drop == OnDrop::Respawn {
+            // No callback was interrupted: the guard runs the rest on a task.
+            return;
+        }
+        let Some(scope) = guard.scope().cloned() else {
+            return;
+        };
+        let mut execution = Execution::new(scope, None);
+        let mut lost = running;
+        if self.on_drop == OnDrop::Lose {
+            while execution.advance(Then::TakeBefore) {
+                lost = lost.or_else(|| Some(execution.name_and_location()));
+                execution.abandon();
+            }
+        } else if let Some(completion) = completion(&guard) {
+            skip_rest(execution, &completion);
+        }
+        let outcome = match lost {
+            None => Ok(()),
+            Some((name, location)) => {
+                guard.fail();
+                Err(BeforeResponseFailed {
+                    name,
+                    location,
+                    message: "lost: the task that ran it was dropped".to_owned(),
+                })
+            }
+        };
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send((guard, outcome));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Runs the callbacks of one scope: in order, each isolated, within the limits.
+//! The runner of a scope: one task that runs its callbacks in order, each isolated, within limits.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -9,206 +9,179 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::coop,
 };
 
-use self::turn::Turn;
+use self::execution::Execution;
 use crate::{
-    callback::entry::BoxEntry,
     completion::Completion,
-    isolate::isolate,
-    observe::outcome::LostReason,
-    scope::{
-        Scope,
-        current::{self, Current},
-        options::Spawn,
-        state::Start,
-    },
+    scope::{Scope, Then, current, entry::Start, spawn::spawn},
 };
 
 pub(crate) mod before;
-pub(crate) mod completer;
+pub(crate) mod completion_guard;
+mod execution;
 pub(crate) mod scoped;
-mod turn;
 
-/// Starts the runner of a scope on a task of its own, if the scope asks for one.
-pub(crate) fn start(scope: &Arc<Scope>, start: Start) {
-    if matches!(start, Start::Runner { .. }) {
-        hand_over(scope.clone(), start);
+/// Spawns the runner of a scope, if a step has asked for one.
+#[inline]
+pub(crate) fn start(scope: Arc<Scope>, start: Option<Start>) {
+    if let Some(mut start) = start {
+        let runtime = start.runtime.take();
+        spawn_runner(Runner::new(scope, start, OnDrop::Lose), runtime);
     }
 }
 
-/// The same for who has no more use for the scope: the runner takes it over.
-fn hand_over(scope: Arc<Scope>, start: Start) {
-    let Start::Runner {
-        completion,
-        runtime,
-        first,
-    } = start
-    else {
-        return;
-    };
-    let place = Place::of(&scope, runtime);
-    let runner = Runner::new(scope, first, completion, Unfinished::IsLost);
-    if runner.has_limits() {
-        place.spawn(runner.run_within_limits());
-    } else {
-        place.spawn(runner);
+fn spawn_runner(runner: Runner, runtime: Option<tokio::runtime::Handle>) {
+    let scope = runner.execution.scope();
+    let spawner = scope.options.spawn.clone();
+    spawn(spawner.as_ref(), runtime, runner);
+}
+
+/// Runs the callbacks of a scope in the calling task, if a step has asked for a runner.
+pub(crate) async fn run_here(scope: Arc<Scope>, start: Option<Start>) {
+    if let Some(mut start) = start {
+        scope.keep_runtime(start.runtime.take());
+        Runner::new(scope, start, OnDrop::Respawn).await;
     }
 }
 
-/// Runs a task where the layer was told to, and waits for its output; the task goes on when nobody
-/// waits any more.
-pub(crate) async fn elsewhere<T: Send + 'static>(
-    spawn: Arc<Spawn>,
-    task: impl Future<Output = T> + Send + 'static,
-) -> T {
-    let (output, awaited) = oneshot::channel();
-    let _ = isolate(|| {
-        spawn(Box::pin(async move {
-            let _ = output.send(task.await);
-        }));
-    });
-    match awaited.await {
-        Ok(output) => output,
-        // Whoever runs tasks has dropped this one.
-        Err(_) => std::future::pending().await,
-    }
+/// The fate of the callbacks that have not started when a runner is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDrop {
+    /// The runner was a task, so its runtime has ended.
+    Lose,
+    /// The runner was part of a user's future.
+    Respawn,
 }
 
-/// Where tasks of a scope run.
-#[cfg_attr(all(test, axum_defer_loom), expect(dead_code))]
-struct Place {
-    spawn: Option<Arc<Spawn>>,
-    runtime: Option<Handle>,
-}
-
-impl Place {
-    /// A body may be dropped on any thread, also of another runtime, or of none: the one that
-    /// `defer` was called on comes first.
-    fn of(scope: &Scope, runtime: Option<Handle>) -> Self {
-        Self {
-            spawn: scope.options.spawn.clone(),
-            runtime,
-        }
-    }
-
-    #[cfg(all(test, axum_defer_loom))]
-    fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
-        crate::sync::modelled_runtime::spawn(task);
-    }
-
-    #[cfg(not(all(test, axum_defer_loom)))]
-    fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(spawn) = self.spawn {
-            // A task that is dropped unpolled, here too, reports the callbacks as lost.
-            let _ = isolate(|| spawn(Box::pin(task)));
-            return;
-        }
-        match self.runtime.or_else(|| Handle::try_current().ok()) {
-            // A runtime that is shutting down drops the task unpolled, which reports the callbacks
-            // as lost.
-            Some(runtime) => drop(runtime.spawn(task)),
-            None => drop(task),
-        }
-    }
-}
-
-/// Runs the callbacks of a scope in the calling task, if the scope asks for a runner.
-pub(crate) async fn run_here(scope: &Arc<Scope>, start: Start) {
-    if let Start::Runner {
-        completion,
-        runtime,
-        first,
-    } = start
-    {
-        scope.keep_runtime(runtime);
-        let runner = Runner::new(scope.clone(), first, completion, Unfinished::MovesToATask);
-        if runner.has_limits() {
-            runner.run_within_limits().await;
-        } else {
-            runner.await;
-        }
-    }
-}
-
-/// The one runner of a scope. What it has not run when it is dropped is not forgotten.
-///
-/// A future of its own, as small as it can be: Tokio moves a task several times until it runs, so
-/// each scope pays for its size. What few layers ask for is boxed.
 struct Runner {
-    turn: Turn,
+    execution: Execution,
     completion: Completion,
-    unfinished: Option<Unfinished>,
+    /// `None` when the runner has ended.
+    on_drop: Option<OnDrop>,
+    /// Boxed, because most scopes run one callback after the other and without limits.
+    beside: Option<Box<Beside>>,
 }
 
-/// Up to this size, the compiler moves it without a call of `memcpy`.
-const _: () = assert!(size_of::<Runner>() <= 120);
+/// Callbacks beside the current one, and the permit to run them.
+struct Beside {
+    permit: Permit,
+    /// Callbacks that wait until their name is free.
+    queued: Vec<Execution>,
+    running: FuturesUnordered<Running>,
+}
 
-/// What becomes of the callbacks that a runner which is dropped early leaves.
-#[derive(Clone, Copy)]
-pub(crate) enum Unfinished {
-    /// The runner was a task, so the runtime is shutting down.
-    IsLost,
-    /// The runner was part of somebody's future, which they dropped.
-    MovesToATask,
+/// A permit of `max_concurrency`.
+enum Permit {
+    NotNeeded,
+    Needed(Arc<Semaphore>),
+    Acquiring(
+        Arc<Semaphore>,
+        Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>,
+    ),
+    Held(Arc<Semaphore>, #[expect(dead_code)] OwnedSemaphorePermit),
+}
+
+/// A callback that runs while others do.
+struct Running {
+    execution: Execution,
+    completion: Completion,
 }
 
 impl Runner {
-    fn new(
-        scope: Arc<Scope>,
-        first: Option<BoxEntry>,
-        completion: Completion,
-        unfinished: Unfinished,
-    ) -> Self {
+    #[inline]
+    fn new(scope: Arc<Scope>, start: Start, on_drop: OnDrop) -> Self {
+        let options = &scope.options;
+        let needs_beside = options.concurrent || options.permits.is_some();
+        let beside = needs_beside.then(|| Box::new(Beside::new(options.permits.clone())));
         Self {
-            turn: Turn::of(scope, first),
-            completion,
-            unfinished: Some(unfinished),
+            execution: Execution::new(scope, start.first),
+            completion: start.completion,
+            on_drop: Some(on_drop),
+            beside,
         }
     }
 
-    fn has_limits(&self) -> bool {
-        self.turn.scope().options.has_limits()
-    }
-
-    /// Waits until it may run, and runs side by side what may do so.
-    fn run_within_limits(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            let scope = self.turn.scope().clone();
-            let permit = match &scope.options.permits {
-                Some(permits) if !is_nested_in(permits) => permits.acquire().await.ok(),
-                _ => None,
-            };
-            if scope.options.concurrent {
-                side_by_side(&scope, &self.completion).await;
-                self.finish();
-            } else {
-                self.await;
+    /// Polls the callbacks beside the current one. Ready if the current one may run, or the next
+    /// one may be taken.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(beside) = &mut self.beside else {
+            return Poll::Ready(());
+        };
+        beside.poll_claims(cx, &self.completion);
+        let waits_for_names = self.execution.is_idle() && beside.running.is_empty();
+        if waits_for_names && !beside.queued.is_empty() {
+            // A callback that waits for its name holds no permit.
+            if !self.execution.scope().has_ready_or_wait(cx.waker().clone()) {
+                beside.permit.release();
+                return Poll::Pending;
             }
-            drop(permit);
-        })
+        }
+        ready!(beside.permit.poll(cx));
+        beside.poll_running(cx)
     }
 
-    fn finish(mut self) {
-        self.unfinished = None;
+    /// Lets other callbacks run while the current one waits. Returns `false` if they must not.
+    fn set_aside(&mut self) -> bool {
+        let is_queued = self.execution.is_queued();
+        let scope = self.execution.scope();
+        if !is_queued && !scope.options.concurrent {
+            return false;
+        }
+        let idle = Execution::new(scope.clone(), None);
+        let execution = std::mem::replace(&mut self.execution, idle);
+        let beside = self
+            .beside
+            .get_or_insert_with(|| Box::new(Beside::new(None)));
+        if is_queued {
+            beside.queued.push(execution);
+        } else {
+            beside.run(execution, self.completion);
+        }
+        true
+    }
+
+    /// Counts the end of the current callback and takes the next one. Returns `false` if there is
+    /// none for now.
+    #[inline]
+    fn advance(&mut self, cx: &Context<'_>) -> bool {
+        let waits = self
+            .beside
+            .as_ref()
+            .is_some_and(|beside| !beside.is_empty());
+        self.execution.advance(match waits {
+            true => Then::TakeOrWait(cx.waker().clone()),
+            false => Then::Take,
+        })
     }
 }
 
-/// Runs one callback after the other.
 impl Future for Runner {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
-            ready!(this.turn.poll(cx, &this.completion));
-            // Callbacks that never wait must not keep the thread for themselves.
+            ready!(this.poll_beside(cx));
+            if this.execution.poll(cx, &this.completion).is_pending() {
+                if this.set_aside() {
+                    continue;
+                }
+                return Poll::Pending;
+            }
+            // Callbacks that never wait must not keep the thread.
             let proceeds = ready!(coop::poll_proceed(cx));
-            if !this.turn.pass_on() {
-                this.unfinished = None;
+            if !this.advance(cx) {
+                if this
+                    .beside
+                    .as_ref()
+                    .is_some_and(|beside| !beside.is_empty())
+                {
+                    return Poll::Pending;
+                }
+                this.on_drop = None;
                 return Poll::Ready(());
             }
             proceeds.made_progress();
@@ -218,56 +191,138 @@ impl Future for Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let Some(unfinished) = self.unfinished else {
-            return;
-        };
-        // What is cut off is told of before what has not begun.
-        self.turn.cut_off();
-        match unfinished {
-            Unfinished::IsLost => self.turn.scope_mut().lose_all(LostReason::NoRuntime),
-            Unfinished::MovesToATask => {
-                let scope = self.turn.scope();
-                let again = Start::Runner {
+        let Some(on_drop) = self.on_drop else { return };
+        let mut queued = Vec::new();
+        if let Some(beside) = &mut self.beside {
+            // Interrupted callbacks are reported before those that have not started.
+            beside.running.clear();
+            queued.append(&mut beside.queued);
+        }
+        let scope = self.execution.scope().clone();
+        match on_drop {
+            OnDrop::Lose => {
+                self.execution.abandon();
+                queued.clear();
+                while self.execution.advance(Then::Take) {
+                    self.execution.abandon();
+                }
+            }
+            OnDrop::Respawn => {
+                let mut execution = Execution::new(scope.clone(), None);
+                if self.execution.is_waiting() {
+                    std::mem::swap(&mut execution, &mut self.execution);
+                }
+                self.execution.abandon();
+                let mut beside = Box::new(Beside::new(scope.options.permits.clone()));
+                beside.queued = queued;
+                let runner = Self {
+                    execution,
                     completion: self.completion,
-                    runtime: scope.runtime(),
-                    first: None,
+                    on_drop: Some(OnDrop::Lose),
+                    beside: Some(beside),
                 };
-                start(scope, again);
+                spawn_runner(runner, scope.runtime());
             }
         }
     }
 }
 
-/// Whether this is part of a callback which has a permit already: to wait for another one could
-/// be to wait for itself.
+impl Beside {
+    fn new(permits: Option<Arc<Semaphore>>) -> Self {
+        Self {
+            permit: match permits {
+                Some(permits) => Permit::Needed(permits),
+                None => Permit::NotNeeded,
+            },
+            queued: Vec::new(),
+            running: FuturesUnordered::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.running.is_empty()
+    }
+
+    fn run(&self, execution: Execution, completion: Completion) {
+        self.running.push(Running {
+            execution,
+            completion,
+        });
+    }
+
+    /// Moves callbacks whose name is free to the running ones.
+    fn poll_claims(&mut self, cx: &mut Context<'_>, completion: &Completion) {
+        let mut index = 0;
+        while let Some(execution) = self.queued.get_mut(index) {
+            match execution.poll_claim(cx) {
+                Poll::Pending => index += 1,
+                Poll::Ready(()) => {
+                    let execution = self.queued.remove(index);
+                    self.run(execution, *completion);
+                }
+            }
+        }
+    }
+
+    /// Polls the running callbacks until all of them wait.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.running.is_empty() {
+            let proceeds = ready!(coop::poll_proceed(cx));
+            match self.running.poll_next_unpin(cx) {
+                Poll::Ready(_) => proceeds.made_progress(),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Permit {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self {
+                Self::NotNeeded | Self::Held(..) => return Poll::Ready(()),
+                Self::Needed(permits) if is_nested_in(permits) => *self = Self::NotNeeded,
+                Self::Needed(permits) => {
+                    let (permits, to_acquire) = (permits.clone(), permits.clone());
+                    let acquiring = Box::pin(async move { to_acquire.acquire_owned().await.ok() });
+                    *self = Self::Acquiring(permits, acquiring);
+                }
+                Self::Acquiring(permits, acquiring) => {
+                    *self = match ready!(acquiring.as_mut().poll(cx)) {
+                        Some(permit) => Self::Held(permits.clone(), permit),
+                        // The semaphore is never closed.
+                        None => Self::NotNeeded,
+                    };
+                }
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        if let Self::Held(permits, _) = self {
+            *self = Self::Needed(permits.clone());
+        }
+    }
+}
+
+/// Returns `true` if the runner is part of a callback that has a permit already. Waiting for another
+/// one could be waiting for itself.
 fn is_nested_in(permits: &Arc<Semaphore>) -> bool {
-    current::get().is_some_and(|Current { scope: outer, .. }| {
-        let same = outer.options.permits.as_ref();
-        same.is_some_and(|same| Arc::ptr_eq(same, permits)) && outer.completion().is_some()
+    current::get().is_some_and(|outer| {
+        let same = outer.scope.options.permits.as_ref();
+        same.is_some_and(|same| Arc::ptr_eq(same, permits)) && outer.holder().is_some()
     })
 }
 
-async fn side_by_side(scope: &Arc<Scope>, completion: &Completion) {
-    let run = async |entry| {
-        Turn::of(scope.clone(), Some(entry)).run(completion).await;
-    };
-    let mut running = FuturesUnordered::new();
-    while let Some(entry) = scope.next_beside_pushes(None) {
-        running.push(run(entry));
-        poll_fn(|cx| {
-            loop {
-                // As above: this loop goes on for as long as callbacks end, or bring others.
-                ready!(coop::poll_proceed(cx)).made_progress();
-                match running.poll_next_unpin(cx) {
-                    Poll::Ready(Some(())) => continue,
-                    Poll::Ready(None) => return Poll::Ready(()),
-                    Poll::Pending => match scope.next_beside_others(cx) {
-                        Some(entry) => running.push(run(entry)),
-                        None => return Poll::Pending,
-                    },
-                }
-            }
-        })
-        .await;
+impl Future for Running {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        ready!(this.execution.poll(cx, &this.completion));
+        // Counts the end.
+        this.execution.abandon();
+        Poll::Ready(())
     }
 }

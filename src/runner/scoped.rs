@@ -1,4 +1,4 @@
-//! A future that belongs to a scope, until it is ready or dropped.
+//! A future inside of a scope, with the right to decide it.
 
 use std::{
     future::Future,
@@ -8,17 +8,15 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::completer::Completer;
+use super::completion_guard::CompletionGuard;
 
 pin_project! {
-    /// Polls and drops a future inside of a scope, and has the right to decide it meanwhile.
-    ///
-    /// What the future holds is gone before the scope is decided: a destructor may still defer.
+    /// Polls and drops a future inside of a scope. The scope is decided after the future has been
+    /// dropped, because destructors may defer.
     pub(crate) struct Scoped<F> {
-        // Gone when the scope has been decided, or is about to be.
         #[pin]
         future: Option<F>,
-        completer: Option<Completer>,
+        guard: Option<CompletionGuard>,
     }
 
     impl<F> PinnedDrop for Scoped<F> {
@@ -29,37 +27,37 @@ pin_project! {
 }
 
 impl<F> Scoped<F> {
-    pub(crate) fn new(completer: Completer, future: F) -> Self {
+    pub(crate) fn new(guard: CompletionGuard, future: F) -> Self {
         Self {
             future: Some(future),
-            completer: Some(completer),
+            guard: Some(guard),
         }
     }
 
-    /// Drops the future, if it is there, inside of the scope if that is not decided.
+    /// Drops the future inside of the scope.
     pub(crate) fn drop_future(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let _entered = this.completer.as_mut().map(Completer::enter);
+        let _entered = this.guard.as_mut().map(CompletionGuard::enter);
         this.future.set(None);
     }
 
-    /// The right to decide the scope, for who has what the future was for.
-    pub(crate) fn take_completer(self: Pin<&mut Self>) -> Option<Completer> {
-        self.project().completer.take()
+    /// Takes the right to decide the scope.
+    pub(crate) fn take_guard(self: Pin<&mut Self>) -> Option<CompletionGuard> {
+        self.project().guard.take()
     }
 
     /// # Panics
     ///
-    /// When the right to decide was taken, or the future dropped: it was ready then.
-    pub(crate) fn poll_inside(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output>
+    /// Panics if the guard was taken or the future dropped, because it was ready then.
+    pub(crate) fn poll_in_scope(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output>
     where
         F: Future,
     {
         let this = self.project();
-        let (Some(completer), Some(future)) = (this.completer, this.future.as_pin_mut()) else {
+        let (Some(guard), Some(future)) = (this.guard, this.future.as_pin_mut()) else {
             panic!("futures are not polled after they are ready");
         };
-        let _entered = completer.enter();
+        let _entered = guard.enter();
         future.poll(cx)
     }
 }

@@ -1,70 +1,85 @@
-//! The scope that the running code belongs to.
+//! The scope of the running code.
 
 use std::{cell::Cell, marker::PhantomData, mem::ManuallyDrop, sync::Arc};
 
-use crate::scope::Scope;
+use super::{Scope, names::Holder};
 
 thread_local! {
-    /// Without a destructor, so that no look has to ask first whether that has run. Nothing is left
-    /// in it when a thread ends: whoever enters leaves.
+    /// Has no destructor, so that an access need not check whether it has run. Every guard restores
+    /// the previous value, so nothing is left in it when a thread ends.
     static CURRENT: Cell<ManuallyDrop<Option<Current>>> =
         const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-/// A scope, and how code belongs to it.
+/// A scope, and the relation of the running code to it.
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) scope: Arc<Scope>,
-    pub(crate) is_driven: bool,
+    pub(crate) role: Role,
+}
+
+/// The relation of code to its scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The scope polls this code: the handler, or the body. The runner is not at work meanwhile.
+    Polled,
+    /// The runner polls this code: the callback with this number.
+    Callback(u64),
+    /// The runner may be at work at the same time.
+    External,
 }
 
 impl Current {
-    /// For code that the scope drives: the handler, the body, and later the callbacks. Its runner
-    /// is not at work meanwhile.
+    /// Returns the relation of the calling code to `scope`.
+    pub(crate) fn for_caller(scope: Arc<Scope>) -> Self {
+        let role = with(|current| Arc::ptr_eq(&current.scope, &scope).then_some(current.role));
+        Self {
+            scope,
+            role: role.flatten().unwrap_or(Role::External),
+        }
+    }
+
     #[inline]
-    pub(crate) fn driven(scope: Arc<Scope>) -> Self {
+    pub(crate) fn polled(scope: Arc<Scope>) -> Self {
         Self {
             scope,
-            is_driven: true,
+            role: Role::Polled,
         }
     }
 
-    /// For code beside which the runner may be at work.
-    pub(crate) fn beside(scope: Arc<Scope>) -> Self {
+    pub(crate) fn external(scope: Arc<Scope>) -> Self {
         Self {
             scope,
-            is_driven: false,
+            role: Role::External,
         }
     }
 
-    /// For this code, as it deals with a scope that it need not belong to.
-    pub(crate) fn as_seen_here(scope: Arc<Scope>) -> Self {
-        let is_driven = look(|current| current.is_driven && Arc::ptr_eq(&current.scope, &scope));
-        Self {
-            is_driven: is_driven.unwrap_or(false),
-            scope,
+    /// Returns the callback that is running, if this is one.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        match self.role {
+            Role::Callback(callback) => Some(self.scope.holder(callback)),
+            Role::Polled | Role::External => None,
         }
     }
 }
 
-/// Code belongs to the scope until the guard is dropped; then to the one that it belonged to
-/// before.
+/// Makes a scope current until it is dropped.
 ///
-/// A guard rather than a closure: requests and responses would be moved through the closure.
-#[must_use = "code belongs to the scope while the guard lives"]
+/// A guard instead of a closure, because a closure would move requests and responses through it.
+#[must_use = "the scope is current until the guard is dropped"]
 pub(crate) struct Entered<'a> {
-    /// Where the scope came from and goes back to; meanwhile, the one from before is here.
-    place: &'a mut Option<Current>,
-    /// It must be dropped on the thread on which it was made.
+    /// Holds the previous scope while the guard exists.
+    slot: &'a mut Option<Current>,
+    /// The guard must be dropped on its thread.
     not_send: PhantomData<*const ()>,
 }
 
-/// Enters the scope in this place, which is there again when the guard is dropped.
+/// Makes the scope in `slot` current. It is back in `slot` when the guard is dropped.
 #[inline]
-pub(crate) fn enter(place: &mut Option<Current>) -> Entered<'_> {
-    swap(place);
+pub(crate) fn enter(slot: &mut Option<Current>) -> Entered<'_> {
+    swap(slot);
     Entered {
-        place,
+        slot,
         not_send: PhantomData,
     }
 }
@@ -72,40 +87,40 @@ pub(crate) fn enter(place: &mut Option<Current>) -> Entered<'_> {
 impl Drop for Entered<'_> {
     #[inline]
     fn drop(&mut self) {
-        swap(self.place);
+        swap(self.slot);
     }
 }
 
-/// The scope that this code runs in.
+/// Returns the scope of the running code.
 #[inline]
 pub(crate) fn get() -> Option<Current> {
-    look(Current::clone)
+    with(Current::clone)
 }
 
-/// Carries the current scope into a closure that runs on another thread.
-pub(crate) fn carry<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let mut carried = get().map(|current| Current::beside(current.scope));
+/// Propagates the current scope into a closure that runs on another thread.
+pub(crate) fn propagate<T>(closure: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let mut current = get().map(|current| Current::external(current.scope));
     move || {
-        let _entered = enter(&mut carried);
+        let _entered = enter(&mut current);
         closure()
     }
 }
 
 #[inline]
-fn look<T>(look: impl FnOnce(&Current) -> T) -> Option<T> {
-    let mut place = None;
-    let entered = enter(&mut place);
-    entered.place.as_ref().map(look)
+fn with<T>(look: impl FnOnce(&Current) -> T) -> Option<T> {
+    let mut slot = None;
+    let entered = enter(&mut slot);
+    entered.slot.as_ref().map(look)
 }
 
 #[cfg(not(all(test, axum_defer_loom)))]
 #[inline]
-fn swap(place: &mut Option<Current>) {
-    let entering = ManuallyDrop::new(place.take());
-    *place = ManuallyDrop::into_inner(CURRENT.replace(entering));
+fn swap(slot: &mut Option<Current>) {
+    let entering = ManuallyDrop::new(slot.take());
+    *slot = ManuallyDrop::into_inner(CURRENT.replace(entering));
 }
 
-/// All threads of a model share one thread of the operating system, and with it what is local to
-/// it; the models use collections instead.
+/// Does nothing: the threads of a model share one thread of the operating system, so models use
+/// collections instead.
 #[cfg(all(test, axum_defer_loom))]
 fn swap(_: &mut Option<Current>) {}

@@ -1,411 +1,467 @@
-//! The scope of one unit of work: what was deferred in it, and the steps in which that is run.
+//! Scopes: the lifetime of one request or other unit of work, and the callbacks deferred in it.
 //!
-//! Everything that can happen to a scope from several threads at once (a push, a decision, a
-//! cancellation, the runner that looks for more) is one short critical section: one step of the
-//! state machine in [`state`]. No user code runs under the lock: callbacks that were taken out are
-//! returned, and told of and dropped after it.
+//! [`Scope`] is the handle. Its callbacks are in the [`store`], and each method below is one step
+//! there. No user code runs under its lock: values that were taken out are reported and dropped
+//! after the step.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::fence},
-    task::Context,
+    sync::{Arc, atomic::fence},
+    task::Waker,
 };
 
 use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    client::Client,
-    head::Head,
-    idle::Idle,
+    current::Current,
+    entry::{Entry, Start},
+    max_pending::Permit,
+    names::Holder,
     options::Options,
-    queue::Queue,
-    state::{LazyState, Pushed, Registration, Start, State},
+    queue::Taken,
+    store::{Disposition, ShardState},
 };
 use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::{reservation::Reservation, tally::End},
-    isolate::drop_isolated,
+    drain::drain::Counts,
     observe::{
-        callback_info::CallbackInfo,
-        observers::Observers,
-        outcome::LostReason,
+        dispatch::Interest,
         phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
-    sent::transmission::Transmission,
-    sync::{AtomicBool, Mutex, Ordering, lock},
+    sent::response::ResponseHandle,
+    sync::{AtomicBool, AtomicU64, MutexGuard, Ordering},
 };
 
-mod changes;
-pub(crate) mod client;
 pub(crate) mod current;
-mod head;
-pub(crate) mod idle;
-mod in_progress;
+mod edit;
+pub(crate) mod entry;
+pub(crate) mod max_pending;
+pub(crate) mod names;
 pub(crate) mod options;
-mod queue;
-pub(crate) mod shared_options;
-pub(crate) mod state;
-mod told;
+pub(crate) mod queue;
+mod report;
+pub(crate) mod spawn;
+pub(crate) mod store;
 
+/// The key of a scope that has no entry in the store.
+const NO_ENTRY: u64 = u64::MAX;
+
+/// A request or other unit of work.
 pub(crate) struct Scope {
     pub(crate) options: Arc<Options>,
     pub(crate) opened: Instant,
-    /// The response that this scope waits for, where the connection reports what was sent.
-    pub(crate) transmission: Option<Transmission>,
-    /// Of a request whose handler is run to completion.
-    pub(crate) client: Option<Arc<Client>>,
-    /// Where somebody is told of it.
+    /// The response that this scope waits for, if the connection reports flushes.
+    pub(crate) response: Option<ResponseHandle>,
+    /// `Some` if an observer, a handle, or a subscriber needs request details.
     pub(crate) info: Option<Arc<ScopeInfo>>,
-    head: Head,
-    /// Something was registered.
-    is_used: AtomicBool,
-    state: Mutex<LazyState>,
-    /// Where somebody waits for it. The last one: what callbacks captured goes before.
-    pub(crate) idle: Option<Idle>,
+    pub(crate) extra: Option<Box<Extra>>,
+    /// Changes under the lock of the shard, or while this is the only reference to the scope.
+    key: AtomicU64,
+    shard: u32,
+    pub(crate) interest: Interest,
+    /// Nothing can be registered before the response anymore. Changes as `key` does.
+    head_released: AtomicBool,
+}
+
+/// Fields that most scopes do not have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// The code that waits for this scope, if it belongs to a scope itself.
+    pub(crate) parent: Option<Current>,
+    /// Cancelled when the client leaves, if the handler is run to completion.
+    pub(crate) client_gone: Option<CancellationToken>,
+    /// The permit of the request under `max_pending`.
+    permit: Option<Permit>,
+    /// Cancels a token when the scope is dropped: nothing can run in it anymore.
+    closed: Option<DropGuard>,
+}
+
+/// A callback as its handle knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    pub(crate) phase: Phase,
+    /// Its number within the phase.
+    pub(crate) id: u64,
+}
+
+/// A callback that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) registration: Registration,
+    pub(crate) disposition: Disposition,
+}
+
+/// The continuation of a runner after a callback.
+pub(crate) enum Then {
+    /// Take the next callback, or end the runner.
+    Take,
+    /// Take the next callback, or wait for one while others run.
+    TakeOrWait(Waker),
+    /// Take the next callback before the response, or release its head.
+    TakeBefore,
+    /// Take nothing.
+    Leave,
 }
 
 impl Scope {
     pub(crate) fn open(
         options: Arc<Options>,
-        transmission: Option<Transmission>,
+        response: Option<ResponseHandle>,
         request: impl FnOnce() -> Option<RequestInfo>,
-        reservation: Option<Reservation>,
+        permit: Option<Permit>,
+        parent: Option<Current>,
     ) -> Arc<Self> {
         let opened = Instant::now();
-        let info = options
-            .hear_scopes()
+        let interest = options.observers.interest(options.store.has_handle());
+        let info = interest
+            .scope
             .then(|| Arc::new(ScopeInfo::new(opened, request())));
+        let has_extra = options.to_completion
+            || options.wait_until.is_some()
+            || permit.is_some()
+            || parent.is_some();
+        let extra = has_extra.then(|| {
+            Box::new(Extra {
+                parent,
+                client_gone: options.to_completion.then(CancellationToken::new),
+                permit,
+                closed: options
+                    .wait_until
+                    .as_ref()
+                    .map(|_| CancellationToken::new().drop_guard()),
+            })
+        });
         Arc::new(Self {
-            client: options.to_completion.then(Arc::default),
-            idle: options.wait_until.as_ref().map(|_| Idle::default()),
+            shard: options.store.shard_of_this_thread(),
             options,
             opened,
-            transmission,
+            response,
             info,
-            head: Head::default(),
-            is_used: AtomicBool::new(false),
-            state: Mutex::new(LazyState::new(reservation)),
+            extra,
+            key: AtomicU64::new(NO_ENTRY),
+            interest,
+            head_released: AtomicBool::new(false),
         })
     }
 
-    /// Whether nobody else has a handle with which to register.
+    /// Returns `true` if this is the only reference, so nothing can be registered concurrently.
     #[inline]
-    fn is_alone(self: &Arc<Self>) -> bool {
-        // The tracker could get hold of it too, but only looks. What they did who have let go of it
-        // is seen after the fence.
-        let is_alone = Arc::strong_count(self) == 1;
+    fn is_exclusive(self: &Arc<Self>) -> bool {
+        let is_exclusive = Arc::strong_count(self) == 1;
+        // Makes visible what other threads did before they dropped theirs.
         fence(Ordering::Acquire);
-        is_alone
+        is_exclusive
     }
 
-    /// Whether nothing was ever registered, and nobody else has a handle with which to register.
+    #[inline]
+    fn has_entry(&self) -> bool {
+        self.key.load(Ordering::Relaxed) != NO_ENTRY
+    }
+
+    /// Returns the key of the entry, or one that no entry has.
+    #[inline]
+    fn key(&self) -> usize {
+        self.key.load(Ordering::Relaxed) as usize
+    }
+
+    /// Returns `true` if nothing was registered, and nothing can be.
     #[inline]
     pub(crate) fn is_unused(self: &Arc<Self>) -> bool {
-        self.is_alone() && !self.is_used.load(Ordering::Relaxed)
+        // In this order: a registration on another thread comes before the drop of its reference.
+        self.is_exclusive() && !self.has_entry()
     }
 
-    /// There is the head of a response, or it is known that there will be none.
+    /// Notes that the head of the response is known, or that there will be none.
     #[inline]
-    pub(crate) fn answered(&self) {
-        if !self.options.observers.hear_registrations() {
-            return;
-        }
+    pub(crate) fn head_ready(self: &Arc<Self>) {
         if let Some(info) = &self.info {
-            let _ = info.answered.set(self.opened.elapsed());
+            if self.interest.observers {
+                let _ = info.time_to_head.set(self.opened.elapsed());
+            }
         }
-    }
-
-    /// Somebody may still register something when the response is on its way: watch it then.
-    #[inline]
-    pub(crate) fn watch_if_shared(self: &Arc<Self>) {
-        if let Some(transmission) = &self.transmission {
+        if let Some(response) = &self.response {
+            // Something may still be registered when the response is on its way.
             if Arc::strong_count(self) > 1 {
-                transmission.watch(&self.options.tracker);
+                response.watch();
             }
         }
     }
 
-    /// The state, where nobody else has the scope, or could get hold of it: no lock is needed then, and
-    /// nothing can be done to its callbacks by anybody else until code runs in it again.
-    #[inline]
-    fn state_alone(self: &mut Arc<Self>) -> Option<&mut State> {
-        // `get_mut` would find out too, at the price of half a lock.
-        if Arc::strong_count(self) > 1 || Arc::weak_count(self) > 0 {
-            return None;
-        }
-        let state = Arc::get_mut(self)?.state.get_mut();
-        Some(state.unwrap_or_else(PoisonError::into_inner).get())
-    }
-
-    /// One step, under the lock. What was taken out is returned, and so dropped after it.
-    #[inline]
-    fn step<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
-        step(lock(&self.state).get())
-    }
-
-    /// Registers a callback. One that is held waits until it is [settled](Self::settled).
-    pub(crate) fn push(self: &Arc<Self>, entry: BoxEntry, held: bool) -> (Registration, Start) {
-        self.options.tracker.registered(self.options.shard);
-        self.watch_from_now();
-        let (id, pushed) = self.step(|state| {
-            let id = state.queue.push(entry);
-            if held {
-                state.queue.hold(id);
-            }
-            (id, self.pushed(state))
-        });
-        let registration = Registration {
-            phase: Phase::After,
-            id,
-        };
-        (registration, pushed.go_on())
-    }
-
-    /// Registers a callback of the first phase; `None`, and nothing is registered, when the head
-    /// of the response was released before.
-    pub(crate) fn push_before(self: &Arc<Self>, entry: BoxEntry) -> Option<Registration> {
-        self.watch_from_now();
-        let mut entry = Some(entry);
-        let pushed = self.step(|state| {
-            if !self.head.wait_for() {
-                return None;
-            }
-            self.options.tracker.registered(self.options.shard);
-            let id = state.queue_of(Phase::Before).push(entry.take()?);
-            Some((id, self.pushed(state)))
-        });
-        drop_isolated(entry);
-        let (id, pushed) = pushed?;
-        // It starts no runner: who holds the head back runs it.
-        let _ = pushed.go_on();
-        Some(Registration {
-            phase: Phase::Before,
-            id,
-        })
-    }
-
-    /// Before the first callback is registered: its response is watched, and a server that drains
-    /// hears of the layer.
-    #[inline]
-    fn watch_from_now(&self) {
-        if let Some(transmission) = &self.transmission {
-            if !self.is_used.load(Ordering::Relaxed) {
-                transmission.watch(&self.options.tracker);
-            }
-        }
-    }
-
-    /// Under the lock: what there is to do for something that was registered.
-    #[inline]
-    fn pushed(self: &Arc<Self>, state: &mut State) -> Pushed {
-        state.remember_runtime();
-        self.is_used.store(true, Ordering::Relaxed);
-        if state.listed.is_none() && self.options.tracker.can_be_asked() {
-            let scope: std::sync::Weak<Self> = Arc::downgrade(self);
-            state.listed = Some(self.options.tracker.list(self.options.shard, scope));
-        }
-        state.pushed()
-    }
-
-    /// Fires the scope. Decided exactly once; the caller owns the right to do it.
-    pub(crate) fn decide(&self, completion: Completion) -> Start {
-        self.tell_decided(&completion);
-        self.decide_told(completion)
-    }
-
-    fn decide_told(&self, completion: Completion) -> Start {
-        let (start, _reservation) =
-            self.step(|state| (state.decide(completion), state.reservation.take()));
-        start
-    }
-
-    /// The same for who hands the scope over to its runner: if nobody else has it, the runner gets the
-    /// first callback with it, as nobody is left who could withdraw that.
-    pub(crate) fn decide_and_hand_over(self: &mut Arc<Self>, completion: Completion) -> Start {
-        self.tell_decided(&completion);
-        let has_limits = self.options.has_limits();
-        let Some(state) = self.state_alone() else {
-            return self.decide_told(completion);
-        };
-        let mut start = state.decide(completion);
-        if let Start::Runner { first, .. } = &mut start {
-            if !has_limits {
-                *first = state.take();
-            }
-        }
-        drop(state.reservation.take());
-        start
-    }
-
-    fn tell_decided(&self, completion: &Completion) {
-        if let Some(info) = &self.info {
-            // Before it is: no callback can have started yet.
-            self.options.observers.decided(info, completion);
-        }
-    }
-
-    pub(crate) fn completion(&self) -> Option<Completion> {
-        self.step(|state| state.completion())
-    }
-
-    /// What the callbacks of a phase are told, once it has begun.
-    pub(crate) fn completion_in(&self, phase: Phase) -> Option<Completion> {
-        self.step(|state| state.completion_in(phase))
-    }
-
-    /// The response may go out, unless something is registered that it has to wait for; whether
-    /// there is.
-    #[inline]
-    pub(crate) fn release_head(self: &Arc<Self>) -> bool {
-        if self.is_alone() {
-            self.head.release_alone()
-        } else {
-            self.head.release()
-        }
-    }
-
-    /// The first phase begins, and this is what its callbacks are told.
-    pub(crate) fn before_begins(&self, completion: Completion) {
-        self.step(|state| {
-            if let Some(before) = &mut state.before {
-                before.completion = Some(completion);
-            }
-        });
-    }
-
-    /// The next callback of the first phase; with `None` the head is released.
-    pub(crate) fn next_before(&self) -> Option<BoxEntry> {
-        self.step(|state| {
-            let entry = state.take_before();
-            if entry.is_none() {
-                self.head.released();
-            }
-            entry
-        })
-    }
-
-    /// One of the first phase has failed: those after it are not run.
-    pub(crate) fn skip_before(&self, completion: &Completion) {
-        while let Some(entry) = self.next_before() {
-            self.drop_taken(entry, End::Skipped, |observers, callback| {
-                observers.skipped(callback, completion);
-            });
-        }
-    }
-
-    /// Gives up what is left of the first phase: it should have run, and can't.
-    pub(crate) fn lose_before(&self, reason: LostReason) {
-        while let Some(entry) = self.next_before() {
-            self.drop_taken(entry, End::Lost, |observers, callback| {
-                observers.lost(callback, reason);
-            });
-        }
-    }
-
-    /// A callback that was taken out to run and will not; its observers are told why.
-    fn drop_taken(
-        &self,
+    /// Registers a callback. A held callback does not run before
+    /// [`handle_dropped`](Self::handle_dropped).
+    ///
+    /// Returns the callback as an error if it should run before the response and the head is
+    /// released.
+    pub(crate) fn push(
+        self: &Arc<Self>,
         entry: BoxEntry,
-        end: End,
-        tell: impl FnOnce(&Observers, &CallbackInfo<'_>),
-    ) {
-        self.ended(entry.header.id);
-        self.announce(&entry);
-        tell(&self.options.observers, &self.info(&entry.header));
-        self.options.tracker.dropped(self.options.shard, end, false);
-        drop_isolated(entry);
-    }
-
-    pub(crate) fn runtime(&self) -> Option<Handle> {
-        self.step(|state| state.runtime.clone())
-    }
-
-    /// Of a runner that runs in the calling task, and may have to move.
-    pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
-        self.step(|state| state.runtime = runtime);
-    }
-
-    /// The next callback for the runner, which is done with the one that is given; with `None` the
-    /// runner has been let go, and the next push starts another one.
-    pub(crate) fn next(self: &mut Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
-        match self.state_alone() {
-            Some(state) => state.end_and_take(ended),
-            None => self.next_beside_pushes(ended),
-        }
-    }
-
-    /// The same where others have the scope, too.
-    pub(crate) fn next_beside_pushes(self: &Arc<Self>, ended: Option<u64>) -> Option<BoxEntry> {
-        let (next, listed) = self.step(|state| {
-            let next = state.end_and_take(ended);
-            if next.is_some() {
-                return (next, None);
+        held: bool,
+    ) -> Result<(Registration, Option<Start>), BoxEntry> {
+        let phase = entry.header.phase;
+        if !self.has_entry() {
+            if let Some(response) = &self.response {
+                response.watch();
             }
-            if Arc::strong_count(self) > 1 {
-                // Whoever registers something later may do so on a thread that has none.
+        }
+        let mut shard = self.lock();
+        if phase == Phase::Before && self.head_released.load(Ordering::Relaxed) {
+            drop(shard);
+            return Err(entry);
+        }
+        if let Some(pool) = &self.options.max_pending {
+            pool.registered();
+        }
+        let shard_state = &mut *shard;
+        let key = self.entry_key(shard_state);
+        let state = &mut shard_state.scopes[key];
+        shard_state.registered += 1;
+        shard_state.counts.pending += 1;
+        state.remember_runtime();
+        let id = state.queue_mut(phase).push(entry, held);
+        let ready = state.start_if_ready(&mut shard_state.counts, self.hands_over(), || self.now());
+        drop(shard);
+        if let Some(waker) = ready.waker {
+            waker.wake();
+        }
+        #[cfg(feature = "metrics")]
+        crate::observe::metrics::pending(1.0);
+        self.release_permit();
+        Ok((Registration { phase, id }, ready.start))
+    }
+
+    /// Decides the scope. The caller owns the right to do it, and spawns the runner.
+    pub(crate) fn decide(self: &Arc<Self>, completion: Completion) -> Option<Start> {
+        if let (true, Some(info)) = (self.interest.observers, &self.info) {
+            // Before the step, because callbacks may start right after it.
+            self.options.observers.completed(info, &completion);
+        }
+        let now = || {
+            self.interest
+                .handle
+                .then(|| self.opened + completion.elapsed())
+        };
+        let mut shard = self.lock();
+        let shard_state = &mut *shard;
+        let key = self.entry_key(shard_state);
+        let state = &mut shard_state.scopes[key];
+        state.remember_runtime();
+        state.decide(completion);
+        let ready = state.start_if_ready(&mut shard_state.counts, self.hands_over(), now);
+        drop(shard);
+        self.release_permit();
+        ready.start
+    }
+
+    /// Counts the end of a callback, and takes the next one for the runner.
+    ///
+    /// If the runner ends and holds the only reference to the scope, the entry leaves the store.
+    #[inline]
+    pub(crate) fn advance(self: &Arc<Self>, ended: Option<Ended>, then: Then) -> Option<Taken> {
+        let mut shard = self.lock();
+        let shard_state = &mut *shard;
+        let key = self.key();
+        let state = shard_state.scopes.get_mut(key)?;
+        let counts = &mut shard_state.counts;
+        if let Some(Ended {
+            registration: Registration { phase, id },
+            disposition,
+        }) = ended
+        {
+            state.end(id, phase, counts);
+            disposition.count(&mut shard_state.outcomes);
+        }
+        let mut dropped_waker = None;
+        let (next, ends) = match then {
+            Then::Leave => (None, false),
+            Then::TakeBefore => {
+                let next = state.take(Phase::Before, counts, || self.now());
+                if next.is_none() {
+                    self.head_released.store(true, Ordering::Relaxed);
+                }
+                (next, false)
+            }
+            Then::Take | Then::TakeOrWait(_) => {
+                let next = state.take(Phase::After, counts, || self.now());
+                let waits = match then {
+                    Then::TakeOrWait(waker) => Some(waker),
+                    _ => None,
+                };
+                let ends = next.is_none() && waits.is_none();
+                match next {
+                    None => dropped_waker = state.set_runner(waits),
+                    Some(_) => dropped_waker = waits,
+                }
+                (next, ends)
+            }
+        };
+        let mut removed = None;
+        if ends {
+            if Arc::strong_count(self) == 1 {
+                removed = shard_state.remove(key);
+                self.key.store(NO_ENTRY, Ordering::Relaxed);
+            } else {
                 state.remember_runtime();
             }
-            let is_empty = state.is_empty();
-            (None, is_empty.then(|| state.listed.take()).flatten())
-        });
-        if let Some(key) = listed {
-            self.options.tracker.delist(self.options.shard, key);
+        }
+        let is_idle = shard_state.take_idle();
+        drop(shard);
+        drop((removed, dropped_waker));
+        if ended.is_some() {
+            self.callback_ended(1);
+        }
+        if is_idle {
+            self.options.store.notify_idle();
         }
         next
     }
 
-    /// The next callback for a runner that has others going; with `None` it is woken by a push.
-    pub(crate) fn next_beside_others(&self, cx: &Context<'_>) -> Option<BoxEntry> {
-        self.step(|state| {
-            let next = state.take();
-            if next.is_none() {
-                state.runner = Some(cx.waker().clone());
-            }
-            next
-        })
+    /// Returns `true` if a callback may be taken. Otherwise `waker` is woken by the next one.
+    pub(crate) fn has_ready_or_wait(&self, waker: Waker) -> bool {
+        let (has_ready, dropped) = self
+            .with_entry(|state, _| match state.has_ready() {
+                true => (true, Some(waker)),
+                false => (false, state.set_runner(Some(waker))),
+            })
+            .unwrap_or_default();
+        drop(dropped);
+        has_ready
     }
 
-    pub(crate) fn ended(&self, id: u64) {
-        self.step(|state| state.in_progress.remove(id));
+    /// Counts a callback as pending while it waits for its name in another scope.
+    pub(crate) fn set_waiting(&self, id: u64, waits: bool) {
+        let now = self.now();
+        self.with_entry(|state, counts| state.set_waiting(id, waits, counts, now));
     }
 
-    /// Gives up what is registered: it should have run, and can't.
-    pub(crate) fn lose_all(self: &mut Arc<Self>, reason: LostReason) {
-        while let Some(entry) = self.next(None) {
-            self.drop_taken(entry, End::Lost, |observers, callback| {
-                observers.lost(callback, reason);
-            });
+    /// Releases the head of the response. Returns `true` if callbacks must run before it.
+    #[inline]
+    pub(crate) fn release_head(self: &Arc<Self>) -> bool {
+        if self.is_unused() {
+            self.head_released.store(true, Ordering::Relaxed);
+            return false;
+        }
+        let shard = self.lock();
+        if self.head_released.load(Ordering::Relaxed) {
+            return false;
+        }
+        let entry = shard.scopes.get(self.key());
+        let waits = entry.is_some_and(|entry| entry.has_before());
+        if !waits {
+            self.head_released.store(true, Ordering::Relaxed);
+        }
+        waits
+    }
+
+    /// Begins the phase before the response.
+    pub(crate) fn begin_before(&self, completion: Completion) {
+        self.with_entry(|state, _| state.begin_before(completion));
+    }
+
+    /// Returns the completion that the callbacks of a phase receive, once the phase has begun.
+    pub(crate) fn completion_in(&self, phase: Phase) -> Option<Completion> {
+        self.with_entry(|state, _| state.completion(phase))?
+    }
+
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.with_entry(|state, _| state.runtime())?
+    }
+
+    /// Gives the runtime back for a runner that may have to move to a task.
+    pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
+        let previous = self.with_entry(|state, _| state.set_runtime(runtime));
+        drop(previous);
+    }
+
+    /// Returns a callback of this scope as the holder of a name.
+    pub(crate) fn holder(self: &Arc<Self>, callback: u64) -> Holder {
+        Holder {
+            scope: Arc::as_ptr(self) as usize,
+            callback,
         }
     }
 
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.step(|state| state.queues().any(|queue| queue.contains(name)))
+    /// Returns the code that waits for this scope, from the inside to the outside.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = &Current> {
+        std::iter::successors(self.parent(), |current| current.scope.parent())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.step(|state| state.queues().map(Queue::len).sum())
+    fn parent(&self) -> Option<&Current> {
+        self.extra.as_ref()?.parent.as_ref()
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.step(|state| {
-            let headers = state.queues().flat_map(Queue::headers);
-            headers
-                .filter_map(|header| header.name.as_deref().map(str::to_owned))
-                .collect()
-        })
+    pub(crate) fn client_gone(&self) -> Option<&CancellationToken> {
+        self.extra.as_ref()?.client_gone.as_ref()
+    }
+
+    /// Returns a token that is cancelled when the scope is closed.
+    pub(crate) fn closed(&self) -> Option<CancellationToken> {
+        let guard = self.extra.as_ref()?.closed.as_ref()?;
+        Some(guard.token().clone())
+    }
+
+    #[inline]
+    fn now(&self) -> Option<Instant> {
+        self.interest.handle.then(Instant::now)
+    }
+
+    /// Returns `true` if a runner receives its first callback when it starts.
+    fn hands_over(&self) -> bool {
+        self.options.permits.is_none()
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, ShardState> {
+        self.options.store.lock(self.shard)
+    }
+
+    /// Returns the key of the scope's entry, which is created if there is none.
+    #[inline]
+    fn entry_key(&self, shard: &mut ShardState) -> usize {
+        if !self.has_entry() {
+            let key = shard.scopes.insert(Entry::new(self.info.clone()));
+            self.key.store(key as u64, Ordering::Relaxed);
+        }
+        self.key()
+    }
+
+    /// Runs one step, if the scope has an entry.
+    fn with_entry<T>(&self, step: impl FnOnce(&mut Entry, &mut Counts) -> T) -> Option<T> {
+        let mut shard = self.lock();
+        let shard = &mut *shard;
+        let key = self.key();
+        let entry = shard.scopes.get_mut(key)?;
+        Some(step(entry, &mut shard.counts))
+    }
+
+    /// Gives the permit of the request back: a callback counts instead, or the response has ended.
+    fn release_permit(&self) {
+        let permit = self.extra.as_ref().and_then(|extra| extra.permit.as_ref());
+        if let Some(pool) = permit.and_then(Permit::release) {
+            spawn::spawn(self.options.spawn.as_ref(), None, pool.wake_waiters());
+        }
+    }
+
+    /// Lets waiting requests enter after callbacks have ended.
+    fn callback_ended(&self, callbacks: usize) {
+        if let Some(pool) = &self.options.max_pending {
+            if pool.ended(callbacks) {
+                let waking = pool.clone().wake_waiters();
+                spawn::spawn(self.options.spawn.as_ref(), None, waking);
+            }
+        }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        // Where every callback was withdrawn, no runner came to tidy up. Nothing else can be left:
-        // who decides the scope, and who runs it, holds on to it until then.
-        let state = self.state.get_mut();
-        let listed = state.unwrap_or_else(PoisonError::into_inner).take_listed();
-        if let Some(key) = listed {
-            self.options.tracker.delist(self.options.shard, key);
+        if self.has_entry() {
+            let key = self.key();
+            let removed = self.lock().remove(key);
+            // The runner has emptied it: a scope is decided before it is dropped.
+            drop(removed);
         }
     }
 }

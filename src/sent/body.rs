@@ -1,4 +1,4 @@
-//! The outermost body: knows when the response has ended, and watches its buffers.
+//! The outermost response body, which follows the frames to the end and watches the buffers.
 
 use std::{
     pin::Pin,
@@ -9,7 +9,7 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{buffer::SentBuf, departure::Flush, transmission::Transmission};
+use super::{buf::SentBuf, delivery::Flush, response::ResponseHandle};
 use crate::response::end_of_body::{EndOfBody, Progress};
 
 pin_project! {
@@ -20,55 +20,59 @@ pin_project! {
     /// use bytes::Bytes;
     /// use http_body_util::Full;
     ///
-    /// // What a server gets to send, if the service inside answers with a `Full<Bytes>`.
+    /// // What the server sends if the inner service returns a `Full<Bytes>`.
     /// fn send(body: SentBody<Full<Bytes>>) -> impl http_body::Body<Data = SentBuf<Bytes>> {
     ///     body
     /// }
     /// ```
     #[derive(Debug)]
     pub struct SentBody<B> {
-        // Dropped before the inner body, whose drop decides what only the last one to go can
-        // settle.
+        // Dropped before the inner body, whose drop registers the waiter.
         outgoing: Outgoing,
         #[pin]
         inner: B,
     }
 }
 
-/// What is left of the response; ends the transmission exactly once, at the latest when dropped.
+/// What is left of the response; ends the handle exactly once, at the latest when dropped.
 #[derive(Debug)]
 struct Outgoing {
-    transmission: Transmission,
+    handle: ResponseHandle,
     end: EndOfBody,
     /// HTTP/2: other responses share the connection, and h2's queue.
     multiplexed: bool,
     /// The last frame ended the response and is watched itself.
     last_frame_watched: bool,
-    /// Bytes of frames that went by unwatched.
+    /// Bytes of unwatched frames.
     unwatched: u64,
-    /// Over HTTP/2: what the connection had written at the latest when the server took the
-    /// response, or its last unwatched frame, and the length of that frame.
-    unwatched_until: u64,
-    is_over: bool,
+    /// HTTP/2: an upper bound of what the connection had written when the server took the response,
+    /// or its last unwatched frame, plus the length of that frame.
+    unwatched_offset: u64,
+    /// HTTP/2: the response is aborted if the client takes nothing of it for too long.
+    may_stall: bool,
+    /// HTTP/2: the last poll of the body returned a frame.
+    is_sending: bool,
+    has_ended: bool,
 }
 
 impl<B: Body> SentBody<B> {
-    pub(super) fn new(
-        inner: B,
-        end: EndOfBody,
-        multiplexed: bool,
-        transmission: Transmission,
-    ) -> Self {
+    pub(super) fn new(inner: B, end: EndOfBody, multiplexed: bool, handle: ResponseHandle) -> Self {
         let mut outgoing = Outgoing {
-            transmission,
+            handle,
             end,
             multiplexed,
             last_frame_watched: false,
             unwatched: 0,
-            unwatched_until: 0,
-            is_over: false,
+            unwatched_offset: 0,
+            may_stall: false,
+            is_sending: false,
+            has_ended: false,
         };
-        outgoing.unwatched_until = outgoing.transmission.written();
+        outgoing.unwatched_offset = outgoing.handle.written();
+        if multiplexed && outgoing.handle.has_scope() {
+            outgoing.may_stall = true;
+            outgoing.handle.abort_if_stalled();
+        }
         if outgoing.end.is_over_already(&inner) {
             let progress = outgoing.end.end();
             outgoing.progressed(progress);
@@ -79,9 +83,10 @@ impl<B: Body> SentBody<B> {
 
 impl Outgoing {
     fn ended(&mut self, flush: Flush) {
-        // Where nothing was deferred, nobody else is left mostly.
-        if !std::mem::replace(&mut self.is_over, true) && self.transmission.is_shared() {
-            self.transmission.ended(flush, self.unwatched);
+        // If nothing was deferred, there is no other handle in general.
+        if !std::mem::replace(&mut self.has_ended, true) && self.handle.is_shared() {
+            self.handle.set_has_bytes(true);
+            self.handle.ended(flush, self.unwatched);
         }
     }
 
@@ -93,39 +98,52 @@ impl Outgoing {
         }
     }
 
-    /// The flush that covers a response which ends now, before the server goes on with it.
+    /// Returns the flush that covers a response that ends now.
     fn last_flush(&self) -> Flush {
         if !self.multiplexed {
-            // Over HTTP/1 the body is polled by the task that writes, and nothing is flushed
-            // between the end of the body and the end of the message.
-            self.transmission.next_flush()
+            // The task that polls an HTTP/1 body also writes, and it flushes nothing between the end
+            // of the body and the end of the message.
+            self.handle.next_flush()
         } else if self.last_frame_watched {
             Flush::OF_BUFFERS
         } else {
-            Flush::Beyond(self.transmission.written().max(self.unwatched_until))
+            Flush::PastOffset(self.handle.written().max(self.unwatched_offset))
+        }
+    }
+
+    fn set_sending(&mut self, is_sending: bool) {
+        if self.multiplexed && self.is_sending != is_sending {
+            self.is_sending = is_sending;
+            self.handle.set_sending(is_sending);
+            if self.may_stall {
+                self.handle.set_has_bytes(is_sending);
+            }
         }
     }
 
     fn abort(&mut self) {
-        if !std::mem::replace(&mut self.is_over, true) {
-            self.transmission.abort(self.unwatched);
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.handle.abort(self.unwatched);
         }
     }
 
     fn buffer<D: Buf>(&mut self, data: D, length: u64, progress: Progress) -> SentBuf<D> {
-        // What an HTTP/2 stream defers before its end is about this frame too, and only the frame
-        // itself tells whether h2 has written it or a reset has thrown it away.
-        let may_defer = self.multiplexed
-            && matches!(progress, Progress::Continues)
-            && self.transmission.has_scope();
-        self.last_frame_watched = length > 0 && (may_defer || self.transmission.is_watched());
+        // A callback that an HTTP/2 stream defers later also waits for this frame, and only the frame
+        // itself shows whether h2 has written it or dropped it after a reset.
+        let may_defer =
+            self.multiplexed && matches!(progress, Progress::Continues) && self.handle.has_scope();
+        self.last_frame_watched = length > 0 && (may_defer || self.handle.is_watched());
         if self.last_frame_watched {
-            SentBuf::watched(data, self.transmission.clone(), length)
+            SentBuf::watched(data, &self.handle, length)
         } else {
             self.unwatched += length;
-            // `Beyond` asks for one byte more: at the least, the head of this frame.
-            self.unwatched_until = self.transmission.written() + length;
-            SentBuf::unwatched(data)
+            // The flush must cover at least one more byte: the head of this frame.
+            self.unwatched_offset = self.handle.written() + length;
+            if self.multiplexed && length > 0 {
+                SentBuf::counted(data, &self.handle, length)
+            } else {
+                SentBuf::unwatched(data)
+            }
         }
     }
 }
@@ -134,9 +152,8 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         if self.end.may_be_dropped(false) {
             self.ended(if self.multiplexed {
-                // h2 has the whole response by now, and may even have written it: the flush that
-                // covers it may be behind us.
-                Flush::Beyond(self.unwatched_until)
+                // h2 has the whole response, and may have flushed it already.
+                Flush::PastOffset(self.unwatched_offset)
             } else {
                 self.last_flush()
             });
@@ -144,9 +161,12 @@ impl Drop for Outgoing {
             self.abort();
         }
         if self.multiplexed && !self.last_frame_watched && self.unwatched == 0 {
-            self.transmission.queued();
+            self.handle.queued();
         }
-        self.transmission.taken();
+        if self.is_sending {
+            self.handle.set_sending(false);
+        }
+        self.handle.taken();
     }
 }
 
@@ -159,15 +179,17 @@ impl<B: Body> Body for SentBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
-        let polled = ready!(this.inner.as_mut().poll_frame(cx));
         let outgoing = this.outgoing;
+        let polled = this.inner.as_mut().poll_frame(cx);
+        outgoing.set_sending(polled.is_ready());
+        let polled = ready!(polled);
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 let to_send = frame
                     .data_ref()
                     .map(|data| outgoing.end.bytes_to_send(data.remaining() as u64));
                 let progress = outgoing.end.frame(&frame, &*this.inner);
-                // A frame without data ends the response itself, so no buffer stands for its end.
+                // A frame without data has no buffer that could mark its end.
                 outgoing.last_frame_watched = false;
                 let frame =
                     frame.map_data(|data| outgoing.buffer(data, to_send.unwrap_or(0), progress));

@@ -1,16 +1,20 @@
-//! One connection: how far it has come, and which responses wait for it to come further.
+//! One connection: its progress, and the responses that wait for its next flush.
 
 use std::sync::Arc;
+#[cfg(feature = "serve")]
+use std::sync::Weak;
 
+#[cfg(feature = "serve")]
+use super::streams::Streams;
 use super::{
-    departure::Departing,
-    dialogue::Dialogue,
-    wire::{Awaited, Wire},
+    activity::{ConnectionActivity, Protocol},
+    delivery::SharedDelivery,
+    flush::{FlushTarget, WriteProgress},
 };
 #[cfg(feature = "serve")]
-use crate::drain::stopping::Stopping;
+use crate::drain::{server::Server, shutdown_signal::ShutdownSignal};
 use crate::{
-    drain::{draining::Draining, tracker::Tracker},
+    drain::drain::DrainSource,
     sync::{
         AtomicBool, Mutex,
         Ordering::{Relaxed, SeqCst},
@@ -20,215 +24,279 @@ use crate::{
 
 #[derive(Default)]
 pub(crate) struct Connection {
-    pub(super) wire: Wire,
-    pub(super) dialogue: Dialogue,
-    /// Somebody waits for a flush, so a flush has to look.
+    pub(super) progress: WriteProgress,
+    pub(super) activity: ConnectionActivity,
+    /// A response waits for a flush, so each flush must look.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
-    /// What the server drains when it shuts down.
-    drained: Option<Arc<Draining>>,
+    #[cfg(feature = "serve")]
+    served: Option<Served>,
 }
 
 #[derive(Default)]
 struct Waiting {
     closed: bool,
-    departures: Vec<(Arc<dyn Departing>, Awaited)>,
+    responses: Vec<(Arc<SharedDelivery>, FlushTarget)>,
 }
 
-/// What has a time-out, each anew.
+/// What only connections of `serve` have.
 #[cfg(feature = "serve")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Awaits {
-    /// The head of the request after so many others.
-    Head(u64),
-    /// The body of a request whose response is out, after so many reads.
-    RestOfBody(u64),
-    /// It is not the client: the app has such a body and does not take what has come of it. Nobody tells
-    /// when it goes on.
-    App,
-}
-
-/// The body of a request comes while this lives.
-#[cfg(feature = "serve")]
-pub(crate) struct RequestBodyComes {
-    connection: Arc<Connection>,
-    is_awaited: bool,
-}
-
-#[cfg(feature = "serve")]
-impl RequestBodyComes {
-    /// Whether the app waits for more of it.
-    pub(crate) fn set_awaited(&mut self, is_awaited: bool) {
-        if self.is_awaited != is_awaited {
-            self.is_awaited = is_awaited;
-            self.connection.dialogue.request_body_is_awaited(is_awaited);
-        }
-    }
-}
-
-#[cfg(feature = "serve")]
-impl Drop for RequestBodyComes {
-    fn drop(&mut self) {
-        self.set_awaited(false);
-        self.connection.dialogue.request_body_has_come();
-    }
+struct Served {
+    server: Arc<Server>,
+    streams: Streams,
+    /// The first layer that a request has passed through.
+    layer: std::sync::OnceLock<Arc<dyn DrainSource>>,
 }
 
 impl Connection {
-    pub(super) fn new(drained: Option<Arc<Draining>>) -> Arc<Self> {
-        Arc::new(Self {
-            drained,
-            ..Self::default()
-        })
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
     }
 
-    pub(super) fn drains(&self, tracker: &Arc<Tracker>) {
-        if let Some(drained) = &self.drained {
-            drained.add(tracker);
+    pub(super) fn begin_request(&self, is_multiplexed: bool) {
+        if !is_multiplexed {
+            self.activity.set_protocol(Protocol::Http1);
         }
+        self.activity.begin_request();
     }
 
-    /// The server that this is a connection of, if it is one that drains.
-    #[cfg(feature = "serve")]
-    pub(super) fn stopping(&self) -> Option<&Stopping> {
-        self.drained.as_deref().map(|drained| &drained.stopping)
-    }
-
-    /// Nothing has come yet that is a request over HTTP/1, or the beginning of HTTP/2, which the
-    /// server answers with its settings.
-    #[cfg(feature = "serve")]
-    pub(crate) fn has_only_begun(&self) -> bool {
-        !self.dialogue.is_http1() && self.wire.written() == 0
-    }
-
-    /// What has to come next, unless the server is at work: over HTTP/1, and before it is known that
-    /// it is not.
-    #[cfg(feature = "serve")]
-    pub(crate) fn awaits(&self) -> Option<Awaits> {
-        let dialogue = &self.dialogue;
-        if !dialogue.is_http1() {
-            return (self.wire.written() == 0).then_some(Awaits::Head(0));
+    /// Counts a frame that the server has to send. Returns `false` without timeouts.
+    pub(super) fn begin_frame(&self) -> bool {
+        #[cfg(feature = "serve")]
+        if self.served.is_some() {
+            self.activity.begin_frame();
+            return true;
         }
-        if self.is_busy() || dialogue.is_held_up() {
-            None
-        } else if dialogue.awaits_request_body() {
-            Some(Awaits::RestOfBody(dialogue.reads()))
-        } else if dialogue.has_request_body() {
-            Some(Awaits::App)
-        } else {
-            Some(Awaits::Head(dialogue.requests()))
+        false
+    }
+
+    /// Adds a layer to the drain of the server, if there is one.
+    pub(super) fn drain_with(&self, source: &Arc<impl DrainSource + 'static>) {
+        #[cfg(feature = "serve")]
+        if let Some(served) = &self.served {
+            // Noted once per connection: the drain takes a lock.
+            let is_noted = served
+                .layer
+                .get()
+                .is_some_and(|known| std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(source)));
+            if !is_noted {
+                served.server.drain_with(source);
+                let _ = served.layer.set(source.clone());
+            }
         }
+        #[cfg(not(feature = "serve"))]
+        let _ = source;
     }
 
-    /// Whether some request has no response yet, or none that the server has taken to its end.
-    #[cfg(feature = "serve")]
-    pub(crate) fn is_busy(&self) -> bool {
-        self.dialogue.is_busy()
-    }
-
-    /// The body of a request over HTTP/1 comes, until what is returned is dropped.
-    #[cfg(feature = "serve")]
-    pub(crate) fn request_body(self: &Arc<Self>) -> RequestBodyComes {
-        self.dialogue.request_body_comes();
-        RequestBodyComes {
-            connection: self.clone(),
-            is_awaited: false,
-        }
-    }
-
-    #[cfg(feature = "serve")]
-    pub(crate) fn listen_anew(&self) {
-        self.dialogue.listen_anew();
-    }
-
-    /// Whether the other side of an HTTP/2 connection, on which nothing is under way, has sent
-    /// nothing since [`listen_anew`](Self::listen_anew).
-    #[cfg(feature = "serve")]
-    pub(crate) fn is_silent(&self) -> bool {
-        !self.dialogue.is_http1() && !self.is_busy() && !self.dialogue.has_heard()
-    }
-
-    /// The transport was flushed of all that was written to it.
+    /// The transport was flushed.
     pub(super) fn flushed(&self) {
-        self.wire.flushed();
+        self.progress.add_flush();
         if self.has_waiting.load(SeqCst) {
-            self.settle();
+            self.decide_flushed();
         }
     }
 
-    /// The transport is gone, and all that was not flushed with it.
+    /// The transport is gone, and everything that was not flushed with it.
     pub(super) fn closed(&self) {
         let mut waiting = lock(&self.waiting);
         waiting.closed = true;
-        let departures = std::mem::take(&mut waiting.departures);
+        let responses = std::mem::take(&mut waiting.responses);
         drop(waiting);
-        for (departing, _) in departures {
-            departing.departure().closed();
+        for (response, _) in responses {
+            (*response).as_ref().closed();
         }
     }
 
-    pub(super) fn await_flush<D>(&self, departing: &Arc<D>, awaited: Awaited)
-    where
-        D: Departing + 'static,
-    {
+    /// Decides the response when the target is flushed.
+    pub(super) fn await_flush(&self, response: Arc<SharedDelivery>, target: FlushTarget) {
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             drop(waiting);
-            if self.wire.covered().includes(awaited) {
-                departing.departure().flushed();
+            let delivery = (*response).as_ref();
+            if self.progress.flushed().includes(target) {
+                delivery.flushed();
             } else {
-                departing.departure().closed();
+                delivery.closed();
             }
             return;
         }
-        waiting.departures.push((departing.clone(), awaited));
+        waiting.responses.push((response.clone(), target));
         self.has_waiting.store(true, SeqCst);
         drop(waiting);
         // The flush may have come between the look at the counters and the push. One that finds
         // `has_waiting` unset has stored what it covers before, so it is seen here.
-        let covered = self.wire.covered();
-        if covered.includes(awaited) || departing.departure().was_dropped_by(covered.round) {
-            self.settle();
+        let flushed = self.progress.flushed();
+        if flushed.includes(target) || (*response).as_ref().is_missed_by_round(flushed.round) {
+            self.decide_flushed();
         }
     }
 
-    fn settle(&self) {
-        let covered = self.wire.covered();
-        // Over HTTP/1 there is one at a time, and no need to allocate for it.
+    /// Decides the responses that the last flush has completed, or would have.
+    fn decide_flushed(&self) {
+        let flushed = self.progress.flushed();
+        // HTTP/1 has one response at a time, which needs no allocation.
         let mut first = None;
         let mut others = Vec::new();
         let mut waiting = lock(&self.waiting);
         let mut index = 0;
-        while let Some((departing, awaited)) = waiting.departures.get(index) {
-            let is_covered = covered.includes(*awaited);
-            if is_covered || departing.departure().was_dropped_by(covered.round) {
-                let (departing, _) = waiting.departures.remove(index);
-                let over = (departing, is_covered);
+        while let Some((response, target)) = waiting.responses.get(index) {
+            let is_covered = flushed.includes(*target);
+            if is_covered || (**response).as_ref().is_missed_by_round(flushed.round) {
+                let (response, _) = waiting.responses.remove(index);
+                let decided = (response, is_covered);
                 match first {
-                    None => first = Some(over),
-                    Some(_) => others.push(over),
+                    None => first = Some(decided),
+                    Some(_) => others.push(decided),
                 }
             } else {
                 index += 1;
             }
         }
-        if waiting.departures.is_empty() {
+        if waiting.responses.is_empty() {
             self.has_waiting.store(false, Relaxed);
         }
         drop(waiting);
-        let tell = |(departing, is_covered): (Arc<dyn Departing>, bool)| {
+        let decide = |(response, is_covered): (Arc<SharedDelivery>, bool)| {
             if is_covered {
-                departing.departure().flushed();
+                (*response).as_ref().flushed();
             } else {
-                departing.departure().closed();
+                (*response).as_ref().closed();
             }
         };
-        if let Some(over) = first {
-            tell(over);
+        if let Some(decided) = first {
+            decide(decided);
         }
-        // An iterator over none costs as much as all of this.
         if !others.is_empty() {
-            others.into_iter().for_each(tell);
+            others.into_iter().for_each(decide);
+        }
+    }
+}
+
+/// What a connection waits for, unless the app is at work. Each new value starts a new timeout.
+#[cfg(feature = "serve")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expecting {
+    /// The head of a request, after this many others.
+    Head(u64),
+    /// HTTP/1: the next request, after this many requests and this many reads.
+    NextHttp1 { requests: u64, reads: u64 },
+    /// HTTP/2: the next request, after this many requests.
+    NextHttp2 { requests: u64 },
+    /// The body of a request whose response was sent, after this many reads.
+    RequestBody(u64),
+    /// The app, which does not read a request body whose response was sent.
+    App,
+    /// Room in the transport, which has accepted this many bytes.
+    Write(u64),
+    /// HTTP/2: a flow-control window, after this many bytes of bodies.
+    Window(u64),
+}
+
+/// A request body that the app has not read to its end, nor dropped.
+#[cfg(feature = "serve")]
+pub(crate) struct RequestBodyGuard {
+    connection: Arc<Connection>,
+    is_awaited: bool,
+}
+
+#[cfg(feature = "serve")]
+impl RequestBodyGuard {
+    /// Records whether the app waits for more of the body.
+    pub(crate) fn set_waiting(&mut self, is_awaited: bool) {
+        if self.is_awaited != is_awaited {
+            self.is_awaited = is_awaited;
+            self.connection.activity.set_body_awaited(is_awaited);
+        }
+    }
+}
+
+#[cfg(feature = "serve")]
+impl Drop for RequestBodyGuard {
+    fn drop(&mut self) {
+        self.set_waiting(false);
+        self.connection.activity.end_request_body();
+    }
+}
+
+#[cfg(feature = "serve")]
+impl Connection {
+    pub(super) fn served(server: Arc<Server>) -> Arc<Self> {
+        Arc::new(Self {
+            served: Some(Served {
+                server,
+                streams: Streams::default(),
+                layer: std::sync::OnceLock::new(),
+            }),
+            ..Self::default()
+        })
+    }
+
+    pub(super) fn shutdown_signal(&self) -> Option<&ShutdownSignal> {
+        self.served.as_ref().map(|served| &served.server.shutdown)
+    }
+
+    pub(super) fn add_stream(&self, response: Weak<SharedDelivery>) {
+        if let Some(served) = &self.served {
+            served.streams.add(response);
+        }
+    }
+
+    /// Returns the HTTP/2 responses that may stall.
+    pub(crate) fn streams(&self) -> Option<&Streams> {
+        self.served.as_ref().map(|served| &served.streams)
+    }
+
+    /// Returns `true` if a response is outstanding.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.activity.is_busy()
+    }
+
+    #[cfg(feature = "http2")]
+    pub(super) fn is_protocol_unknown(&self) -> bool {
+        self.activity.protocol() == Protocol::Unknown
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.activity.protocol() == Protocol::Http2
+    }
+
+    /// Counts a request body until the guard is dropped.
+    pub(crate) fn request_body(self: &Arc<Self>) -> RequestBodyGuard {
+        self.activity.begin_request_body();
+        RequestBodyGuard {
+            connection: self.clone(),
+            is_awaited: false,
+        }
+    }
+
+    /// Returns what the connection waits for; `None` if the app is at work.
+    pub(crate) fn expecting(&self) -> Option<Expecting> {
+        let activity = &self.activity;
+        if activity.is_write_blocked() {
+            return Some(Expecting::Write(self.progress.written()));
+        }
+        let (requests, reads) = (activity.requests(), activity.reads());
+        let is_http2 = match activity.protocol() {
+            Protocol::Unknown => return Some(Expecting::Head(0)),
+            Protocol::Http1 if requests == 0 => return Some(Expecting::Head(0)),
+            Protocol::Http1 => false,
+            Protocol::Http2 if activity.head_is_open() => {
+                return Some(Expecting::Head(activity.heads()));
+            }
+            Protocol::Http2 => true,
+        };
+        if is_http2 && activity.only_sends() {
+            Some(Expecting::Window(activity.sent()))
+        } else if activity.is_busy() {
+            None
+        } else if activity.is_body_awaited() {
+            Some(Expecting::RequestBody(reads))
+        } else if activity.has_request_body() {
+            Some(Expecting::App)
+        } else if is_http2 {
+            Some(Expecting::NextHttp2 { requests })
+        } else {
+            Some(Expecting::NextHttp1 { requests, reads })
         }
     }
 }

@@ -9,20 +9,22 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(feature = "serve")]
+use tokio::sync::OwnedSemaphorePermit;
 
+#[cfg(feature = "serve")]
+use super::frames::FrameTracker;
 use super::{connection::Connection, layer::SentLayer};
-use crate::drain::draining::Draining;
+#[cfg(feature = "serve")]
+use crate::drain::server::Server;
 
 pin_project! {
-    /// Wraps the IO of one connection, and sees when bytes have been accepted and flushed.
+    /// Wraps the IO of one connection, and counts the bytes that were accepted and flushed.
     ///
-    /// Wrap what the HTTP server writes to: with TLS, the plaintext side, whose flush reaches the
-    /// socket. Then put [`layer`](Self::layer) around the service of the same connection. Passes
-    /// everything through; it costs a few atomic counters.
+    /// Wrap what the HTTP server writes to. With TLS, this is the plaintext side, whose flush reaches
+    /// the socket. Then put [`layer`](Self::layer) around the service of the same connection. Reads
+    /// and writes pass through unchanged, at the cost of a few atomic counters.
     ///
     /// See [the module](crate::sent) for an example.
     ///
@@ -37,8 +39,8 @@ pin_project! {
     /// let (stream, _client) = tokio::io::duplex(1024);
     ///
     /// let mut io = SentIo::new(stream);
-    /// let service = io.layer().layer(app);  // for this connection, and no other
-    /// // Settings of the wrapped IO are still there: `TcpStream::set_nodelay`, say.
+    /// let service = io.layer().layer(app);  // for this connection only
+    /// // The wrapped IO stays accessible, for example for `TcpStream::set_nodelay`.
     /// let _stream: &tokio::io::DuplexStream = io.get_ref();
     /// let _stream: &mut tokio::io::DuplexStream = io.get_mut();
     /// # let _ = service;
@@ -47,27 +49,46 @@ pin_project! {
     pub struct SentIo<I> {
         #[pin]
         io: I,
-        connection: OpenConnection,
+        guard: ConnectionGuard,
     }
 }
 
-/// Settles what still waits when the IO goes.
-struct OpenConnection {
+/// Aborts the responses that still wait when the IO is dropped.
+struct ConnectionGuard {
     connection: Arc<Connection>,
-    /// The place that it takes up among the connections of its server.
-    _place: Option<OwnedSemaphorePermit>,
+    #[cfg(feature = "serve")]
+    frames: Option<FrameTracker>,
+    /// Bytes that were read to detect the protocol, and that the server has not seen.
+    #[cfg(feature = "http2")]
+    prefix: Vec<u8>,
+    /// The connection's share of `max_connections`.
+    #[cfg(feature = "serve")]
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl OpenConnection {
+impl ConnectionGuard {
     fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        self.connection.dialogue.gets_on(polled.is_ready());
+        self.connection
+            .activity
+            .set_write_blocked(polled.is_pending());
         if let Poll::Ready(Ok(written)) = polled {
-            self.connection.wire.wrote(*written);
+            self.connection.progress.add_written(*written);
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.connection.activity.add_read();
+        #[cfg(feature = "serve")]
+        if let Some(frames) = &mut self.frames {
+            frames.read(bytes, &self.connection.activity);
         }
     }
 }
 
-impl Drop for OpenConnection {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.connection.closed();
     }
@@ -76,46 +97,78 @@ impl Drop for OpenConnection {
 impl<I> SentIo<I> {
     /// Wraps the IO of one connection.
     pub fn new(io: I) -> Self {
-        Self::open(io, None, None)
-    }
-
-    #[cfg(feature = "serve")]
-    pub(crate) fn served(
-        io: I,
-        draining: Arc<Draining>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
-        Self::open(io, Some(draining), place)
-    }
-
-    fn open(io: I, draining: Option<Arc<Draining>>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io,
-            connection: OpenConnection {
-                connection: Connection::new(draining),
-                _place: place,
+            guard: ConnectionGuard {
+                connection: Connection::new(),
+                #[cfg(feature = "serve")]
+                frames: None,
+                #[cfg(feature = "http2")]
+                prefix: Vec::new(),
+                #[cfg(feature = "serve")]
+                _permit: None,
             },
         }
     }
 
-    /// The layer that belongs around the service of this connection, outside of everything else.
+    /// Wraps the IO of one connection of a server.
+    #[cfg(feature = "serve")]
+    pub(crate) fn served(io: I, server: Arc<Server>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            io,
+            guard: ConnectionGuard {
+                connection: Connection::served(server),
+                frames: Some(FrameTracker::new()),
+                #[cfg(feature = "http2")]
+                prefix: Vec::new(),
+                _permit: permit,
+            },
+        }
+    }
+
+    /// Returns the layer for the service of this connection. It must be the outermost layer.
     pub fn layer(&self) -> SentLayer {
-        SentLayer::new(self.connection.connection.clone())
+        SentLayer::new(self.guard.connection.clone())
     }
 
     #[cfg(feature = "serve")]
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection.connection
+        &self.guard.connection
     }
 
-    /// The wrapped IO.
+    /// Returns a reference to the wrapped IO.
     pub fn get_ref(&self) -> &I {
         &self.io
     }
 
-    /// The wrapped IO. What is written to it directly is not counted.
+    /// Returns a mutable reference to the wrapped IO. Bytes that are written to it directly are not
+    /// counted.
     pub fn get_mut(&mut self) -> &mut I {
         &mut self.io
+    }
+}
+
+#[cfg(feature = "http2")]
+impl<I: AsyncRead + Unpin> SentIo<I> {
+    /// Reads until the protocol is known, and returns `true` if it is HTTP/2. The server will see the
+    /// bytes too.
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
+        while self.guard.connection.is_protocol_unknown() {
+            let mut bytes = [0; 24];
+            let mut buf = ReadBuf::new(&mut bytes[self.guard.prefix.len()..]);
+            std::future::poll_fn(|cx| {
+                self.guard.connection.progress.begin_read();
+                Pin::new(&mut self.io).poll_read(cx, &mut buf)
+            })
+            .await?;
+            if buf.filled().is_empty() {
+                // The client has closed the connection, or its sending half.
+                break;
+            }
+            self.guard.read(buf.filled());
+            self.guard.prefix.extend_from_slice(buf.filled());
+        }
+        Ok(self.guard.connection.is_http2())
     }
 }
 
@@ -126,13 +179,21 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        let connection = &this.connection.connection;
-        connection.wire.reading();
+        this.guard.connection.progress.begin_read();
+        #[cfg(feature = "http2")]
+        if !this.guard.prefix.is_empty() {
+            let length = this.guard.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.guard.prefix[..length]);
+            if length == this.guard.prefix.len() {
+                this.guard.prefix = Vec::new();
+            } else {
+                this.guard.prefix.drain(..length);
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(this.io.poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            connection.dialogue.read();
-        }
+        this.guard.read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -145,7 +206,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let polled = this.io.poll_write(cx, buf);
-        this.connection.wrote(&polled);
+        this.guard.wrote(&polled);
         polled
     }
 
@@ -156,7 +217,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let polled = this.io.poll_write_vectored(cx, bufs);
-        this.connection.wrote(&polled);
+        this.guard.wrote(&polled);
         polled
     }
 
@@ -167,8 +228,8 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let polled = this.io.poll_flush(cx);
-        let connection = &this.connection.connection;
-        connection.dialogue.gets_on(polled.is_ready());
+        let connection = &this.guard.connection;
+        connection.activity.set_write_blocked(polled.is_pending());
         if matches!(polled, Poll::Ready(Ok(()))) {
             connection.flushed();
         }
@@ -176,8 +237,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // No flush: what the server has not written by now it never will. A server that has
-        // written all of a response has flushed the connection before.
+        // This is no flush: a server that has written all of a response has flushed it before.
         self.project().io.poll_shutdown(cx)
     }
 }

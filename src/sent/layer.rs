@@ -14,15 +14,15 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{body::SentBody, connection::Connection, transmission::Transmission};
+use super::{body::SentBody, connection::Connection, response::ResponseHandle};
 use crate::{
-    extensions::make_room,
+    extensions::reserve,
     response::end_of_body::{EndOfBody, Exchange},
 };
 
-/// Ties the responses of one connection to its [`SentIo`](super::SentIo).
+/// Connects the responses of one connection to its [`SentIo`](super::SentIo).
 ///
-/// Put it outside of every other layer: what lies outside of it, it can't see. Made by
+/// It must be the outermost layer, because it does not see what outer layers do. Created by
 /// [`SentIo::layer`](super::SentIo::layer), one per connection.
 ///
 /// ```
@@ -141,27 +141,27 @@ impl<F> SentFuture<F> {
         call: impl FnOnce(Request<B>) -> F,
     ) -> Self {
         let exchange = Exchange::of(&request);
-        // From here on the request is under way: the app may let it wait until it is ready for it.
-        let transmission = Transmission::new(connection.clone(), exchange);
+        // The request is in progress from here on, also while the app is not ready for it.
+        let handle = ResponseHandle::new(connection.clone(), exchange);
         let extensions = request.extensions_mut();
-        make_room(extensions);
-        extensions.insert(transmission.clone());
+        reserve(extensions);
+        extensions.insert(handle.clone());
         Self {
-            unanswered: Unanswered(Some(transmission)),
+            unanswered: Unanswered(Some(handle)),
             inner: call(request),
             exchange,
         }
     }
 }
 
-/// A request without a response; its transmission is aborted if it stays so.
-struct Unanswered(Option<Transmission>);
+/// A request without a response; its handle is aborted if it stays so.
+struct Unanswered(Option<ResponseHandle>);
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if let Some(transmission) = self.0.take() {
-            transmission.abort(0);
-            transmission.taken();
+        if let Some(handle) = self.0.take() {
+            handle.abort(0);
+            handle.taken();
         }
     }
 }
@@ -176,7 +176,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let transmission = this
+        let handle = this
             .unanswered
             .0
             .take()
@@ -184,7 +184,7 @@ where
         let end = EndOfBody::of(*this.exchange, &response);
         let multiplexed = this.exchange.is_multiplexed;
         Poll::Ready(Ok(
-            response.map(|body| SentBody::new(body, end, multiplexed, transmission))
+            response.map(|body| SentBody::new(body, end, multiplexed, handle))
         ))
     }
 }

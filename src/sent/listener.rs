@@ -1,4 +1,4 @@
-//! A listener whose connections report what they have sent.
+//! A listener that wraps its connections in [`SentIo`].
 
 use std::{fmt, io};
 
@@ -8,7 +8,7 @@ use super::io::SentIo;
 
 /// Wraps every connection that a listener accepts in a [`SentIo`].
 ///
-/// [`serve`](crate::serve()) does this by itself; it is for accept loops of your own.
+/// For accept loops of your own; [`serve`](crate::serve()) does this automatically.
 ///
 /// ```no_run
 /// use axum::serve::Listener;

@@ -1,72 +1,210 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, future::ready, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use axum::extract::Request;
 use http::Response;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http1,
+    service::HttpService,
 };
+#[cfg(feature = "http2")]
+use hyper::{rt::bounds::Http2ServerConnExec, server::conn::http2};
+#[cfg(feature = "http2")]
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::{app::App, head_timeout::HeadTimeout, stop::Stop};
-use crate::{callback::output::BoxError, sent::io::SentIo};
+use super::{
+    service::ConnectionService,
+    timeouts::{ConnectionTimer, Expired, Timeouts},
+};
+use crate::{
+    callback::output::BoxError,
+    sent::{
+        connection::{Connection, Expecting},
+        io::SentIo,
+    },
+};
 
-/// How long an HTTP/2 client on whose connection nothing is under way has to answer the ping by
-/// which h2 learns that no more requests are on their way to it.
-const TO_ANSWER: Duration = Duration::from_secs(5);
+/// The settings of hyper.
+pub(super) struct Protocols {
+    pub(super) http1: http1::Builder,
+    #[cfg(feature = "http2")]
+    pub(super) http2: http2::Builder<TokioExecutor>,
+}
 
+impl Default for Protocols {
+    fn default() -> Self {
+        // Without a timer, hyper panics if a timeout is set. `ConnectionTimer` replaces its timeout for
+        // heads.
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(None);
+        #[cfg(feature = "http2")]
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        #[cfg(feature = "http2")]
+        http2
+            .timer(TokioTimer::new())
+            // WebSockets over HTTP/2 (RFC 8441), which `axum::serve` accepts too.
+            .enable_connect_protocol();
+        Self {
+            http1,
+            #[cfg(feature = "http2")]
+            http2,
+        }
+    }
+}
+
+/// Serves a connection until it is closed, has timed out, or the server shuts down.
 pub(super) async fn serve<I, S, B>(
-    builder: Builder<TokioExecutor>,
+    protocols: Arc<Protocols>,
     io: SentIo<I>,
-    app: App<S>,
-    head_timeout: HeadTimeout,
-    stop: Stop,
+    service: ConnectionService<S>,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
 ) where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let state = app.connection().clone();
-    // What breaks a connection is the peer's business; what was deferred hears of it.
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), app));
-    // In this order: what has come before the signal is read before the server hears of it, and
-    // the time-out looks at what the connection has come to.
-    tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        () = stop => {}
-        () = head_timeout => {
-            connection.as_mut().graceful_shutdown();
-            // Once, for a proper goodbye where nothing has come.
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                () = ready(()) => {}
+    #[cfg_attr(not(feature = "http2"), allow(unused_mut))]
+    let mut serving = Serving {
+        timer: ConnectionTimer::new(timeouts, io.connection().clone()),
+        connection: io.connection().clone(),
+        shutdown,
+    };
+    #[cfg(feature = "http2")]
+    let io = {
+        let mut io = io;
+        match serving.detect_http2(&mut io).await {
+            None => return,
+            Some(false) => io,
+            Some(true) => {
+                // Boxed, so that connections of HTTP/1 need no space for it.
+                return Box::pin(async move {
+                    let connection = protocols.http2.serve_connection(TokioIo::new(io), service);
+                    serving.run(pin!(connection)).await;
+                })
+                .await;
             }
-            if state.is_busy() {
-                // The head has come in this very moment, and is the last one.
-                let _ = connection.await;
-            }
-            return;
         }
+    };
+    let connection = protocols.http1.serve_connection(TokioIo::new(io), service);
+    serving.run(pin!(connection.with_upgrades())).await;
+}
+
+/// What ends a connection, apart from the client.
+struct Serving {
+    timer: ConnectionTimer,
+    connection: Arc<Connection>,
+    shutdown: CancellationToken,
+}
+
+impl Serving {
+    /// Returns whether the protocol is HTTP/2; `None` if the connection ends before it is known.
+    #[cfg(feature = "http2")]
+    async fn detect_http2<I>(&mut self, io: &mut SentIo<I>) -> Option<bool>
+    where
+        I: AsyncRead + Unpin,
+    {
+        let mut is_http2 = pin!(io.is_http2());
+        tokio::select! {
+            biased;
+            is_http2 = is_http2.as_mut() => return is_http2.ok(),
+            () = self.shutdown.cancelled() => {}
+            _ = &mut self.timer => return None,
+        }
+        poll_after_yield(is_http2).await?.ok()
     }
-    state.listen_anew();
-    connection.as_mut().graceful_shutdown();
-    if state.has_only_begun() {
-        // hyper would wait for the rest of a first request.
-        return;
-    }
-    loop {
+
+    async fn run(&mut self, mut connection: Pin<&mut impl GracefulConnection>) {
+        // The connection is polled first, so that the timer sees its latest state. An error is the
+        // client's; callbacks see it as an aborted response.
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = tokio::time::sleep(TO_ANSWER) => {}
+            () = self.shutdown.cancelled() => {
+                // A request that has already arrived is answered.
+                if poll_after_yield(connection.as_mut()).await.is_some() {
+                    return;
+                }
+            }
+            expired = &mut self.timer => match expired {
+                Expired::Idle => {}
+                // HTTP/2 can't end a connection gracefully in the middle of a header block.
+                Expired::HeaderRead if !self.connection.is_http2() => {}
+                Expired::HeaderRead | Expired::RequestBody | Expired::Stall => return,
+            }
         }
-        if state.is_silent() {
-            return;
+        connection.as_mut().graceful_shutdown();
+        self.timer.begin_closing();
+        // hyper closes an idle connection in this poll, or takes a request that has just arrived.
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = ready(()) => {}
         }
+        if !self.connection.is_http2() {
+            // hyper would wait for the rest of a first head.
+            if let Some(Expecting::Head(_) | Expecting::NextHttp1 { .. }) =
+                self.connection.expecting()
+            {
+                return;
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => {}
+            _ = &mut self.timer => {}
+        }
+    }
+}
+
+/// Polls the future once, after the IO driver had the opportunity to report what has arrived.
+async fn poll_after_yield<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    tokio::task::yield_now().await;
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = ready(()) => None,
+    }
+}
+
+/// A connection of hyper.
+trait GracefulConnection: Future {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> GracefulConnection for http1::UpgradeableConnection<I, S>
+where
+    I: Read + Write + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<BoxError>>,
+    B: http_body::Body<Error: Into<BoxError>> + 'static,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+#[cfg(feature = "http2")]
+impl<I, S, B> GracefulConnection for http2::Connection<I, S, TokioExecutor>
+where
+    I: Read + Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<BoxError>>,
+    B: http_body::Body<Error: Into<BoxError>> + 'static,
+    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }

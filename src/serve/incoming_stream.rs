@@ -1,4 +1,4 @@
-//! A connection as make-services see it, and the apps that serve every connection alike.
+//! The connection that a make-service receives, and the apps that serve every connection alike.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use axum::{
 };
 use tower_service::Service;
 
-/// A connection that was just accepted, for make-services and [`Connected`].
+/// An accepted connection, for make-services and [`Connected`].
 ///
 /// ```no_run
 /// use std::net::SocketAddr;
@@ -40,10 +40,10 @@ use tower_service::Service;
 ///     format!("hello {}, {:?}", connection.client, connection.time_to_live)
 /// }
 ///
-/// # async fn example(listener: TcpListener) {
+/// # async fn example(listener: TcpListener) -> std::io::Result<()> {
 /// let app = Router::new().route("/", get(hello));
-/// axum_defer::serve(listener, app.into_make_service_with_connect_info::<Connection>()).await;
-/// # }
+/// axum_defer::serve(listener, app.into_make_service_with_connect_info::<Connection>()).await?;
+/// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct IncomingStream<'a, L: Listener> {
@@ -52,12 +52,12 @@ pub struct IncomingStream<'a, L: Listener> {
 }
 
 impl<L: Listener> IncomingStream<'_, L> {
-    /// The IO of the connection.
+    /// Returns the IO of the connection.
     pub fn io(&self) -> &L::Io {
         self.io
     }
 
-    /// The address of the peer.
+    /// Returns the address of the peer.
     pub fn remote_addr(&self) -> &L::Addr {
         &self.remote_addr
     }
@@ -69,7 +69,7 @@ impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, L>> for Socket
     }
 }
 
-/// An app that serves every connection alike, as `axum::serve` takes it.
+/// Implements `Service<IncomingStream>` for the apps that `axum::serve` accepts.
 macro_rules! serves_every_connection {
     ($([$($generics:tt)*] $app:ty, $ready:expr;)*) => {$(
         impl<$($generics)* L: Listener> Service<IncomingStream<'_, L>> for $app {
@@ -90,7 +90,7 @@ macro_rules! serves_every_connection {
 }
 
 serves_every_connection! {
-    // With its state, a router makes services of its handlers now, and not for each request.
+    // With its state, a router creates the services of its handlers once, not for each request.
     [] Router<()>, |app: Router<()>| app.with_state(());
     [] MethodRouter<()>, |app: MethodRouter<()>| app.with_state(());
     [H: Clone, T, S: Clone,] HandlerService<H, T, S>, std::convert::identity;

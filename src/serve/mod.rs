@@ -11,47 +11,52 @@ use std::{
 
 use axum::{extract::Request, serve::Listener};
 use http::Response;
-use hyper_util::{rt::TokioExecutor, server::conn::auto::Builder};
-use tokio::sync::Semaphore;
+use hyper::server::conn::http1;
+#[cfg(feature = "http2")]
+use hyper::server::conn::http2;
+#[cfg(feature = "http2")]
+use hyper_util::rt::TokioExecutor;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tower_service::Service;
 
-use self::accepting::{Accepting, Connections};
+use self::accept::Acceptor;
 #[doc(no_inline)]
-pub use self::shutdown::Shutdown;
+pub use self::shutdown::{Shutdown, ShutdownObserver};
 pub use self::{
-    incoming_stream::IncomingStream, serve_future::ServeFuture, shutdown::MissingServe,
-    with_graceful_shutdown::WithGracefulShutdown,
+    graceful::WithGracefulShutdown, incoming_stream::IncomingStream, serve_future::ServeFuture,
+    shutdown::ShutdownRejection,
 };
-use crate::{callback::output::BoxError, drain::draining::Draining, never::Never};
+use crate::{DeferHandle, callback::output::BoxError};
 
-mod accepting;
-mod app;
+mod accept;
 mod connection;
-mod head_timeout;
-mod in_span;
+mod graceful;
 mod incoming_stream;
-mod layered;
+mod make_service;
 mod request_body;
 mod serve_future;
+mod service;
 pub(crate) mod shutdown;
-mod stop;
-mod under_axum;
-mod with_graceful_shutdown;
+pub(crate) mod signals;
+mod span;
+mod timeouts;
 
-/// Serves an app like [`axum::serve()`], so that callbacks wait until the response has left the
-/// process, and a shutdown waits for callbacks.
+/// Serves an app like [`axum::serve()`], but callbacks run after the operating system has accepted the
+/// last byte of the response, and a graceful shutdown waits for callbacks.
 ///
-/// Takes what `axum::serve` takes (any [`Listener`]; a `Router`, a `MethodRouter`, a handler, or
-/// a make-service with connect info), and any of it with a
-/// [layer around it](crate::DeferLayer::layer); and serves HTTP/1.1 and HTTP/2. It never returns,
-/// unless it is [told to](Serve::with_graceful_shutdown):
+/// It accepts what `axum::serve` accepts: any [`Listener`], and a `Router`, a `MethodRouter`, a handler,
+/// or a make-service with connect info. Each of these may have a
+/// [layer around it](crate::DeferLayer::layer). It serves HTTP/1.1, and HTTP/2 with the feature `http2`.
+///
+/// Like `axum::serve`, it never returns without a
+/// [graceful shutdown](Serve::with_graceful_shutdown), and never returns an error:
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
 /// use axum_defer::{DeferLayer, defer};
 ///
 /// async fn handler() -> &'static str {
-///     defer(async { println!("the client has it, or the kernel does") });
+///     defer(async { println!("the operating system has accepted the response") });
 ///     "hello"
 /// }
 ///
@@ -63,16 +68,15 @@ mod with_graceful_shutdown;
 /// }
 /// ```
 ///
-/// [The module](mod@crate::serve) tells the rest: [where the layer
-/// goes](mod@crate::serve#where-the-layer-goes), [settings](mod@crate::serve#settings), [slow
-/// clients](mod@crate::serve#slow-clients), [the shutdown](mod@crate::serve#shutdown),
-/// [TLS](mod@crate::serve#tls), [Unix sockets](mod@crate::serve#unix-sockets), [other
-/// servers](mod@crate::serve#other-servers), and [the differences from
-/// `axum::serve`](mod@crate::serve#differences-from-axumserve).
+/// See [the module](mod@crate::serve) for [the differences from
+/// `axum::serve`](mod@crate::serve#differences-from-axumserve),
+/// [settings](mod@crate::serve#settings), [layer placement](mod@crate::serve#layer-placement),
+/// [TLS](mod@crate::serve#tls), [Unix sockets](mod@crate::serve#unix-sockets), and [other
+/// servers](mod@crate::serve#other-servers).
 ///
 /// # Panics
 ///
-/// The server panics when it is awaited outside of a Tokio runtime whose time driver is enabled.
+/// The server panics if it is awaited outside of a Tokio runtime whose time driver is enabled.
 pub fn serve<L, M, S, B>(listener: L, make_service: M) -> Serve<L, M, S, B>
 where
     L: Listener,
@@ -82,79 +86,149 @@ where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     Serve {
-        accepting: Accepting::new(listener, make_service),
+        acceptor: Acceptor::new(listener, make_service),
     }
 }
 
-/// A server that is ready to run: await it. Made by [`serve()`].
+/// A server that is ready to run: await it. Created by [`serve()`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
+/// # async fn main() -> std::io::Result<()> {
 /// use axum::Router;
 ///
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let server = axum_defer::serve(listener, Router::new()).max_connections(10_000);
-/// println!("http://{}", server.local_addr().unwrap());
+/// println!("http://{}", server.local_addr()?);
 /// let serving = tokio::spawn(server.into_future());
 /// // It serves until it is dropped.
 /// serving.abort();
-/// # }
+/// # Ok(()) }
 /// ```
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve<L, M, S, B> {
-    accepting: Accepting<L, M, S, B>,
+    acceptor: Acceptor<L, M, S, B>,
 }
 
 impl<L, M, S, B> Serve<L, M, S, B> {
-    /// Shuts down when `signal` is ready, and returns a [`DrainReport`](crate::DrainReport).
+    /// Shuts down when `signal` completes, and returns a [`DrainReport`](crate::DrainReport).
     ///
-    /// The server stops accepting, [tells those who want to know](crate::Shutdown), lets responses
-    /// in flight finish, waits for whoever has a `Shutdown`, and for callbacks: all of it within
-    /// the [`drain_timeout`](WithGracefulShutdown::drain_timeout). [The
-    /// module](mod@crate::serve#shutdown) has the details.
+    /// The server stops accepting, notifies the holders of a [`Shutdown`], lets responses finish, waits
+    /// until every `Shutdown` is dropped, and drains the callbacks, all within the
+    /// [`drain_timeout`](WithGracefulShutdown::drain_timeout). See [the guide](crate::guide::shutdown).
     ///
     /// ```no_run
     /// use std::{process::ExitCode, time::Duration};
     /// # use axum::Router;
     ///
-    /// async fn stop_signal() {
-    ///     let _ = tokio::signal::ctrl_c().await;
-    /// }
-    ///
-    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> ExitCode {
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<ExitCode> {
     /// let report = axum_defer::serve(listener, app)
-    ///     .with_graceful_shutdown(stop_signal())
+    ///     .with_graceful_shutdown(axum_defer::shutdown_signal())
     ///     .drain_timeout(Duration::from_secs(20))
-    ///     .await;
+    ///     .await?;
     /// println!("{report}");
+    /// # Ok(
     /// if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    /// # )
     /// # }
     /// ```
     pub fn with_graceful_shutdown<F>(self, signal: F) -> WithGracefulShutdown<L, M, S, B, F>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        WithGracefulShutdown::new(self.accepting, signal)
+        WithGracefulShutdown::new(self.acceptor, signal)
     }
 
-    /// Sets what hyper can have set, for HTTP/1 and HTTP/2.
+    /// Adds a layer to the drain of a graceful shutdown.
     ///
-    /// There is a timer already, so time-outs and pings may be set. hyper's own
-    /// `header_read_timeout` is off, as [`Serve::header_read_timeout`] is cheaper and covers more; if it
-    /// is set here, both apply. May be called several times.
+    /// Layers that a request of this server passes through are added automatically. This is for layers
+    /// that are used outside of requests only, for example with [`DeferLayer::scope`] in a queue
+    /// worker.
+    ///
+    /// [`DeferLayer::scope`]: crate::DeferLayer::scope
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use axum::Router;
+    /// use axum_defer::{DeferLayer, defer};
+    ///
+    /// let jobs = DeferLayer::new();
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let server = axum_defer::serve(listener, Router::new()).drain(jobs.handle());
+    /// tokio::spawn(jobs.scope(async { defer(async {}); }));
+    ///
+    /// let report = server.with_graceful_shutdown(async {}).await?;
+    /// assert!(report.is_complete());
+    /// # Ok(()) }
+    /// ```
+    pub fn drain(mut self, handle: DeferHandle) -> Self {
+        self.acceptor.handles.push(handle);
+        self
+    }
+
+    /// Returns the [`Shutdown`] of this server, for background tasks. The server waits until it is
+    /// dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use axum::Router;
+    ///
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let server = axum_defer::serve(listener, Router::new());
+    /// let mut shutdown = server.shutdown();
+    /// tokio::spawn(async move {
+    ///     (&mut shutdown).await;
+    ///     // Finish the current batch. The server waits until `shutdown` is dropped.
+    /// });
+    ///
+    /// server.with_graceful_shutdown(async {}).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn shutdown(&self) -> Shutdown {
+        Shutdown::new(&self.acceptor.shutdown)
+    }
+
+    /// Returns a future that completes when this server shuts down, like [`shutdown`](Self::shutdown),
+    /// but the server does not wait for it.
+    pub fn shutdown_observer(&self) -> ShutdownObserver {
+        ShutdownObserver::new(&self.acceptor.shutdown)
+    }
+
+    /// Changes hyper's settings for HTTP/1.
+    ///
+    /// A timer is already installed. hyper's own `header_read_timeout` is off, because
+    /// [`Serve::header_read_timeout`] is cheaper and covers more; if it is set here, both apply. May be
+    /// called several times.
     ///
     /// ```no_run
-    /// use std::time::Duration;
     /// # use axum::Router;
-    ///
-    /// # async fn example(listener: tokio::net::TcpListener, app: Router) {
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
     /// axum_defer::serve(listener, app)
-    ///     .configure(|builder| {
-    ///         builder.http1().max_headers(64);
-    ///         // Clients that are gone without a word are found within half a minute.
-    ///         builder
-    ///             .http2()
+    ///     .configure_http1(|http1| {
+    ///         http1.max_headers(64);
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub fn configure_http1(mut self, configure: impl FnOnce(&mut http1::Builder)) -> Self {
+        configure(&mut self.acceptor.protocols.http1);
+        self
+    }
+
+    /// Changes hyper's settings for HTTP/2.
+    ///
+    /// A timer is already installed, so timeouts and pings may be set. May be called several times.
+    ///
+    /// ```no_run
+    /// # async fn example(listener: tokio::net::TcpListener, app: axum::Router) -> std::io::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// axum_defer::serve(listener, app)
+    ///     .configure_http2(|http2| {
+    ///         // Detects clients that are gone without closing the connection within 30 seconds.
+    ///         http2
     ///             .keep_alive_interval(Duration::from_secs(20))
     ///             .keep_alive_timeout(Duration::from_secs(10))
     ///             .max_concurrent_streams(128);
@@ -162,71 +236,96 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     ///     .await
     /// # }
     /// ```
-    pub fn configure<F>(mut self, configure: F) -> Self
-    where
-        F: FnOnce(&mut Builder<TokioExecutor>),
-    {
-        configure(&mut self.accepting.builder);
+    #[cfg(feature = "http2")]
+    pub fn configure_http2(
+        mut self,
+        configure: impl FnOnce(&mut http2::Builder<TokioExecutor>),
+    ) -> Self {
+        configure(&mut self.acceptor.protocols.http2);
         self
     }
 
-    /// How long the head of a request may take; 30 seconds by default, as in hyper, and with `None` for
-    /// ever, as in `axum::serve`.
+    /// Sets how long the head of a request may take; 30 seconds by default, `None` for no limit.
     ///
-    /// The connection is closed then, without an answer. The time of the first request starts with the
-    /// connection, whichever version of HTTP it is for, and that of each further one over HTTP/1 when the
-    /// response before it has left the process: so this is also for how long a client may be connected
-    /// and say nothing. HTTP/2, once it has begun, has its pings for that: see
-    /// [`configure`](Self::configure).
+    /// The time starts with the first byte of the head, and with the connection for the first request.
+    /// Over HTTP/2, it also covers the preface, the first SETTINGS frame, and header blocks of several
+    /// frames. Then the connection is closed, without a response, and over HTTP/2 with its other
+    /// streams.
     ///
-    /// Of a request whose response has left the process before its body has come, the rest of the body
-    /// may come: while the app waits for it, it may not pause for so long. While the app has such a
-    /// body and does not read it, it is not the client that is awaited, and there is no time-out; it may
-    /// begin up to as long after that.
+    /// It does not limit request bodies; use a timeout layer for those.
     ///
     /// ```no_run
     /// use std::time::Duration;
     /// # use axum::Router;
     ///
-    /// # async fn example(listener: tokio::net::TcpListener, app: Router) {
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
     /// axum_defer::serve(listener, app)
     ///     .header_read_timeout(Duration::from_secs(10))
     ///     .await
     /// # }
     /// ```
     pub fn header_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.accepting.header_read_timeout = timeout.into();
+        self.acceptor.timeouts.header_read = timeout.into();
         self
     }
 
-    /// Has at most `connections` connections open at a time; there is no limit by default.
+    /// Sets how long a connection without a request may stay open; 620 seconds by default, `None` for
+    /// no limit.
     ///
-    /// While there are as many, none is accepted: further clients wait in the backlog of the
+    /// Behind a load balancer, it must be longer than the balancer's own keep-alive timeout. Otherwise
+    /// the server closes connections that the balancer is about to use, and its clients see sporadic
+    /// errors (502). See [the values of common platforms](crate::guide::platforms#idle-timeouts).
+    ///
+    /// A request lasts until its response is written, and its body is read or dropped by the app. If the
+    /// app still waits for the body after the response, the client may pause for this time. Over HTTP/2,
+    /// pings do not count as requests, and the connection is closed with GOAWAY.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.acceptor.timeouts.idle = timeout.into();
+        self
+    }
+
+    /// Sets how long the transport may accept no byte of a response although there are bytes to send;
+    /// 60 seconds by default, `None` for no limit.
+    ///
+    /// Clients that stop reading are ended by this, and their callbacks run with
+    /// [`Delivery::Aborted`](crate::Delivery::Aborted). A slow client that makes progress is never
+    /// affected, and the time does not run while the response body itself is pending.
+    ///
+    /// If the connection accepts nothing, it is closed. If only an HTTP/2 stream has no flow-control
+    /// window, its scope is decided as aborted and the stream stays open, because hyper can't reset it.
+    /// That may happen up to an eighth of the timeout late.
+    pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.acceptor.timeouts.stall = timeout.into();
+        self
+    }
+
+    /// Limits the number of open connections; there is no limit by default.
+    ///
+    /// While the limit is reached, no connection is accepted, and clients wait in the backlog of the
     /// listener, which the operating system bounds. An upgraded connection counts until its IO is
-    /// dropped. What a listener does before it hands a connection out, shaking hands say, is its
-    /// own business.
+    /// dropped. Handshakes that a listener performs before it returns a connection do not count.
     ///
     /// # Panics
     ///
-    /// If `connections` is 0, or above [`Semaphore::MAX_PERMITS`].
+    /// Panics if `connections` is 0, or above [`Semaphore::MAX_PERMITS`].
     pub fn max_connections(mut self, connections: usize) -> Self {
         assert!(
             connections > 0,
-            "with `max_connections(0)` nobody would ever be served"
+            "`max_connections(0)` would never accept a connection"
         );
-        self.accepting.places = Some(Arc::new(Semaphore::new(connections)));
+        self.acceptor.max_connections = Some(Arc::new(Semaphore::new(connections)));
         self
     }
 }
 
 impl<L: Listener, M, S, B> Serve<L, M, S, B> {
-    /// The address that the server listens on.
+    /// Returns the address that the server listens on.
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::local_addr`].
+    /// Returns the error of [`Listener::local_addr`].
     pub fn local_addr(&self) -> io::Result<L::Addr> {
-        self.accepting.listener.local_addr()
+        self.acceptor.listener.local_addr()
     }
 }
 
@@ -239,14 +338,14 @@ where
     S::Future: Send,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// The type `!`: it never returns.
-    type Output = Never;
-    type IntoFuture = ServeFuture<Never>;
+    /// It never returns; the type is that of `axum::serve`.
+    type Output = io::Result<()>;
+    type IntoFuture = ServeFuture<()>;
 
-    fn into_future(self) -> ServeFuture<Never> {
+    fn into_future(self) -> ServeFuture<()> {
         ServeFuture::new(async move {
-            let mut connections = Connections::new(Draining::default());
-            self.accepting.accept_into(&mut connections).await
+            let server = self.acceptor.server(None);
+            self.acceptor.run(server, &mut JoinSet::new()).await
         })
     }
 }
@@ -255,7 +354,7 @@ impl<L: fmt::Debug, M, S, B> fmt::Debug for Serve<L, M, S, B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Serve")
-            .field("listener", &self.accepting.listener)
+            .field("listener", &self.acceptor.listener)
             .finish_non_exhaustive()
     }
 }

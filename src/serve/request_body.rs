@@ -1,4 +1,4 @@
-//! The body of a request over HTTP/1, which may come for longer than its response takes.
+//! The body of a request, which may arrive for longer than its response takes.
 
 use std::{
     pin::Pin,
@@ -10,23 +10,23 @@ use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::sent::connection::{Connection, RequestBodyComes};
+use crate::sent::connection::{Connection, RequestBodyGuard};
 
-/// Tells the connection for how long it comes: meanwhile, it is not the next head that is awaited.
+/// Counts as a part of its request, so that the connection is not idle before its end.
 pub(super) struct RequestBody {
-    // Gone at the end of the body. Dropped before that, whose drop has hyper go on.
-    comes: Option<RequestBodyComes>,
+    // `None` after the end of the body. Dropped before the body, whose drop lets hyper continue.
+    guard: Option<RequestBodyGuard>,
     incoming: Incoming,
 }
 
 impl RequestBody {
-    /// As the app gets it. Most requests have none, and pay nothing.
-    pub(super) fn of(incoming: Incoming, connection: &Arc<Connection>) -> Body {
+    /// Wraps a body, unless it is empty.
+    pub(super) fn wrap(incoming: Incoming, connection: &Arc<Connection>) -> Body {
         if http_body::Body::is_end_stream(&incoming) {
             return Body::new(incoming);
         }
         Body::new(Self {
-            comes: Some(connection.request_body()),
+            guard: Some(connection.request_body()),
             incoming,
         })
     }
@@ -41,13 +41,13 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if let Some(comes) = &mut self.comes {
-            comes.set_awaited(polled.is_pending());
+        if let Some(guard) = &mut self.guard {
+            guard.set_waiting(polled.is_pending());
         }
         let polled = ready!(polled);
-        // hyper keeps the end of a body to itself, if its response is out, until the next request.
+        // If the response was sent, hyper reports the end of the body only with the next request.
         if !matches!(polled, Some(Ok(_))) || self.incoming.is_end_stream() {
-            self.comes = None;
+            self.guard = None;
         }
         Poll::Ready(polled)
     }

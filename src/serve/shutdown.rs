@@ -1,4 +1,4 @@
-//! What tells a request that the server stops.
+//! Notifies handlers and background tasks of the shutdown.
 
 use std::{
     convert::Infallible,
@@ -18,22 +18,22 @@ use tokio_util::{
     task::task_tracker::TaskTrackerToken,
 };
 
-use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
+use crate::{drain::shutdown_signal::ShutdownSignal, sent::response::ResponseHandle};
 
-/// A future that is ready when the server stops; and as long as somebody has it, the server waits
-/// for them.
+/// A future that completes when the server shuts down. The server waits until it is dropped.
 ///
-/// For what has no end of its own: server-sent events, long polls, WebSockets. An extractor of
-/// requests that come through [`serve`](crate::serve()); elsewhere it answers 500 and says so.
-/// `Option<Shutdown>` is for apps that also run under another server, and [`Shutdown::of`] for
-/// middleware and services that have the request.
+/// For work without an end of its own: server-sent events, long polls, WebSockets, background tasks.
+/// It is an extractor for requests that come through [`serve`](crate::serve()); with another server,
+/// the extractor responds with 500. Use `Option<Shutdown>` in apps that also run under another server,
+/// [`Shutdown::of`] in middleware and services, and
+/// [`Serve::shutdown`](crate::serve::Serve::shutdown) for background tasks.
+/// [`ShutdownObserver`] is a future for which the server does not wait.
 ///
-/// It is ready when the signal of
-/// [`with_graceful_shutdown`](crate::serve::Serve::with_graceful_shutdown) has come, or the server
-/// was dropped, and stays so. It may be polled again, cloned before and after, and awaited by any
-/// number of tasks.
+/// It completes when the signal of
+/// [`with_graceful_shutdown`](crate::serve::Serve::with_graceful_shutdown) completes, or the server is
+/// dropped. It may be polled again after that, and can be cloned at any time.
 ///
-/// A stream of events that ends by itself, so that its client gets the end of the response:
+/// A stream of events that ends at the shutdown, so that the client receives the end of the response:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -48,7 +48,7 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 /// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(events));
 /// ```
 ///
-/// A WebSocket that says goodbye, as in `examples/websocket`:
+/// A WebSocket that is closed properly, as in `examples/websocket`:
 ///
 /// ```ignore
 /// use axum::{extract::ws::{Message, WebSocket, WebSocketUpgrade}, response::Response};
@@ -77,30 +77,26 @@ use crate::{drain::stopping::Stopping, sent::transmission::Transmission};
 /// }
 /// ```
 ///
-/// # Who is waited for
+/// # Waiting for holders
 ///
-/// A graceful shutdown waits, up to its
-/// [`drain_timeout`](crate::serve::WithGracefulShutdown::drain_timeout), until no `Shutdown` is
-/// held by anybody: in a handler, in a body, or in a task that the handler has started. So
-/// upgraded connections, which a server loses sight of, are waited for if their task has one. What
-/// is still held at the deadline is
-/// [counted in the report](crate::DrainReport::unfinished_holders); the server can't end tasks
-/// that it has not started.
+/// A graceful shutdown waits until every `Shutdown` is dropped, up to its
+/// [`drain_timeout`](crate::serve::WithGracefulShutdown::drain_timeout): in a handler, in a body, or in
+/// a task. So it waits for upgraded connections, which the server does not own, if their task holds
+/// one. The report [counts](crate::DrainReport::shutdown_guards) those that are left at the
+/// deadline; the server can't end tasks that it has not started.
 ///
-/// It is held until it is dropped. `shutdown.await` takes it and lets go of it when it is ready;
-/// who has something to do after that awaits `&mut shutdown`, as above.
-///
-/// A request that takes no `Shutdown` is not affected.
+/// `shutdown.await` consumes and drops it. Await `&mut shutdown` to do something after the signal, as
+/// above.
 #[must_use = "a future does nothing until it is awaited"]
+#[derive(Clone)]
 pub struct Shutdown {
-    begun: CancellationToken,
-    held: TaskTrackerToken,
-    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    observer: ShutdownObserver,
+    _guard: TaskTrackerToken,
 }
 
 impl Shutdown {
-    /// The shutdown of the server that a request with these extensions has come to;
-    /// `None` if that is not [`serve`](crate::serve()).
+    /// Returns the shutdown of the server that received a request with these extensions; `None` if
+    /// that is not [`serve`](crate::serve()).
     ///
     /// ```
     /// use axum::{extract::Request, middleware::Next, response::Response};
@@ -109,26 +105,25 @@ impl Shutdown {
     /// async fn middleware(request: Request, next: Next) -> Response {
     ///     let shutdown = Shutdown::of(request.extensions());
     ///     if shutdown.is_some_and(|shutdown| shutdown.is_shutting_down()) {
-    ///         // Long work is refused from now on, say.
+    ///         // For example, reject long work from now on.
     ///     }
     ///     next.run(request).await
     /// }
     /// # let _ = axum::Router::<()>::new().layer(axum::middleware::from_fn(middleware));
     /// ```
     pub fn of(extensions: &Extensions) -> Option<Self> {
-        let transmission = extensions.get::<Transmission>()?;
-        transmission.stopping().map(Self::new)
+        let response = extensions.get::<ResponseHandle>()?;
+        response.shutdown_signal().map(Self::new)
     }
 
-    fn new(stopping: &Stopping) -> Self {
+    pub(super) fn new(signal: &ShutdownSignal) -> Self {
         Self {
-            begun: stopping.begun().clone(),
-            held: stopping.hold(),
-            waiting: None,
+            observer: ShutdownObserver::new(signal),
+            _guard: signal.guard(),
         }
     }
 
-    /// Whether the server stops: whether this future is ready.
+    /// Returns `true` if the server is shutting down, so that this future is ready.
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -139,14 +134,19 @@ impl Shutdown {
     ///         if shutdown.is_shutting_down() {
     ///             return StatusCode::SERVICE_UNAVAILABLE;
     ///         }
-    ///         // one row, and some time
+    ///         // import one row
     ///     }
     ///     StatusCode::OK
     /// }
     /// # let _ = axum::Router::<()>::new().route("/", axum::routing::post(import));
     /// ```
     pub fn is_shutting_down(&self) -> bool {
-        self.begun.is_cancelled()
+        self.observer.is_shutting_down()
+    }
+
+    /// Returns a future that completes at the same time, and for which the server does not wait.
+    pub fn observer(&self) -> ShutdownObserver {
+        self.observer.clone()
     }
 }
 
@@ -154,26 +154,7 @@ impl Future for Shutdown {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        if !this.is_shutting_down() {
-            let begun = &this.begun;
-            let waiting = this
-                .waiting
-                .get_or_insert_with(|| Box::pin(begun.clone().cancelled_owned()));
-            ready!(waiting.as_mut().poll(cx));
-        }
-        this.waiting = None;
-        Poll::Ready(())
-    }
-}
-
-impl Clone for Shutdown {
-    fn clone(&self) -> Self {
-        Self {
-            begun: self.begun.clone(),
-            held: self.held.clone(),
-            waiting: None,
-        }
+        Pin::new(&mut self.observer).poll(cx)
     }
 }
 
@@ -186,11 +167,90 @@ impl fmt::Debug for Shutdown {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Shutdown {
-    type Rejection = MissingServe;
+/// A future that completes when the server shuts down, like [`Shutdown`], but the server does not wait
+/// for it.
+///
+/// For tasks that only stop starting new work, and may be ended with the process.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use axum::Router;
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let server = axum_defer::serve(listener, Router::new());
+/// let observer = server.shutdown_observer();
+/// let refresher = tokio::spawn(async move {
+///     tokio::select! {
+///         () = observer => {}
+///         () = std::future::pending() => {} // refreshes a cache now and then
+///     }
+/// });
+///
+/// server.with_graceful_shutdown(async {}).await?;
+/// refresher.await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a future does nothing until it is awaited"]
+pub struct ShutdownObserver {
+    token: CancellationToken,
+    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingServe> {
-        Self::of(&parts.extensions).ok_or(MissingServe)
+impl ShutdownObserver {
+    pub(super) fn new(signal: &ShutdownSignal) -> Self {
+        Self {
+            token: signal.token().clone(),
+            waiting: None,
+        }
+    }
+
+    /// Returns `true` if the server is shutting down, so that this future is ready.
+    pub fn is_shutting_down(&self) -> bool {
+        self.token.is_cancelled()
+    }
+}
+
+impl Future for ShutdownObserver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.is_shutting_down() {
+            let token = &this.token;
+            let waiting = this
+                .waiting
+                .get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()));
+            ready!(waiting.as_mut().poll(cx));
+        }
+        this.waiting = None;
+        Poll::Ready(())
+    }
+}
+
+impl Clone for ShutdownObserver {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            waiting: None,
+        }
+    }
+}
+
+impl fmt::Debug for ShutdownObserver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ShutdownObserver")
+            .field("is_shutting_down", &self.is_shutting_down())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Shutdown {
+    type Rejection = ShutdownRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ShutdownRejection> {
+        Self::of(&parts.extensions).ok_or(ShutdownRejection)
     }
 }
 
@@ -202,27 +262,27 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Shutdown {
     }
 }
 
-/// The request did not come through [`serve`](crate::serve()), so nobody would tell of a shutdown;
-/// answers 500 and says what to do.
+/// Rejection of the extractor [`Shutdown`]: the request did not come through
+/// [`serve`](crate::serve()). Responds with 500.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// use axum::{Router, body::Body, extract::Request, routing::get};
-/// use axum_defer::Shutdown;
+/// use axum_defer::{Shutdown, serve::ShutdownRejection};
 /// use tower::ServiceExt;
 ///
 /// let app: Router = Router::new().route("/", get(|_: Shutdown| async {}));
-/// // Not by way of `axum_defer::serve`:
+/// // Without `axum_defer::serve`:
 /// let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
 /// assert_eq!(response.status(), 500);
-/// assert!(axum_defer::serve::MissingServe.to_string().contains("serve the app with"));
+/// assert!(ShutdownRejection.to_string().contains("serve the app with"));
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MissingServe;
+pub struct ShutdownRejection;
 
-impl fmt::Display for MissingServe {
+impl fmt::Display for ShutdownRejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
             "`Shutdown` was extracted, but the request did not come through `axum_defer::serve`: \
@@ -231,9 +291,9 @@ impl fmt::Display for MissingServe {
     }
 }
 
-impl std::error::Error for MissingServe {}
+impl std::error::Error for ShutdownRejection {}
 
-impl IntoResponse for MissingServe {
+impl IntoResponse for ShutdownRejection {
     fn into_response(self) -> Response {
         (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
     }

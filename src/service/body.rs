@@ -1,7 +1,8 @@
-//! The response body: passes frames on, and watches for the end.
+//! The response body: passes frames on, and decides the scope at their end.
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,7 +19,7 @@ use crate::{
         classify::{Classified, Classifier, CustomClassifier, EndClassifier},
         end_of_body::{EndOfBody, Exchange, Progress},
     },
-    runner::completer::Completer,
+    runner::completion_guard::CompletionGuard,
     scope::{
         Scope,
         current::{self, Current},
@@ -28,9 +29,8 @@ use crate::{
 pin_project! {
     /// The response body of [`Defer`](crate::Defer).
     ///
-    /// Frames, errors, size hint and end of stream are those of the wrapped body. It decides the
-    /// scope when the body ends, whichever way it does; see the
-    /// [table](crate::guide::when_it_is_over).
+    /// Frames, errors, size hint, and end of stream are those of the wrapped body. It decides the
+    /// scope when the body ends. See the [table](crate::guide::end_of_response).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -42,13 +42,13 @@ pin_project! {
     /// let service = DeferLayer::new().layer(Router::new());
     /// let response: Response<ResponseBody<Body>> =
     ///     service.oneshot(Request::new(Body::empty())).await.unwrap();
-    /// // For what wants the body of axum:
+    /// // For functions that take axum's body:
     /// let response: Response = response.map(Body::new);
     /// # drop(response);
     /// # }
     /// ```
     pub struct ResponseBody<B> {
-        // Gone only while this is dropped: inside of the scope, and before that is decided.
+        // `None` only while this is dropped: inside of the scope, before that is decided.
         #[pin]
         inner: Option<B>,
         watch: Watch,
@@ -57,11 +57,10 @@ pin_project! {
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let mut beside = this.watch.beside();
-            let _entered = match (&mut this.watch.completer, &mut beside) {
-                (Some(completer), _) => completer.enter(),
-                (None, Some(_)) => current::enter(&mut beside),
-                // It is over, and its destructor is in no scope.
+            let mut late_scope = this.watch.late_scope();
+            let _entered = match (&mut this.watch.guard, &mut late_scope) {
+                (Some(guard), _) => guard.enter(),
+                (None, Some(_)) => current::enter(&mut late_scope),
                 (None, None) => return,
             };
             this.inner.set(None);
@@ -69,19 +68,18 @@ pin_project! {
     }
 }
 
-/// Ends the scope exactly once: at the end of the body, and at the latest when dropped.
+/// Decides the scope once: at the end of the body, or when it is dropped.
 #[derive(Default)]
 struct Watch {
-    completer: Option<Completer>,
+    guard: Option<CompletionGuard>,
     end: EndOfBody,
-    /// Where only the end of the stream tells success from failure.
-    ///
-    /// Boxed, as most responses have none, and each is moved several times.
+    /// `Some` if the end of the stream distinguishes success from failure. Boxed, because most
+    /// responses have none, and each is moved several times.
     at_end: Option<Box<EndClassifier>>,
-    is_over_already: bool,
-    handed_over: bool,
-    /// Decided before the body has said that it is over: it may still be polled, by a layer
-    /// outside, and it may still defer.
+    ends_at_hand_off: bool,
+    handed_off: bool,
+    /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
+    /// body, and the body may still defer.
     decided_early: Option<Arc<Scope>>,
 }
 
@@ -91,58 +89,57 @@ impl Watch {
         response: &mut Response<B>,
         exchange: Exchange,
         classifier: Option<CustomClassifier>,
-        mut completer: Completer,
+        mut guard: CompletionGuard,
     ) -> Self {
-        let classifier = match completer.scope() {
+        let classifier = match guard.scope() {
             Some(scope) => scope.options.classification.of_response(classifier),
             None => Classifier::Status,
         };
         let Classified { is_success, at_end } = classifier.classify(response);
-        completer.verdict.status = Some(response.status());
-        completer.verdict.success = is_success;
+        guard.verdict.status = Some(response.status());
+        guard.verdict.success = is_success;
         let end = EndOfBody::of(exchange, response);
         Self {
-            completer: Some(completer),
-            is_over_already: end.is_over_already(response.body()),
+            guard: Some(guard),
+            ends_at_hand_off: end.is_over_already(response.body()),
             end,
             at_end: at_end.map(Box::new),
-            handed_over: false,
+            handed_off: false,
             decided_early: None,
         }
     }
 
-    /// The scope of a body that goes on after its scope was decided.
-    fn beside(&self) -> Option<Current> {
-        self.decided_early.clone().map(Current::beside)
+    fn late_scope(&self) -> Option<Current> {
+        self.decided_early.clone().map(Current::external)
     }
 
-    fn decides_early(&mut self) {
-        if let Some(completer) = &self.completer {
-            self.decided_early = completer.scope().cloned();
+    fn keep_scope(&mut self) {
+        if let Some(guard) = &self.guard {
+            self.decided_early = guard.scope().cloned();
         }
     }
 
-    /// The body has come to its end, by itself.
+    /// The body has ended by itself.
     #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
             Progress::Short => Delivery::BodyError,
-            Progress::Over | Progress::Continues => Delivery::Sent,
+            Progress::Over | Progress::Continues => Delivery::Complete,
         };
         self.complete(delivery, trailers);
     }
 
     #[inline]
     fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
-        let Some(mut completer) = self.completer.take() else {
+        let Some(mut guard) = self.guard.take() else {
             return;
         };
-        completer.verdict.delivery = delivery;
+        guard.verdict.delivery = delivery;
         if let Some(at_end) = self.at_end.take() {
             let classified = at_end.is_success(trailers);
-            completer.verdict.success = match trailers {
+            guard.verdict.success = match trailers {
                 Some(_) => classified,
-                None => classified && completer.verdict.success && delivery != Delivery::BodyError,
+                None => classified && guard.verdict.success && delivery != Delivery::BodyError,
             };
         }
     }
@@ -150,11 +147,11 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(completer) = &mut self.completer {
+        if let Some(guard) = &mut self.guard {
             let awaits_trailers = self.at_end.is_some();
-            let whole = self.handed_over && self.end.may_be_dropped(awaits_trailers);
-            completer.verdict.delivery = if whole {
-                Delivery::Sent
+            let whole = self.handed_off && self.end.may_be_dropped(awaits_trailers);
+            guard.verdict.delivery = if whole {
+                Delivery::Complete
             } else {
                 Delivery::Aborted
             };
@@ -163,66 +160,66 @@ impl Drop for Watch {
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// Wraps the body of a response, and classifies it as far as its head tells. Where it `leaves`
-    /// the layer now, there is no need to say that it is [handed over](Self::handed_over).
+    /// Wraps the body of a response, and classifies its head. If it `is_last_hop`, the response is
+    /// [handed off](Self::handed_off) now.
     #[inline]
     pub(crate) fn wrap(
         mut response: Response<B>,
         exchange: Exchange,
         classifier: Option<CustomClassifier>,
-        completer: Completer,
-        leaves: bool,
+        guard: CompletionGuard,
+        is_last_hop: bool,
     ) -> Response<Self> {
-        let watch = Watch::of(&mut response, exchange, classifier, completer);
+        let watch = Watch::of(&mut response, exchange, classifier, guard);
         response.map(|inner| {
             let mut body = Self {
                 watch,
                 inner: Some(inner),
             };
-            if leaves {
-                body.handed_over();
+            if is_last_hop {
+                body.handed_off();
             }
             body
         })
     }
 
-    /// The response leaves the layer: a body that nobody will poll is over now.
+    /// The response leaves the layer. A body that servers do not poll ends now.
     #[inline]
-    pub(crate) fn handed_over(&mut self) {
-        self.watch.handed_over = true;
-        if self.watch.is_over_already {
+    pub(crate) fn handed_off(&mut self) {
+        self.watch.handed_off = true;
+        if self.watch.ends_at_hand_off {
             if !self.is_end_stream() {
-                self.watch.decides_early();
+                self.watch.keep_scope();
             }
             self.watch.ended(None);
         }
     }
 
-    /// No body at all, over when it is handed over.
-    pub(super) fn without_body(completer: Completer) -> Self {
+    /// Creates an empty body, which ends when it is handed off.
+    pub(super) fn without_body(guard: Option<CompletionGuard>) -> Self {
         let mut watch = Watch::default();
-        watch.completer = Some(completer);
-        watch.is_over_already = true;
+        watch.guard = guard;
+        watch.ends_at_hand_off = true;
         Self { watch, inner: None }
     }
 
-    /// The right to decide, until it is [given back](Self::resume): the response waits.
-    pub(super) fn suspend(&mut self) -> Option<Completer> {
-        self.watch.completer.take()
+    /// Takes the right to decide until [`set_guard`](Self::set_guard), because the response waits.
+    pub(super) fn take_guard(&mut self) -> Option<CompletionGuard> {
+        self.watch.guard.take()
     }
 
-    pub(super) fn resume(&mut self, completer: Completer) {
-        self.watch.completer = Some(completer);
+    pub(super) fn set_guard(&mut self, guard: CompletionGuard) {
+        self.watch.guard = Some(guard);
     }
 
-    /// The right to decide, for who runs the callbacks without waiting for the end of the body.
-    pub(super) fn take_completer(&mut self) -> Option<Completer> {
-        self.watch.decides_early();
-        let mut completer = self.watch.completer.take()?;
-        completer.verdict.delivery = Delivery::Sent;
+    /// Takes the right to decide before the end of the body, as if it had gone out.
+    pub(super) fn complete_early(&mut self) -> Option<CompletionGuard> {
+        self.watch.keep_scope();
+        let mut guard = self.watch.guard.take()?;
+        guard.verdict.delivery = Delivery::Complete;
         let length = self.size_hint().exact().unwrap_or(0);
-        completer.verdict.bytes = self.watch.end.bytes_of_whole(length);
-        Some(completer)
+        guard.verdict.bytes = self.watch.end.bytes_of_whole(length);
+        Some(guard)
     }
 }
 
@@ -239,28 +236,35 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(mut inner) = this.inner.as_pin_mut() else {
             return Poll::Ready(None);
         };
-        let Some(completer) = &mut watch.completer else {
-            let mut beside = watch.beside();
-            if beside.is_none() {
+        let Some(guard) = &mut watch.guard else {
+            let mut late_scope = watch.late_scope();
+            if late_scope.is_none() {
                 return inner.poll_frame(cx);
             }
-            let _entered = current::enter(&mut beside);
+            let _entered = current::enter(&mut late_scope);
             return inner.poll_frame(cx);
         };
         let polled = {
-            let _entered = completer.enter();
-            ready!(inner.as_mut().poll_frame(cx))
+            let _entered = guard.enter();
+            catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx)))
+        };
+        let polled = match polled {
+            Ok(polled) => ready!(polled),
+            Err(panic) => {
+                watch.complete(Delivery::BodyError, None);
+                resume_unwind(panic);
+            }
         };
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    completer.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
+                    guard.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
                 match watch.end.frame(frame, &*inner) {
                     Progress::Continues => {}
                     Progress::Over | Progress::Short => {
                         if !inner.is_end_stream() {
-                            watch.decides_early();
+                            watch.keep_scope();
                         }
                         watch.ended(frame.trailers_ref());
                     }
@@ -293,13 +297,13 @@ impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
         formatter
             .debug_struct("ResponseBody")
             .field("inner", inner)
-            .field("is_over", &self.watch.completer.is_none())
+            .field("has_ended", &self.watch.guard.is_none())
             .finish()
     }
 }
 
 impl<B: Body + Default> Default for ResponseBody<B> {
-    /// The default of the wrapped body, with nothing deferred to its end.
+    /// Returns the default of the wrapped body, without callbacks.
     fn default() -> Self {
         Self {
             watch: Watch::default(),

@@ -1,4 +1,4 @@
-//! For tests: callbacks run before the response is returned.
+//! Callbacks that run before the response is returned, for tests.
 
 use std::{
     future::{Future, poll_fn},
@@ -10,13 +10,13 @@ use std::{
 use http::Response;
 use http_body::Body;
 
-use super::{body::ResponseBody, held_back::HeldBack, requested::Requested};
-use crate::runner::{Unfinished, completer::Completer, scoped::Scoped};
+use super::{before_response::BeforeResponse, body::ResponseBody, request_context::RequestContext};
+use crate::runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped};
 
-/// Answers a request, and runs what it deferred in the calling task, however it ends.
+/// Drives a request, and runs its callbacks in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
     handler: Scoped<F>,
-    mut request: Requested,
+    mut request: RequestContext,
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -25,45 +25,45 @@ where
     let mut handler = pin!(handler);
     let answer =
         poll_fn(
-            |cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll_inside(cx))) {
+            |cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll_in_scope(cx))) {
                 Ok(polled) => polled.map(Ok),
                 Err(panic) => Poll::Ready(Err(panic)),
             },
         )
         .await;
     handler.as_mut().drop_future();
-    let Some(completer) = handler.take_completer() else {
-        unreachable!("nobody has polled it before");
+    let Some(guard) = handler.take_guard() else {
+        unreachable!("it is polled here alone");
     };
-    request.is_answered(&completer);
+    request.head_ready(&guard);
     match answer {
         Ok(Ok(response)) => {
-            let mut response = if completer.release_head() {
-                let mut held_back = HeldBack::new(request, response, completer);
-                poll_fn(|cx| held_back.poll_release(cx)).await
+            let mut response = if guard.release_head() {
+                let mut before = BeforeResponse::new(request, response, guard);
+                poll_fn(|cx| before.poll_response(cx)).await
             } else {
-                request.answer(response, completer)
+                request.into_response(response, guard)
             };
-            if let Some(completer) = response.body_mut().take_completer() {
-                completer.complete_here().await;
+            if let Some(guard) = response.body_mut().complete_early() {
+                guard.complete_here().await;
             }
             Ok(response)
         }
         Ok(Err(error)) => {
-            complete(completer).await;
+            complete(guard).await;
             Err(error)
         }
         Err(panic) => {
-            complete(completer).await;
+            complete(guard).await;
             resume_unwind(panic)
         }
     }
 }
 
-/// Where there is no response to wait for.
-async fn complete(mut completer: Completer) {
-    if completer.release_head() {
-        (completer, _) = completer.prepare(Unfinished::IsLost).await;
+/// Runs the callbacks of a request without a response.
+async fn complete(mut guard: CompletionGuard) {
+    if guard.release_head() {
+        (guard, _) = before::run_here(guard, OnDrop::Lose).await;
     }
-    completer.complete_here().await;
+    guard.complete_here().await;
 }

@@ -1,8 +1,9 @@
-//! The service: opens a scope for each request, and hands it to the response.
+//! The service: opens a scope for each request and passes it to the response.
 
 use std::{
     fmt,
     future::Future,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,31 +12,33 @@ use http_body::Body;
 use tower_service::Service;
 
 use self::{
-    admission::Admission,
     body::ResponseBody,
-    platform::Platform,
-    requested::{Beside, Requested},
-    response_future::{Asked, Elsewhere, ResponseFuture},
-    to_completion::Hold,
+    future::{Indirect, Pending, ResponseFuture},
+    request_context::{Extra, RequestContext},
+    run_to_completion::DrainGuard,
+    wait_until::WaitUntilGuard,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
-    extensions::make_room,
+    extensions::reserve,
     observe::scope_info::RequestInfo,
     response::end_of_body::Exchange,
-    runner::{completer::Completer, scoped::Scoped},
-    scope::{Scope, shared_options::ServiceOptions},
-    sent::transmission::Transmission,
+    runner::{completion_guard::CompletionGuard, scoped::Scoped},
+    scope::{
+        Scope,
+        max_pending::{Permit, Waiting},
+        options::Options,
+    },
+    sent::response::ResponseHandle,
 };
 
-mod admission;
+mod before_response;
 pub(crate) mod body;
-mod held_back;
+pub(crate) mod future;
 mod inline;
-mod platform;
-mod requested;
-pub(crate) mod response_future;
-mod to_completion;
+mod request_context;
+mod run_to_completion;
+mod wait_until;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
 ///
@@ -51,36 +54,39 @@ mod to_completion;
 /// ```
 pub struct Defer<S> {
     inner: S,
-    options: ServiceOptions,
-    admission: Admission,
+    options: Arc<Options>,
+    /// The permit of the next request under `max_pending`.
+    permit: Option<Permit>,
+    waiting: Waiting,
 }
 
 impl<S> Defer<S> {
-    pub(crate) fn new(inner: S, options: ServiceOptions) -> Self {
+    pub(crate) fn new(inner: S, options: Arc<Options>) -> Self {
         Self {
             inner,
             options,
-            admission: Admission::default(),
+            permit: None,
+            waiting: Waiting::default(),
         }
     }
 
-    /// The same layer, around something else.
+    /// Puts the layer of this service around another one.
     #[cfg(feature = "serve")]
     pub(crate) fn around<T>(&self, inner: T) -> Defer<T> {
-        Defer::new(inner, self.options.share())
+        Defer::new(inner, self.options.clone())
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -104,7 +110,7 @@ impl<S: fmt::Debug> fmt::Debug for Defer<S> {
 impl<S, ReqB, ResB> Service<Request<ReqB>> for Defer<S>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
-    // For handlers that are run to completion, on a task of their own.
+    // Handlers that are run to completion run on a task.
     S::Future: Future<Output = Result<Response<ResB>, S::Error>> + Send + 'static,
     S::Error: Send + 'static,
     ResB: Body + Send + 'static,
@@ -113,71 +119,71 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, ResB, S::Error>;
 
-    /// Also waits while there is no room under
-    /// [`max_pending`](crate::DeferLayer::max_pending).
+    /// Also waits for a permit under [`max_pending`](crate::DeferLayer::max_pending).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let options = self.options.get();
-        if let Some(limit) = options.max_pending {
-            ready!(self.admission.poll_place(&options.tracker, limit, cx));
+        if let (None, Some(pool)) = (&self.permit, &self.options.max_pending) {
+            self.permit = Some(ready!(pool.poll_permit(&mut self.waiting, cx)));
         }
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let options = self.options.get();
-        let transmission = request.extensions().get::<Transmission>().cloned();
-        let hold = options
+        let options = &self.options;
+        let response = request.extensions().get::<ResponseHandle>().cloned();
+        let drain_guard = options
             .to_completion
-            .then(|| Hold::new(options.clone(), transmission.as_ref()));
-        if let Some(transmission) = &transmission {
-            transmission.scope_opened();
+            .then(|| DrainGuard::new(options.store.clone()));
+        if let Some(response) = &response {
+            response.scope_opened();
+            response.drain_with(&options.store);
         }
-        let place = self.admission.take_place();
-        let info = || Some(RequestInfo::of(&request));
-        let scope = Scope::open(options.clone(), transmission, info, place);
-        let hold = hold.map(|hold| hold.of(scope.client.clone()));
-        let platform = match (&options.wait_until, &scope.idle) {
-            (Some(hook), Some(idle)) => {
-                Some(Platform::new(hook.clone(), request.extensions(), idle))
-            }
+        let info = || Some(RequestInfo::new(&request));
+        let permit = self.permit.take();
+        let scope = Scope::open(options.clone(), response, info, permit, None);
+        let wait_until = match (&options.wait_until, scope.closed()) {
+            (Some(hook), Some(closed)) => Some(WaitUntilGuard::new(
+                hook.clone(),
+                request.extensions(),
+                closed,
+            )),
             _ => None,
         };
         let extensions = request.extensions_mut();
-        make_room(extensions);
+        reserve(extensions);
         extensions.insert(DeferredCallbackCollection::new(scope.clone()));
-        let requested = Requested {
-            hands_over: hold.is_none() && !options.inline,
-            beside: Beside::of(options.classification.of_request(&mut request), platform),
+        let context = RequestContext {
+            is_last_hop: drain_guard.is_none() && !options.inline,
+            extra: Extra::new(options.classification.of_request(&mut request), wait_until),
             exchange: Exchange::of(&request),
         };
-        if !requested.hands_over {
-            return self.call_apart(request, requested, Completer::new(scope), hold);
+        if !context.is_last_hop {
+            return self.call_indirect(request, context, scope, drain_guard);
         }
-        let mut completer = Completer::new(scope);
-        let entered = completer.enter();
+        let mut guard = CompletionGuard::new(scope);
+        let entered = guard.enter();
         let future = self.inner.call(request);
         drop(entered);
-        // Built where it is returned: each move of it costs as much as the rest of this function.
+        // Constructed in place to avoid a large `memcpy`.
         ResponseFuture {
             future: Some(future),
-            asked: Some(Asked {
-                completer,
-                request: requested,
+            pending: Some(Pending {
+                guard,
+                request: context,
             }),
-            elsewhere: None,
+            indirect: None,
         }
     }
 }
 
 impl<S> Defer<S> {
-    /// Has a request driven in another way than by its connection.
+    /// Calls the inner service for a request that is not driven by its connection.
     #[inline(never)]
-    fn call_apart<ReqB, B>(
+    fn call_indirect<ReqB, B>(
         &mut self,
         request: Request<ReqB>,
-        requested: Requested,
-        mut completer: Completer,
-        hold: Option<Hold>,
+        context: RequestContext,
+        scope: Arc<Scope>,
+        drain_guard: Option<DrainGuard>,
     ) -> ResponseFuture<S::Future, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
@@ -185,32 +191,41 @@ impl<S> Defer<S> {
         S::Error: Send + 'static,
         B: Body + Send + 'static,
     {
+        let mut guard = CompletionGuard::new(scope.clone());
         let future = {
-            let _entered = completer.enter();
+            let _entered = guard.enter();
             self.inner.call(request)
         };
-        if self.options.get().inline {
-            let handler = Scoped::new(completer, future);
-            let boxed = Box::pin(inline::inline(handler, requested));
-            return ResponseFuture::elsewhere(match hold {
-                None => Elsewhere::Inline(boxed),
-                Some(hold) => Elsewhere::ToCompletion(to_completion::spawn(boxed, hold)),
-            });
-        }
-        let in_place = ResponseFuture {
-            future: Some(future),
-            asked: Some(Asked {
-                completer,
-                request: requested,
-            }),
-            elsewhere: None,
-        };
-        match hold {
-            None => in_place,
-            Some(hold) => {
-                let task = to_completion::spawn(in_place, hold);
-                ResponseFuture::elsewhere(Elsewhere::ToCompletion(task))
+        let options = self.options.clone();
+        ResponseFuture::indirect(match (options.inline, drain_guard) {
+            (true, None) => Indirect::Inline(Box::pin(inline::inline(
+                Scoped::new(guard, future),
+                context,
+            ))),
+            (true, Some(drain_guard)) => {
+                let inline = inline::inline(Scoped::new(guard, future), context);
+                Indirect::RunToCompletion(
+                    run_to_completion::spawn(inline, drain_guard, &scope),
+                    options,
+                )
             }
-        }
+            (false, drain_guard) => {
+                let direct = ResponseFuture {
+                    future: Some(future),
+                    pending: Some(Pending {
+                        guard,
+                        request: context,
+                    }),
+                    indirect: None,
+                };
+                match drain_guard {
+                    None => return direct,
+                    Some(drain_guard) => {
+                        let task = run_to_completion::spawn(direct, drain_guard, &scope);
+                        Indirect::RunToCompletion(task, options)
+                    }
+                }
+            }
+        })
     }
 }

@@ -6,14 +6,14 @@ use http::StatusCode;
 
 use crate::completion::{Completion, Delivery, Level};
 
-/// A [`Completion`] to test a rule with: at first that of a 200 that was delivered, without a body.
+/// Builds a [`Completion`] for testing a rule. It starts as a complete 200 without a body.
 ///
 /// ```
 /// use axum_defer::{Completion, Delivery, testing::completion};
 ///
 /// /// The rule of the app: `.when(is_billed)`.
 /// fn is_billed(download: &Completion) -> bool {
-///     download.is_success() && download.is_delivered() && download.bytes_sent() > 0
+///     download.is_success() && download.is_complete() && download.body_bytes() > 0
 /// }
 ///
 /// assert!(is_billed(&completion().bytes(9)));
@@ -26,14 +26,14 @@ pub fn completion() -> CompletionBuilder {
     CompletionBuilder(Completion {
         status: Some(StatusCode::OK),
         success: true,
-        delivery: Delivery::Sent,
-        level: Level::HandedOver,
+        delivery: Delivery::Complete,
+        level: Level::HandedOff,
         bytes: 0,
         elapsed: Duration::ZERO,
     })
 }
 
-/// A [`Completion`] in the making; it can be used as one at any time. Made by [`completion`].
+/// A builder of a [`Completion`], which dereferences to the completion. Returned by [`completion`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,13 +41,13 @@ pub fn completion() -> CompletionBuilder {
 ///
 /// let slow: Completion = completion()
 ///     .status(200)
-///     .success(false)  // as a classifier of ours says
+///     .success(false)  // according to the app's classifier
 ///     .delivery(Delivery::Aborted)
-///     .level(Level::Sent)
+///     .level(Level::Flushed)
 ///     .bytes(1_000)
 ///     .elapsed(Duration::from_secs(20))
 ///     .build();
-/// assert!(!slow.is_success() && !slow.is_delivered());
+/// assert!(!slow.is_success() && !slow.is_complete());
 ///
 /// let gone = completion().no_response().build();
 /// assert_eq!((gone.status(), gone.delivery()), (None, Delivery::NoResponse));
@@ -56,11 +56,11 @@ pub fn completion() -> CompletionBuilder {
 pub struct CompletionBuilder(Completion);
 
 impl CompletionBuilder {
-    /// A response with this status, which is a success if it is below 400.
+    /// Sets the status. The response is a success if it is below 400.
     ///
     /// # Panics
     ///
-    /// If it is no status: below 100 or above 999.
+    /// Panics if the status is below 100 or above 999.
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
@@ -69,42 +69,42 @@ impl CompletionBuilder {
         self
     }
 
-    /// What the layer's classifier says, whatever the status is.
+    /// Sets whether the response is a success, independently of the status.
     #[must_use]
     pub fn success(mut self, success: bool) -> Self {
         self.0.success = success;
         self
     }
 
-    /// What became of the response.
+    /// Sets the delivery.
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.0.delivery = delivery;
         self
     }
 
-    /// The signal that decided it.
+    /// Sets the level.
     #[must_use]
     pub fn level(mut self, level: Level) -> Self {
         self.0.level = level;
         self
     }
 
-    /// Bytes of the body.
+    /// Sets the number of body bytes.
     #[must_use]
     pub fn bytes(mut self, bytes: u64) -> Self {
         self.0.bytes = bytes;
         self
     }
 
-    /// Time from the arrival of the request to the completion.
+    /// Sets the time from the arrival of the request to the completion.
     #[must_use]
     pub fn elapsed(mut self, elapsed: Duration) -> Self {
         self.0.elapsed = elapsed;
         self
     }
 
-    /// There was no response: the handler was cancelled, panicked or failed.
+    /// Makes this the completion of a request without a response.
     #[must_use]
     pub fn no_response(mut self) -> Self {
         self.0.status = None;
@@ -113,7 +113,7 @@ impl CompletionBuilder {
         self
     }
 
-    /// The completion as it is now.
+    /// Returns the completion.
     pub fn build(self) -> Completion {
         self.0
     }

@@ -1,4 +1,4 @@
-//! What a recorder writes down.
+//! Events of callbacks, as a recorder keeps them.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::{
     observe::{outcome::LostReason, phase::Phase},
 };
 
-/// Something that happened to a callback.
+/// An event of one callback.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// use axum_defer::{DeferLayer, defer, testing::{Event, Recorder}};
+/// use axum_defer::{DeferLayer, defer, testing::{CallbackEvent, Recorder}};
 ///
 /// let recorder = Recorder::new();
 /// DeferLayer::new()
@@ -27,66 +27,68 @@ use crate::{
 /// }
 /// let last = recorder.events().pop().unwrap();
 /// assert_eq!(last.callback, "receipt");
-/// assert_eq!(last.event, Event::Failed("error: no ink".to_owned()));
+/// assert_eq!(last.event, CallbackEvent::Failed("error: no ink".to_owned()));
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Recorded {
-    /// The name of the callback; without one, where `defer` was called, as `file:line`.
+pub struct RecordedEvent {
+    /// The name of the callback, or else its location.
     pub callback: String,
-    /// Whether it runs before the response or after it.
+    /// The location of the call of `defer`, as `file:line`.
+    pub location: String,
+    /// The phase in which it runs.
     pub phase: Phase,
-    /// What happened to it.
-    pub event: Event,
+    /// The event.
+    pub event: CallbackEvent,
 }
 
-/// What can happen to a callback; see [`DeferObserver`](crate::DeferObserver).
+/// The kind of an event. See [`DeferObserver`](crate::DeferObserver).
 ///
 /// ```
-/// use axum_defer::testing::Event;
+/// use axum_defer::testing::CallbackEvent;
 ///
-/// let ended = Event::Failed("error: no ink".to_owned());
+/// let ended = CallbackEvent::Failed("error: no ink".to_owned());
 /// assert!(ended.is_end());
-/// assert!(!Event::Started.is_end());
+/// assert!(!CallbackEvent::Started.is_end());
 /// assert_eq!(ended.to_string(), "failed: error: no ink");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event {
+pub enum CallbackEvent {
     /// It was registered.
     Registered,
     /// It started.
     Started,
-    /// It ran to a good end.
-    Ran,
-    /// It returned an error, panicked or timed out; this is what it said.
+    /// It succeeded.
+    Succeeded,
+    /// It returned an error, panicked, or timed out, with this text.
     Failed(String),
-    /// The rule kept it from running for this completion.
+    /// Its rule did not allow it to run for this completion.
     Skipped(Completion),
     /// It was cancelled or forgotten.
     Cancelled,
-    /// A later one took its name.
+    /// A later callback of the same name replaced it.
     Replaced,
-    /// One of its name was pending or running in another scope.
-    Duplicate,
+    /// A callback of the same name in another scope was queued or running.
+    Deduplicated,
     /// It should have run and could not.
     Lost(LostReason),
 }
 
-impl Event {
-    /// Whether nothing more can happen to the callback.
+impl CallbackEvent {
+    /// Returns `true` if the callback has ended.
     pub fn is_end(&self) -> bool {
         !matches!(self, Self::Registered | Self::Started)
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for CallbackEvent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registered => formatter.write_str("registered"),
             Self::Started => formatter.write_str("started"),
-            Self::Ran => formatter.write_str("ran"),
+            Self::Succeeded => formatter.write_str("succeeded"),
             Self::Failed(failure) => write!(formatter, "failed: {failure}"),
             Self::Skipped(completion) => {
                 formatter.write_str("skipped: ")?;
@@ -95,7 +97,7 @@ impl fmt::Display for Event {
                         formatter,
                         "the response was a {}, delivery {delivery:?}, {} bytes",
                         status.as_u16(),
-                        completion.bytes_sent()
+                        completion.body_bytes()
                     ),
                     (None, Delivery::NoResponse) => formatter.write_str("there was no response"),
                     (None, _) if completion.is_success() => {
@@ -105,17 +107,19 @@ impl fmt::Display for Event {
                 }
             }
             Self::Cancelled => formatter.write_str("cancelled"),
-            Self::Replaced => formatter.write_str("replaced by a later one of its name"),
-            Self::Duplicate => {
-                formatter.write_str("not run: one of its name is pending or running")
-            }
+            Self::Replaced => formatter.write_str("replaced"),
+            Self::Deduplicated => formatter.write_str("deduplicated"),
             Self::Lost(reason) => write!(formatter, "lost: {reason}"),
         }
     }
 }
 
-impl fmt::Display for Recorded {
+impl fmt::Display for RecordedEvent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.callback, self.event)
+        write!(formatter, "{} {}", self.callback, self.event)?;
+        if self.callback != self.location {
+            write!(formatter, " ({})", self.location)?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,6 @@ mod recorder;
 
 pub use self::{
     completion::{CompletionBuilder, completion},
-    event::{Event, Recorded},
+    event::{CallbackEvent, RecordedEvent},
     recorder::Recorder,
 };

@@ -1,4 +1,4 @@
-//! Writes down what becomes of each callback, and asserts.
+//! A recorder of callback events, with assertions by name.
 
 use std::{
     fmt,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::event::{Event, Recorded};
+use super::event::{CallbackEvent, RecordedEvent};
 use crate::{
     completion::Completion,
     observe::{
@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// Writes down what becomes of each callback, and asserts.
+/// Records the events of callbacks, and asserts.
 ///
-/// Clones share what is written. Callbacks go by their [name](crate::DeferredCallback::name);
-/// those without one go by the place where `defer` was called, as `file:line`. See
-/// [the module](crate::testing) for how to use it.
+/// Clones share the record. Callbacks are identified by their
+/// [name](crate::DeferredCallback::name), or else by the location of `defer` as `file:line`. See
+/// [the module](crate::testing) for examples.
 ///
-/// When an assertion fails, its message tells everything that was recorded.
+/// The message of a failed assertion contains the whole record.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -41,22 +41,28 @@ use crate::{
 ///     })
 ///     .await;
 ///
-/// // What has to be, exactly and in order:
-/// recorder.assert_ran(["mail"]);
+/// // Exactly these, in this order:
+/// recorder.assert_succeeded(["mail"]);
 /// recorder.assert_failed(["receipt"]);
 /// recorder.assert_skipped(["bill"]);
 /// recorder.assert_replaced(["mail"]);
 /// recorder.assert_cancelled(["cache"]);
+/// recorder.assert_deduplicated([]);
 /// recorder.assert_nothing_lost();
 ///
-/// // What there was, to look at:
+/// // In any order, or at least these:
+/// recorder.assert_succeeded_in_any_order(["mail"]);
+/// recorder.assert_succeeded_at_least(["mail"]);
+/// assert_eq!(recorder.count("mail"), 2);
+///
+/// // The lists behind the assertions:
 /// assert_eq!(recorder.registered().len(), 5);
 /// assert_eq!(recorder.started(), ["receipt", "mail"]);
-/// assert_eq!((recorder.ran(), recorder.failed()), (vec!["mail".into()], vec!["receipt".into()]));
+/// assert_eq!((recorder.succeeded(), recorder.failed()), (vec!["mail".into()], vec!["receipt".into()]));
 /// assert_eq!(recorder.failure("receipt").unwrap(), "error: no ink");
 /// assert_eq!((recorder.skipped(), recorder.cancelled()), (vec!["bill".into()], vec!["cache".into()]));
 /// assert_eq!(recorder.replaced(), ["mail"]);
-/// assert!(recorder.duplicates().is_empty() && recorder.lost().is_empty());
+/// assert!(recorder.deduplicated().is_empty() && recorder.lost().is_empty());
 /// assert!(recorder.unfinished().is_empty());
 /// assert!(recorder.events().len() > 5);
 ///
@@ -67,48 +73,57 @@ use crate::{
 /// ```
 #[derive(Clone, Default)]
 pub struct Recorder {
-    events: Arc<Mutex<Vec<Recorded>>>,
+    events: Arc<Mutex<Vec<RecordedEvent>>>,
 }
 
 impl Recorder {
-    /// A recorder with an empty record.
+    /// Creates a recorder with an empty record.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// All that happened, in order.
-    pub fn events(&self) -> Vec<Recorded> {
+    /// Returns all events, in order.
+    pub fn events(&self) -> Vec<RecordedEvent> {
         self.lock().clone()
     }
 
-    /// Forgets what happened so far: between two parts of a test.
+    /// Empties the record, between two parts of a test.
     pub fn clear(&self) {
         self.lock().clear();
     }
 
-    /// The callbacks that were registered, in order.
+    /// Returns the callbacks that were registered, in order.
     ///
-    /// A callback counts from the moment at which the handle that `defer` returned is dropped.
+    /// A callback counts when the handle that `defer` returned is dropped.
     pub fn registered(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Registered))
+        self.all(|event| matches!(event, CallbackEvent::Registered))
     }
 
-    /// The callbacks that started, in order.
+    /// Returns how often a callback of this name was registered.
+    pub fn count(&self, name: &str) -> usize {
+        let registered = self.registered();
+        registered
+            .iter()
+            .filter(|callback| *callback == name)
+            .count()
+    }
+
+    /// Returns the callbacks that started, in order.
     pub fn started(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Started))
+        self.all(|event| matches!(event, CallbackEvent::Started))
     }
 
-    /// The callbacks that ran to a good end, in the order in which they ended.
-    pub fn ran(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Ran))
+    /// Returns the callbacks that succeeded, in the order in which they ended.
+    pub fn succeeded(&self) -> Vec<String> {
+        self.all(|event| matches!(event, CallbackEvent::Succeeded))
     }
 
-    /// The callbacks that returned an error, panicked or timed out, in order.
+    /// Returns the callbacks that returned an error, panicked, or timed out, in order.
     pub fn failed(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Failed(_)))
+        self.all(|event| matches!(event, CallbackEvent::Failed(_)))
     }
 
-    /// What the callback of this name failed with, the last time that it did, as an
+    /// Returns the last failure of the callback with this name, as an
     /// [`Outcome`](crate::Outcome) displays it: `error: ` and the error, `panicked: ` and the
     /// message, or `timed out after 30s`.
     pub fn failure(&self, callback: &str) -> Option<String> {
@@ -116,131 +131,168 @@ impl Recorder {
             .iter()
             .rev()
             .find_map(|recorded| match &recorded.event {
-                Event::Failed(failure) if recorded.callback == callback => Some(failure.clone()),
+                CallbackEvent::Failed(failure) if recorded.callback == callback => {
+                    Some(failure.clone())
+                }
                 _ => None,
             })
     }
 
-    /// The callbacks that the rule kept from running, in order.
+    /// Returns the callbacks that their rule did not allow to run, in order.
     pub fn skipped(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Skipped(_)))
+        self.all(|event| matches!(event, CallbackEvent::Skipped(_)))
     }
 
-    /// The callbacks that were cancelled or forgotten, in order.
+    /// Returns the callbacks that were cancelled or forgotten, in order.
     pub fn cancelled(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Cancelled))
+        self.all(|event| matches!(event, CallbackEvent::Cancelled))
     }
 
-    /// The callbacks whose name was taken by a later one, in order.
+    /// Returns the callbacks that a later one of the same name replaced, in order.
     pub fn replaced(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Replaced))
+        self.all(|event| matches!(event, CallbackEvent::Replaced))
     }
 
-    /// The callbacks that were to be [unique](crate::DeferredCallback::unique) and were not, in
-    /// order.
-    pub fn duplicates(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Duplicate))
+    /// Returns the duplicates of callbacks that are [unique](crate::DeferredCallback::unique) or
+    /// [coalesced](crate::DeferredCallback::coalesce), in order.
+    pub fn deduplicated(&self) -> Vec<String> {
+        self.all(|event| matches!(event, CallbackEvent::Deduplicated))
     }
 
-    /// The callbacks that should have run and could not, in order.
+    /// Returns the callbacks that should have run and could not, in order.
     pub fn lost(&self) -> Vec<String> {
-        self.all(|event| matches!(event, Event::Lost(_)))
+        self.all(|event| matches!(event, CallbackEvent::Lost(_)))
     }
 
-    /// The callbacks that were registered and have not come to an end yet.
+    /// Returns the callbacks that were registered and have not ended.
     pub fn unfinished(&self) -> Vec<String> {
         let mut unfinished = Vec::new();
         for recorded in &*self.lock() {
-            if recorded.event == Event::Registered {
+            if recorded.event == CallbackEvent::Registered {
                 unfinished.push(recorded.callback.clone());
             } else if recorded.event.is_end() {
-                // Of several requests' callbacks of one name it makes no difference which.
-                let place = unfinished
-                    .iter()
-                    .position(|callback| *callback == recorded.callback);
-                place.map(|place| unfinished.remove(place));
+                let is_same = |callback: &String| *callback == recorded.callback;
+                if let Some(index) = unfinished.iter().position(is_same) {
+                    unfinished.remove(index);
+                }
             }
         }
         unfinished
     }
 
-    /// Panics unless exactly these callbacks ran to a good end, in this order.
+    /// Panics unless exactly these callbacks succeeded, in this order.
     #[track_caller]
-    pub fn assert_ran<const N: usize>(&self, callbacks: [&str; N]) {
-        self.assert("ran", &self.ran(), &callbacks);
+    pub fn assert_succeeded<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("succeeded", self.succeeded(), callbacks);
+    }
+
+    /// Panics unless exactly these callbacks succeeded, in any order.
+    #[track_caller]
+    pub fn assert_succeeded_in_any_order<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        let mut actual = self.succeeded();
+        let mut expected: Vec<_> = callbacks.into_iter().collect();
+        actual.sort();
+        expected.sort_unstable();
+        self.assert("succeeded, in any order", actual, expected);
+    }
+
+    /// Panics unless these callbacks succeeded. Others may have succeeded, too.
+    #[track_caller]
+    pub fn assert_succeeded_at_least<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        let mut actual = self.succeeded();
+        let mut missing = Vec::new();
+        for expected in callbacks {
+            match actual.iter().position(|actual| actual == expected) {
+                Some(index) => drop(actual.remove(index)),
+                None => missing.push(expected),
+            }
+        }
+        assert!(
+            missing.is_empty(),
+            "callbacks that did not succeed: {missing:?}\n{self}"
+        );
     }
 
     /// Panics unless exactly these callbacks failed, in this order.
     #[track_caller]
-    pub fn assert_failed<const N: usize>(&self, callbacks: [&str; N]) {
-        self.assert("failed", &self.failed(), &callbacks);
+    pub fn assert_failed<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("failed", self.failed(), callbacks);
     }
 
-    /// Panics unless exactly these callbacks were kept from running by the rule, in this order.
+    /// Panics unless their rules did not allow exactly these callbacks, in this order.
     #[track_caller]
-    pub fn assert_skipped<const N: usize>(&self, callbacks: [&str; N]) {
-        self.assert("were skipped", &self.skipped(), &callbacks);
+    pub fn assert_skipped<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("were skipped", self.skipped(), callbacks);
     }
 
     /// Panics unless exactly these callbacks were cancelled or forgotten, in this order.
     #[track_caller]
-    pub fn assert_cancelled<const N: usize>(&self, callbacks: [&str; N]) {
-        self.assert("were cancelled", &self.cancelled(), &callbacks);
+    pub fn assert_cancelled<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("were cancelled", self.cancelled(), callbacks);
     }
 
     /// Panics unless exactly these callbacks were replaced, in this order.
     #[track_caller]
-    pub fn assert_replaced<const N: usize>(&self, callbacks: [&str; N]) {
-        self.assert("were replaced", &self.replaced(), &callbacks);
+    pub fn assert_replaced<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("were replaced", self.replaced(), callbacks);
+    }
+
+    /// Panics unless exactly these callbacks were duplicates, in this order.
+    #[track_caller]
+    pub fn assert_deduplicated<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
+        self.assert("were deduplicated", self.deduplicated(), callbacks);
     }
 
     /// Panics if a callback failed.
     #[track_caller]
     pub fn assert_nothing_failed(&self) {
-        self.assert("failed", &self.failed(), &[]);
+        self.assert("failed", self.failed(), []);
     }
 
-    /// Panics if a callback that should have run could not, or if one has not come to its end.
+    /// Panics if a callback should have run and could not, or has not ended.
     #[track_caller]
     pub fn assert_nothing_lost(&self) {
-        self.assert("were lost", &self.lost(), &[]);
-        self.assert("are unfinished", &self.unfinished(), &[]);
+        self.assert("were lost", self.lost(), []);
+        self.assert("are unfinished", self.unfinished(), []);
     }
 
     #[track_caller]
-    fn assert(&self, what: &str, actual: &[String], expected: &[&str]) {
+    fn assert<'a>(
+        &self,
+        ended: &str,
+        actual: Vec<String>,
+        expected: impl IntoIterator<Item = &'a str>,
+    ) {
+        let expected: Vec<_> = expected.into_iter().collect();
         assert!(
             actual == expected,
-            "callbacks that {what}\n     found: {}\n  expected: {}\n{self}",
-            Listed(actual),
-            Listed(expected),
+            "callbacks that {ended}\n     found: {}\n  expected: {}\n{self}",
+            Listed(&actual),
+            Listed(&expected),
         );
     }
 
-    fn all(&self, is_meant: impl Fn(&Event) -> bool) -> Vec<String> {
+    fn all(&self, is_it: impl Fn(&CallbackEvent) -> bool) -> Vec<String> {
         self.lock()
             .iter()
-            .filter(|recorded| is_meant(&recorded.event))
+            .filter(|recorded| is_it(&recorded.event))
             .map(|recorded| recorded.callback.clone())
             .collect()
     }
 
-    fn record(&self, callback: &CallbackInfo<'_>, event: Event) {
-        let name = match callback.name() {
-            Some(name) => name.to_owned(),
-            None => {
-                let location = callback.location();
-                format!("{}:{}", location.file(), location.line())
-            }
-        };
-        self.lock().push(Recorded {
-            callback: name,
+    fn record(&self, callback: &CallbackInfo<'_>, event: CallbackEvent) {
+        let location = callback.location();
+        let location = format!("{}:{}", location.file(), location.line());
+        let name = callback.name().map(str::to_owned);
+        self.lock().push(RecordedEvent {
+            callback: name.unwrap_or_else(|| location.clone()),
+            location,
             phase: callback.phase(),
             event,
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Recorded>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<RecordedEvent>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -257,14 +309,14 @@ impl<T: fmt::Debug> fmt::Display for Listed<'_, T> {
     }
 }
 
-/// The record as a failed assertion shows it.
+/// Displays the record as a failed assertion shows it.
 impl fmt::Display for Recorder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let events = self.events();
         if events.is_empty() {
             return formatter.write_str(
                 "nothing was recorded: is the recorder an observer of the layer that the request \
-                 went through?",
+                 passed through?",
             );
         }
         formatter.write_str("recorded:")?;
@@ -275,8 +327,8 @@ impl fmt::Display for Recorder {
         if !unfinished.is_empty() {
             write!(
                 formatter,
-                "\nnot at their end yet: {unfinished:?}; without `inline()`, read the response to \
-                 its end or drop it, then await `handle.wait_idle()`",
+                "\nnot ended: {unfinished:?}; without `inline()`, read the response to its end or \
+                 drop it, then await `handle.wait_idle()`",
             )?;
         }
         Ok(())
@@ -294,39 +346,38 @@ impl fmt::Debug for Recorder {
 
 impl DeferObserver for Recorder {
     fn registered(&self, callback: &CallbackInfo<'_>) {
-        self.record(callback, Event::Registered);
+        self.record(callback, CallbackEvent::Registered);
     }
 
     fn replaced(&self, callback: &CallbackInfo<'_>) {
-        self.record(callback, Event::Replaced);
+        self.record(callback, CallbackEvent::Replaced);
     }
 
-    fn started(&self, callback: &CallbackInfo<'_>, _waited: Duration) {
-        self.record(callback, Event::Started);
+    fn started(&self, callback: &CallbackInfo<'_>, _queue_time: Duration) {
+        self.record(callback, CallbackEvent::Started);
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        let event = if finished.is_ok() {
-            Event::Ran
-        } else {
-            Event::Failed(finished.outcome.to_string())
+        let event = match finished.is_ok() {
+            true => CallbackEvent::Succeeded,
+            false => CallbackEvent::Failed(finished.outcome.to_string()),
         };
         self.record(callback, event);
     }
 
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
-        self.record(callback, Event::Skipped(*completion));
+        self.record(callback, CallbackEvent::Skipped(*completion));
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
-        self.record(callback, Event::Duplicate);
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
+        self.record(callback, CallbackEvent::Deduplicated);
     }
 
     fn cancelled(&self, callback: &CallbackInfo<'_>) {
-        self.record(callback, Event::Cancelled);
+        self.record(callback, CallbackEvent::Cancelled);
     }
 
     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {
-        self.record(callback, Event::Lost(reason));
+        self.record(callback, CallbackEvent::Lost(reason));
     }
 }

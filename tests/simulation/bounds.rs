@@ -6,14 +6,14 @@ use std::time::Duration;
 pub const HEADER_READ: Duration = Duration::from_secs(30);
 
 /// An HTTP/1 connection may be idle for so long between two requests.
-pub const IDLE: Duration = Duration::from_secs(30);
+pub const IDLE: Duration = Duration::from_secs(620);
 
 /// Time that a silent HTTP/2 client has to answer the server's GOAWAY: looked at every five
 /// seconds.
 pub const GOAWAY: Duration = Duration::from_secs(10);
 
-/// The transport may accept nothing of a response for so long; `None` if there is no bound.
-pub const STALL: Option<Duration> = None;
+/// The transport may accept nothing of a response for so long.
+pub const STALL: Duration = Duration::from_secs(60);
 
 /// Tokio's timers count milliseconds, and one rounds up after another.
 pub const TIMER: Duration = Duration::from_millis(5);

@@ -13,21 +13,24 @@ use super::{dice::Dice, observer::decision, panics::PLANNED, record::World};
 #[derive(Clone, Copy, Debug)]
 pub enum Mode {
     Unique,
+    Coalesce,
 }
 
 /// All that the library has.
-const MODES: &[Mode] = &[Mode::Unique];
+const MODES: &[Mode] = &[Mode::Unique, Mode::Coalesce];
 
 impl Mode {
     fn name(self) -> &'static str {
         match self {
             Self::Unique => "unique",
+            Self::Coalesce => "coalesce",
         }
     }
 
     fn apply(self, callback: DeferredCallback) -> DeferredCallback {
         match self {
             Self::Unique => callback.unique(),
+            Self::Coalesce => callback.coalesce(),
         }
     }
 }

@@ -227,7 +227,7 @@ impl Simulation {
         }
         let clients = tokio::spawn(clients(network, world.clone(), dice.fork()));
         let signal = tokio::spawn(shutdown_signal(world.clone(), dice.fork(), stop));
-        let report = server.await;
+        let report = server.await.expect("a server returns its report");
         world
             .facts()
             .trace_event("drained", limit.as_millis() as u64);
@@ -274,10 +274,13 @@ impl Simulation {
 
 /// The date of a response comes from the clock of the machine, and its length depends on it.
 fn without_date<L, M, S, B>(server: Serve<L, M, S, B>) -> Serve<L, M, S, B> {
-    server.configure(|builder| {
-        builder.http1().auto_date_header(false);
-        builder.http2().auto_date_header(false);
-    })
+    server
+        .configure_http1(|builder| {
+            builder.auto_date_header(false);
+        })
+        .configure_http2(|builder| {
+            builder.auto_date_header(false);
+        })
 }
 
 /// Sends the signal at some time, and returns when that was.

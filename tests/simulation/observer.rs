@@ -19,15 +19,15 @@ fn number(path: &str) -> Option<u64> {
 pub fn decision(completion: &Completion) -> Decision {
     Decision {
         delivery: match completion.delivery() {
-            axum_defer::Delivery::Sent => Delivery::Complete,
+            axum_defer::Delivery::Complete => Delivery::Complete,
             axum_defer::Delivery::Aborted => Delivery::Aborted,
             axum_defer::Delivery::BodyError => Delivery::BodyError,
             axum_defer::Delivery::NoResponse => Delivery::NoResponse,
             _ => Delivery::Other,
         },
-        flushed: completion.level() == Level::Sent,
+        flushed: completion.level() == Level::Flushed,
         status: completion.status().map(|status| status.as_u16()),
-        bytes: completion.bytes_sent(),
+        bytes: completion.body_bytes(),
     }
 }
 
@@ -43,11 +43,8 @@ pub struct Left {
 pub fn left(report: &DrainReport) -> Left {
     Left {
         is_complete: report.is_complete(),
-        awaited: report.unfinished.len() as u64
-            + report.unfinished_unlisted
-            + report.unfinished_handlers
-            + report.unfinished_holders,
-        connections: report.cut_connections,
+        awaited: report.unfinished.len() as u64 + report.running_handlers + report.shutdown_guards,
+        connections: report.aborted_connections,
     }
 }
 
@@ -69,7 +66,7 @@ impl Observer {
 }
 
 impl DeferObserver for Observer {
-    fn decided(&self, scope: &ScopeInfo, completion: &Completion) {
+    fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
         let request = scope.request().and_then(|request| number(request.path()));
         self.0.decided(request, decision(completion));
     }
@@ -78,7 +75,7 @@ impl DeferObserver for Observer {
         self.ended(callback, "replaced");
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.ended(callback, "duplicate");
     }
 

@@ -59,7 +59,7 @@ impl DeferObserver for Events {
         self.add("registered", callback, "");
     }
 
-    fn duplicate(&self, callback: &CallbackInfo<'_>) {
+    fn deduplicated(&self, callback: &CallbackInfo<'_>) {
         self.add("duplicate", callback, "");
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
-use std::{fmt::Debug, future::IntoFuture, io, net::SocketAddr, time::Duration};
+use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
 
 use axum::{Router, body::Body, serve::Listener};
 use axum_defer::{
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{in_time, listen};
 
-/// Nothing may need it: with it, a shutdown that waits for the deadline hangs.
+/// A deadline that no test reaches: a shutdown that waits for it hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// A server that is told to stop, and whose report is awaited.
@@ -49,7 +49,7 @@ impl Serving {
             .drain_timeout(drain);
         Self {
             stop,
-            report: tokio::spawn(server.into_future()),
+            report: tokio::spawn(async { server.await.unwrap() }),
         }
     }
 

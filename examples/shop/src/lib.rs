@@ -10,7 +10,8 @@ use axum::{
     extract::DefaultBodyLimit,
     routing::{get, post},
 };
-use axum_defer::{DeferHandle, DeferLayer, live::Live};
+use axum_defer::{DeferHandle, DeferLayer};
+use axum_defer_live::Live;
 use tower_http::trace::TraceLayer;
 
 use crate::{
@@ -80,7 +81,7 @@ impl Shop {
             .with_state(app)
             .layer(layer)
             // Beside the layer, so that it does not record itself.
-            .nest("/admin/deferred", live.only_loopback())
+            .nest("/admin/deferred", live.loopback_router())
             // Around it, so that callbacks know the span of their request.
             .layer(TraceLayer::new_for_http());
         Ok(Self { router, deferred })

@@ -115,7 +115,7 @@ fn a_reset_throws_the_last_frame_away() {
     });
 }
 
-/// The transmission may be over by the time that the body ends.
+/// The handle may be over by the time that the body ends.
 #[test]
 fn a_reset_throws_a_frame_away_while_the_body_ends() {
     explore_within(3, "a reset throws a frame away while the body ends", || {
@@ -144,6 +144,22 @@ fn a_reset_throws_the_end_away_after_the_last_frame() {
             server.close(1);
         },
     );
+}
+
+/// The connection has no later round. So the second flush of this one must decide.
+#[test]
+fn a_reset_in_the_middle_of_the_last_frame() {
+    explore_within(3, "a reset in the middle of the last frame", || {
+        let server = Server::start();
+        let (body, collection) = server.respond_deferring(body(false));
+        server.stream(body);
+        let writer = server.beside(|server| server.write_half_and_reset());
+        let pusher = server.defer_beside(&collection);
+        writer.join().unwrap();
+        pusher.join().unwrap();
+        drop(collection);
+        assert!(!server.close(2));
+    });
 }
 
 /// h2 has the whole response before anybody watches, and the body is dropped without having said

@@ -16,7 +16,7 @@ use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::super::{
-    body::SentBody, buffer::SentBuf, connection::Connection, transmission::Transmission,
+    body::SentBody, buf::SentBuf, connection::Connection, response::ResponseHandle,
 };
 use crate::{
     completion::{Completion, Delivery, Level},
@@ -86,7 +86,7 @@ impl Server {
     pub(super) fn start() -> Self {
         Self {
             ledger: Ledger::open(),
-            connection: Connection::new(None),
+            connection: Connection::new(),
             queue: Arc::default(),
             arrived: Arc::default(),
         }
@@ -100,12 +100,12 @@ impl Server {
         handler: impl FnOnce(&DeferredCallbackCollection),
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(version);
-        let transmission = Transmission::new(self.connection.clone(), exchange);
-        let (completer, collection) = self.ledger.request(Some(transmission.clone()));
+        let handle = ResponseHandle::new(self.connection.clone(), exchange);
+        let (completer, collection) = self.ledger.request(Some(handle.clone()));
         handler(&collection);
         let scope = completer.scope().expect("it is not decided yet");
         scope.watch_if_shared();
-        let body = self.send(exchange, body, completer, transmission);
+        let body = self.send(exchange, body, completer, handle);
         (body, collection)
     }
 
@@ -125,9 +125,9 @@ impl Server {
         body: OneFrame,
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(Version::HTTP_2);
-        let transmission = Transmission::new(self.connection.clone(), exchange);
-        let (completer, collection) = self.ledger.request(Some(transmission.clone()));
-        let body = self.send(exchange, body, completer, transmission);
+        let handle = ResponseHandle::new(self.connection.clone(), exchange);
+        let (completer, collection) = self.ledger.request(Some(handle.clone()));
+        let body = self.send(exchange, body, completer, handle);
         (body, collection)
     }
 
@@ -136,12 +136,12 @@ impl Server {
         exchange: Exchange,
         body: OneFrame,
         completer: Completer,
-        transmission: Transmission,
+        handle: ResponseHandle,
     ) -> WholeBody {
         let response = ResponseBody::wrap(Response::new(body), exchange, None, completer, true);
         let end = EndOfBody::of(exchange, &response);
         let multiplexed = exchange.is_multiplexed;
-        SentBody::new(response.into_body(), end, multiplexed, transmission)
+        SentBody::new(response.into_body(), end, multiplexed, handle)
     }
 
     /// What a server does with a body: the task of the stream over HTTP/2.
@@ -195,21 +195,42 @@ impl Server {
 
     /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
     pub(super) fn write_and_flush(&self) {
-        self.connection.wire.reading();
+        self.connection.progress.begin_read();
         let queued = self.take_queued();
         let mut written = 0;
         for queued in queued {
             match queued {
                 Queued::Data(mut data) => {
                     let length = data.remaining();
-                    self.connection.wire.wrote(HEAD + length);
+                    self.connection.progress.add_written(HEAD + length);
                     data.advance(length);
                     written += length as u64;
                 }
-                Queued::EndOfStream => self.connection.wire.wrote(HEAD),
+                Queued::EndOfStream => self.connection.progress.add_written(HEAD),
             }
         }
         self.arrived.fetch_add(written, SeqCst);
+        self.connection.flushed();
+    }
+
+    /// A connection that was writing a frame when the client reset its stream: it reads the reset,
+    /// writes the rest of the frame, and flushes; it finds nothing more, and flushes again.
+    pub(super) fn write_half_and_reset(&self) {
+        self.connection.progress.begin_read();
+        let mut frames = self.take_queued();
+        self.connection.progress.begin_read();
+        // h2 drops what is queued behind the frame.
+        frames.truncate(1);
+        self.throw_away();
+        for queued in frames {
+            if let Queued::Data(mut data) = queued {
+                let length = data.remaining();
+                self.connection.progress.add_written(HEAD + length);
+                data.advance(length);
+            }
+        }
+        self.connection.flushed();
+        self.throw_away();
         self.connection.flushed();
     }
 
@@ -237,10 +258,10 @@ impl Server {
         drop(
             self.ledger
                 .defer_with(collection, move |completion: Completion| {
-                    assert_eq!(completion.level(), Level::Sent);
+                    assert_eq!(completion.level(), Level::Flushed);
                     match completion.delivery() {
-                        Delivery::Sent => {
-                            assert_eq!(completion.bytes_sent(), MESSAGE.len() as u64);
+                        Delivery::Complete => {
+                            assert_eq!(completion.body_bytes(), MESSAGE.len() as u64);
                             assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
                         }
                         Delivery::Aborted => {}
@@ -259,7 +280,7 @@ impl Server {
         drop(connection);
         let closed = ledger.close();
         assert_eq!(closed.ends, vec![Ended::Ran; count]);
-        let mut deliveries = closed.completions.iter().map(Completion::is_delivered);
+        let mut deliveries = closed.completions.iter().map(Completion::is_complete);
         let first = deliveries.next().unwrap();
         assert!(deliveries.all(|other| other == first));
         first

@@ -38,6 +38,10 @@ struct Http2 {
     /// It could not take all that was there before it was written out.
     codec_was_full: bool,
     phase: Phase,
+    /// Resets that have arrived, and that the connection has not read.
+    arrived: Vec<usize>,
+    /// The connection's task runs once more: something was queued, arrived, or was dropped.
+    is_woken: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -81,12 +85,15 @@ impl Http2 {
         let index = stream.index;
         let Some(body) = &mut stream.body else {
             stream.is_over = true;
+            // h2 wakes the connection when the last reference to a closed stream is dropped.
+            self.is_woken = true;
             return;
         };
         if let Some((piece, is_end)) = stream.in_hand.take() {
             // A reset stream takes nothing, and what was for it is dropped.
             if !stream.was_reset {
                 stream.queue.push_back(piece);
+                self.is_woken = true;
             }
             if is_end || stream.was_reset {
                 world.model().responses[index].is_whole = !stream.was_reset;
@@ -176,6 +183,7 @@ impl Http2 {
                 let is_flushed = self.world.flush(to_the_end);
                 // What did not fit, or is left of a buffer, goes on in the same round.
                 let goes_on = is_flushed && (self.codec_was_full || self.reclaim());
+                self.is_woken |= !is_flushed;
                 self.phase = if goes_on { Phase::Taking } else { Phase::Idle };
             }
         }
@@ -183,9 +191,13 @@ impl Http2 {
 
     /// Reads, which is how the connection learns of resets.
     fn begin_round(&mut self, to_the_end: bool) {
+        self.is_woken = false;
         self.world.begin_round();
         if !to_the_end && !self.streams.is_empty() && self.world.choices.one_in(8) {
             let at = self.world.choices.below(self.streams.len());
+            self.reset(at);
+        }
+        for at in std::mem::take(&mut self.arrived) {
             self.reset(at);
         }
     }
@@ -226,15 +238,12 @@ impl Http2 {
         true
     }
 
-    /// Until the queues are empty, and two rounds more: a reset stream may need them.
+    /// Runs the connection's task for as long as something wakes it, and no longer.
     fn finish_rounds(&mut self) {
-        let mut rounds_to_go = 3;
-        while rounds_to_go > 0 {
+        // A window that is opened wakes it too.
+        self.is_woken |= self.streams.iter().any(|stream| !stream.queue.is_empty());
+        while self.is_woken || self.phase != Phase::Idle {
             self.connection_step(true);
-            let is_idle = self.phase == Phase::Idle;
-            if is_idle && self.streams.iter().all(|stream| stream.queue.is_empty()) {
-                rounds_to_go -= 1;
-            }
         }
     }
 
@@ -277,6 +286,8 @@ pub(super) fn http2(choices: Vec<u8>) {
         written: None,
         codec_was_full: false,
         phase: Phase::Idle,
+        arrived: Vec::new(),
+        is_woken: false,
     };
     for step in 0..steps {
         if step == lifetime {
@@ -311,10 +322,16 @@ pub(super) fn http2(choices: Vec<u8>) {
         for _ in 0..server.world.choices.below(10) {
             server.stream_step(at);
         }
+        // Part of it may be written by then.
+        for _ in 0..server.world.choices.below(8) {
+            server.connection_step(false);
+        }
         if server.world.choices.one_in(3) {
-            server.reset(at);
+            server.arrived.push(at);
+            server.is_woken = true;
         }
     }
+    server.finish_rounds();
     server.finish_streams();
     server.finish_rounds();
     // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only

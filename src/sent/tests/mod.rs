@@ -18,7 +18,7 @@ use self::{
     script::Script,
     world::{Piece, World, cx},
 };
-use super::{SentBody, SentBuf, SentIo, departure::Transmitted};
+use super::{SentBody, SentBuf, SentIo, delivery::DeliveryOutcome};
 
 mod choices;
 mod http1;
@@ -129,7 +129,7 @@ fn a_reset_behind_the_last_byte_is_no_flush_of_what_h2_has_copied() {
         world.flush(true);
         assert_eq!(
             world.model().responses[index].told,
-            [Transmitted::Sent { bytes: 3 }]
+            [DeliveryOutcome::Flushed { bytes: 3 }]
         );
         world.end();
     }
@@ -146,7 +146,43 @@ fn a_reset_behind_a_last_byte_that_was_flushed_leaves_nothing_to_wait_for() {
     drop(body);
     assert_eq!(
         world.model().responses[index].told,
-        [Transmitted::Sent { bytes: 40 }]
+        [DeliveryOutcome::Flushed { bytes: 40 }]
+    );
+    world.end();
+}
+
+/// h2 writes the rest of the frame, flushes, finds nothing more, and flushes again. No round follows.
+#[test]
+fn trailers_reset_behind_a_half_written_frame_are_aborted() {
+    let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
+    let script = Script {
+        frames: [
+            Frame::data(Bytes::from(vec![0; 40])),
+            Frame::trailers(http::HeaderMap::new()),
+        ]
+        .into(),
+        knows_its_length: false,
+    };
+    let (index, future) = world.ask(script, 40, true);
+    world.wait_for(index);
+    let mut body = World::body(future);
+    let data = data_of(&mut body);
+    let mut frame = world.buffer(index, data);
+    // The trailers are queued behind it.
+    assert!(body.as_mut().poll_frame(&mut cx()).is_ready());
+    drop(body);
+    world.begin_round();
+    world.write_some(&mut frame, 10);
+    // The reset is read, and h2 drops the trailers.
+    world.begin_round();
+    world.model().responses[index].may_abort = true;
+    world.write(&mut frame, true);
+    world.flush(true);
+    assert_eq!(world.model().responses[index].told, []);
+    world.flush(true);
+    assert_eq!(
+        world.model().responses[index].told,
+        [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();
 }
@@ -159,7 +195,7 @@ fn what_went_by_unwatched_counts_in_a_response_that_is_cut_off() {
     world.wait_for_all();
     assert_eq!(
         world.model().responses[index].told,
-        [Transmitted::Aborted { bytes: 40 }]
+        [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::super::departure::Transmitted;
+use super::super::delivery::DeliveryOutcome;
 
 /// One byte on the wire.
 #[derive(Clone, Copy, PartialEq)]
@@ -34,7 +34,7 @@ pub(super) struct Expected {
     pub(super) total_bytes: usize,
     /// The client reset it, its body was cut off, or there was none.
     pub(super) may_abort: bool,
-    pub(super) told: Vec<Transmitted>,
+    pub(super) told: Vec<DeliveryOutcome>,
 }
 
 impl Model {
@@ -51,12 +51,12 @@ impl Model {
     pub(super) fn contradicts(
         &self,
         index: usize,
-        transmitted: Transmitted,
+        transmitted: DeliveryOutcome,
         is_http1: bool,
     ) -> Option<&'static str> {
         let expected = &self.responses[index];
         match transmitted {
-            Transmitted::Sent { bytes } => {
+            DeliveryOutcome::Flushed { bytes } => {
                 let body = self.flushed_of(|byte| byte == Byte::Body(index));
                 let framing = self.flushed_of(|byte| byte == Byte::Framing(index));
                 if bytes != expected.body_bytes as u64 {
@@ -70,7 +70,7 @@ impl Model {
                 }
                 None
             }
-            Transmitted::Aborted { bytes } => {
+            DeliveryOutcome::Aborted { bytes } => {
                 if bytes > expected.body_bytes as u64 {
                     return Some("a wrong count");
                 }

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tower_service::Service;
 
 use super::{
-    super::{SentFuture, transmission::Transmission},
+    super::{SentFuture, response::ResponseHandle},
     choices::Choices,
 };
 use crate::sync::lock;
@@ -74,7 +74,7 @@ impl Body for Script {
 
 /// Answers with the script that the request carries.
 #[derive(Clone)]
-pub(super) struct Scripted(pub(super) Arc<Mutex<Option<Transmission>>>);
+pub(super) struct Scripted(pub(super) Arc<Mutex<Option<ResponseHandle>>>);
 
 impl Service<Request<Script>> for Scripted {
     type Response = Response<Script>;
@@ -86,7 +86,7 @@ impl Service<Request<Script>> for Scripted {
     }
 
     fn call(&mut self, mut request: Request<Script>) -> Self::Future {
-        *lock(&self.0) = request.extensions_mut().remove::<Transmission>();
+        *lock(&self.0) = request.extensions_mut().remove::<ResponseHandle>();
         ready(Ok(Response::new(request.into_body())))
     }
 }

@@ -13,16 +13,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    super::{SentBody, SentBuf, SentIo, SentLayer, transmission::Transmission},
+    super::{SentBody, SentBuf, SentIo, SentLayer, response::ResponseHandle},
     choices::Choices,
     reference::{Byte, Expected, Model, Shared},
     script::{Answer, Script, Scripted},
     transport::Transport,
 };
-use crate::{
-    drain::tracker::Tracker,
-    sync::{MutexGuard, lock},
-};
+use crate::sync::{MutexGuard, lock};
 
 /// Bytes that the server has not written.
 pub(super) enum Piece {
@@ -49,9 +46,8 @@ pub(super) struct World {
     pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,
     pub(super) flush_is_ready: Arc<Mutex<bool>>,
     pub(super) layer: SentLayer,
-    pub(super) tracker: Arc<Tracker>,
     pub(super) version: Version,
-    pub(super) transmissions: Vec<Transmission>,
+    pub(super) handles: Vec<ResponseHandle>,
 }
 
 pub(super) fn cx() -> Context<'static> {
@@ -75,9 +71,8 @@ impl World {
             io: Some(io),
             next_bytes,
             flush_is_ready,
-            tracker: Arc::default(),
             version,
-            transmissions: Vec::new(),
+            handles: Vec::new(),
         }
     }
 
@@ -103,21 +98,21 @@ impl World {
         body_bytes: usize,
         watched_from_the_start: bool,
     ) -> (usize, Answer) {
-        let index = self.transmissions.len();
+        let index = self.handles.len();
         let given = Arc::default();
         let mut service = self.layer.layer(Scripted(Arc::clone(&given)));
         let mut request = Request::new(script);
         *request.version_mut() = self.version;
         let future = Box::pin(service.call(request));
-        let transmission = lock(&given).take().expect("the layer has put it there");
-        self.transmissions.push(transmission);
+        let handle = lock(&given).take().expect("the layer has put it there");
+        self.handles.push(handle);
         self.model().responses.push(Expected {
             body_bytes,
             watched_from_the_start,
             ..Expected::default()
         });
         if watched_from_the_start {
-            self.transmissions[index].watch(&self.tracker);
+            self.handles[index].watch();
         }
         (index, future)
     }
@@ -131,10 +126,10 @@ impl World {
 
     /// Somebody waits for a response, early, late or much too late.
     pub(super) fn wait_for_one(&mut self) {
-        if self.transmissions.is_empty() {
+        if self.handles.is_empty() {
             return;
         }
-        let index = self.choices.below(self.transmissions.len());
+        let index = self.choices.below(self.handles.len());
         self.wait_for(index);
     }
 
@@ -144,7 +139,7 @@ impl World {
         }
         let model = self.model.clone();
         let is_http1 = self.version < Version::HTTP_2;
-        self.transmissions[index].when_over(Box::new(move |transmitted| {
+        self.handles[index].on_delivery(Box::new(move |transmitted| {
             let mut model = lock(&model);
             let lie = model.contradicts(index, transmitted, is_http1);
             model
@@ -168,6 +163,10 @@ impl World {
         } else {
             1 + self.choices.below(most)
         };
+        self.write_some(piece, count);
+    }
+
+    pub(super) fn write_some(&mut self, piece: &mut Piece, count: usize) {
         let byte = match piece {
             Piece::Framing(index, _) => Byte::Framing(*index),
             Piece::Copied(index, _) | Piece::Buffer(index, _, _) => Byte::Body(*index),
@@ -228,7 +227,7 @@ impl World {
 
     /// Whoever comes when all is over is told at once: no other flush will come.
     pub(super) fn wait_for_all(&mut self) {
-        for index in 0..self.transmissions.len() {
+        for index in 0..self.handles.len() {
             self.wait_for(index);
         }
     }

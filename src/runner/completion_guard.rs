@@ -1,0 +1,170 @@
+//! The right to decide a scope: owned, passed on, and used exactly once.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::before;
+use crate::{
+    completion::{Completion, Delivery, Level},
+    scope::{
+        Scope,
+        current::{self, Current, Entered},
+    },
+    sent::delivery::DeliveryOutcome,
+};
+
+/// Decides a scope when it is dropped, with its verdict at that time.
+///
+/// The response future has it first and passes it to the response body. It cannot be copied, and
+/// its drop is the only place that decides, so each scope is decided exactly once, however the
+/// response ends.
+pub(crate) struct CompletionGuard {
+    /// `None` after the decision, and while code runs that has it as the current scope.
+    scope: Option<Current>,
+    pub(crate) verdict: Verdict,
+}
+
+/// The end of a response as the layer knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) success: bool,
+    pub(crate) delivery: Delivery,
+    pub(crate) bytes: u64,
+}
+
+impl Verdict {
+    pub(super) fn at(self, level: Level, elapsed: Duration) -> Completion {
+        Completion {
+            status: self.status,
+            success: self.success,
+            delivery: self.delivery,
+            level,
+            bytes: self.bytes,
+            elapsed,
+        }
+    }
+}
+
+impl CompletionGuard {
+    /// Creates a guard whose verdict is that there was no response.
+    #[inline]
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        Self {
+            scope: Some(Current::polled(scope)),
+            verdict: Verdict {
+                status: None,
+                success: false,
+                delivery: Delivery::NoResponse,
+                bytes: 0,
+            },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
+        self.scope.as_ref().map(|current| &current.scope)
+    }
+
+    /// Makes the scope current until the returned guard is dropped.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        current::enter(&mut self.scope)
+    }
+
+    /// Decides the scope and runs its callbacks in the calling task.
+    ///
+    /// If this future is dropped midway, the rest moves to a task.
+    pub(crate) async fn complete_here(mut self) {
+        if let Some(Current { scope, .. }) = self.scope.take() {
+            let start = scope.decide(self.handed_off(&scope));
+            super::run_here(scope, start).await;
+        }
+    }
+
+    /// Releases the head of the response. Returns `true` if callbacks must run before it.
+    #[inline]
+    pub(crate) fn release_head(&self) -> bool {
+        self.scope().is_some_and(|scope| scope.release_head())
+    }
+
+    /// Makes the unit of work a failure, because a callback before the response did not succeed.
+    pub(super) fn fail(&mut self) {
+        let failure = self.scope().map(|scope| scope.options.failure_status());
+        self.verdict.success = false;
+        self.verdict.status = self.verdict.status.and(failure);
+    }
+
+    fn handed_off(&self, scope: &Scope) -> Completion {
+        self.verdict.at(Level::HandedOff, scope.opened.elapsed())
+    }
+}
+
+impl Drop for CompletionGuard {
+    fn drop(&mut self) {
+        let Some(Current { scope, .. }) = self.scope.take() else {
+            return;
+        };
+        if scope.release_head() {
+            // There is no response, so these callbacks have not run yet.
+            let guard = Self {
+                scope: Some(Current::polled(scope)),
+                verdict: self.verdict,
+            };
+            drop(before::run_on_task(guard));
+            return;
+        }
+        if scope.is_unused() {
+            return;
+        }
+        let Some(response) = scope.response.clone() else {
+            let start = scope.decide(self.handed_off(&scope));
+            super::start(scope, start);
+            return;
+        };
+        let pending = PendingFlush {
+            scope: Some(scope),
+            verdict: self.verdict,
+            outcome: DeliveryOutcome::Aborted { bytes: 0 },
+        };
+        response.on_delivery(move |outcome| pending.flushed(outcome));
+    }
+}
+
+/// A verdict that waits until the connection has flushed the response. Decides the scope when it is
+/// dropped.
+struct PendingFlush {
+    /// `None` after the decision.
+    scope: Option<Arc<Scope>>,
+    verdict: Verdict,
+    outcome: DeliveryOutcome,
+}
+
+impl PendingFlush {
+    fn flushed(mut self, outcome: DeliveryOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for PendingFlush {
+    fn drop(&mut self) {
+        let Some(scope) = self.scope.take() else {
+            return;
+        };
+        let verdict = &mut self.verdict;
+        match self.outcome {
+            DeliveryOutcome::Flushed { bytes } => verdict.bytes = bytes,
+            DeliveryOutcome::Aborted { bytes } => {
+                verdict.bytes = bytes;
+                // An earlier failure explains more than the end of the connection.
+                if verdict.delivery == Delivery::Complete {
+                    verdict.delivery = Delivery::Aborted;
+                }
+            }
+        }
+        let completion = verdict.at(Level::Flushed, scope.opened.elapsed());
+        let start = scope.decide(completion);
+        super::start(scope, start);
+    }
+}

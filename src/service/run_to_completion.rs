@@ -1,0 +1,77 @@
+//! Handlers that are driven to their end, even if the client leaves.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::scope::{Scope, store::Store};
+
+/// Makes drains wait for a handler.
+pub(super) struct DrainGuard {
+    store: Arc<Store>,
+    shard: u32,
+}
+
+impl DrainGuard {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        let shard = store.handler_started();
+        Self { store, shard }
+    }
+}
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        self.store.handler_ended(self.shard);
+    }
+}
+
+/// The task of a handler, as the client waits for it.
+pub(super) struct HandlerTask<T> {
+    task: JoinHandle<T>,
+    /// Cancelled if this is dropped before the task is ready.
+    client_gone: Option<CancellationToken>,
+}
+
+impl<T> Future for HandlerTask<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.task).poll(cx));
+        self.client_gone = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T> Drop for HandlerTask<T> {
+    fn drop(&mut self) {
+        if let Some(client_gone) = &self.client_gone {
+            client_gone.cancel();
+        }
+    }
+}
+
+/// Drives a request on a task of its own.
+pub(super) fn spawn<F>(request: F, guard: DrainGuard, scope: &Scope) -> HandlerTask<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let client_gone = scope.client_gone().cloned();
+    let driven = async move {
+        let response = request.await;
+        // The callbacks are counted by now, so the drain sees no gap.
+        drop(guard);
+        response
+    };
+    #[cfg(feature = "tracing")]
+    let driven = ::tracing::Instrument::in_current_span(driven);
+    HandlerTask {
+        task: tokio::spawn(driven),
+        client_gone,
+    }
+}
