@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -76,6 +76,8 @@ struct Handler {
     registrar: Registrar,
     dice: Dice,
     runs_to_completion: bool,
+    /// The body of its response may be pending.
+    streams: bool,
 }
 
 impl Handler {
@@ -94,6 +96,7 @@ impl Handler {
                 panics: app.panics,
             },
             runs_to_completion,
+            streams: false,
         }
     }
 
@@ -130,6 +133,9 @@ impl Handler {
         world.with_request(self.registrar.request, |request| {
             request.status = Some(response.status().as_u16());
             request.announced = response.body().size_hint().exact();
+            if !self.streams {
+                request.progress = Some(Instant::now());
+            }
         });
         response
     }
@@ -155,7 +161,10 @@ impl Handler {
                 let length = self.dice.pick(&[20_000, 100_000, 300_000]);
                 Bytes::from(vec![b'x'; length]).into_response()
             }
-            13..=26 => self.stream(shutdown).into_response(),
+            13..=26 => {
+                self.streams = true;
+                self.stream(shutdown).into_response()
+            }
             _ => "hello".into_response(),
         }
     }

@@ -15,6 +15,9 @@ pub const GOAWAY: Duration = Duration::from_secs(10);
 /// The transport may accept nothing of a response for so long.
 pub const STALL: Duration = Duration::from_secs(60);
 
+/// The server looks for stalled HTTP/2 streams so often.
+pub const STALL_INTERVAL: Duration = Duration::from_millis(7_500);
+
 /// Tokio's timers count milliseconds, and one rounds up after another.
 pub const TIMER: Duration = Duration::from_millis(5);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    bounds::{HEADER_READ, IDLE, TIMER},
+    bounds::{HEADER_READ, IDLE, STALL, STALL_INTERVAL, TIMER},
     observer::Left,
     record::{Connection, Facts, Request},
 };
@@ -119,8 +119,8 @@ impl Facts {
     }
 }
 
-/// Ways in which the end of a response was reported too late: each is the consequence of an event,
-/// so not a moment passes between the two.
+/// Ways in which the end of a response was reported too late: all but the last are consequences of
+/// an event, so not a moment passes between the two.
 fn late(request: &Request, connection: &Connection) -> Vec<String> {
     let Some((decided, decision)) = request.decided else {
         return Vec::new();
@@ -137,6 +137,17 @@ fn late(request: &Request, connection: &Connection) -> Vec<String> {
     if !request.detached && is_started {
         check("its connection was closed", connection.closed);
         check("its reset and a flush", request.flushed_after_reset);
+    }
+    let limit = match request.is_http2 {
+        true => STALL + STALL_INTERVAL,
+        false => STALL,
+    };
+    let stalled = request.progress.filter(|_| !request.detached);
+    let stalled = stalled.map(|progress| decided.saturating_duration_since(progress));
+    if let Some(stalled) = stalled.filter(|stalled| *stalled > limit + TIMER) {
+        late.push(format!(
+            "{decision:?} was decided after a stall of {stalled:?}"
+        ));
     }
     late
 }

@@ -75,6 +75,8 @@ pub struct Request {
     /// Bytes of the body that the transport has accepted, and flushed.
     pub body: u64,
     pub body_flushed: u64,
+    /// When the whole body was there, or the transport has last accepted something since.
+    pub progress: Option<Instant>,
     pub end_accepted: bool,
     pub end_flushed: Option<Instant>,
     pub until_close: bool,
@@ -301,6 +303,7 @@ impl World {
             }
         }
         facts.trace_event("accepted on", connection as u64);
+        facts.progresses(connection);
     }
 
     pub(super) fn flushed(&self, connection: usize) {
@@ -467,6 +470,23 @@ impl World {
 }
 
 impl Facts {
+    /// The transport accepts bytes of a connection.
+    fn progresses(&mut self, connection: usize) {
+        let now = Instant::now();
+        let Self {
+            requests,
+            connections,
+            ..
+        } = self;
+        for number in &connections[connection].requests {
+            if let Some(request) = requests.get_mut(number) {
+                if request.decided.is_none() && request.progress.is_some() {
+                    request.progress = Some(now);
+                }
+            }
+        }
+    }
+
     fn on_wire(&mut self, request: u64, change: impl FnOnce(&mut Request)) {
         if let Some(request) = self.requests.get_mut(&request) {
             change(request);
