@@ -304,7 +304,7 @@ async fn shutdown_signal(world: World, mut dice: Dice, stop: oneshot::Sender<()>
             sleep(dice.pause()).await;
         }
     }
-    world.facts().trace_event("signal", 0);
+    world.signal();
     let _ = stop.send(());
     Instant::now()
 }

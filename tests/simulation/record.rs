@@ -81,7 +81,7 @@ pub struct Request {
     pub end_flushed: Option<Instant>,
     pub until_close: bool,
     /// When the server has read the reset of its stream, and when the transport was flushed after
-    /// that and the response.
+    /// that, the response, and its last byte.
     pub reset_read: Option<Instant>,
     pub flushed_after_reset: Option<Instant>,
 }
@@ -294,7 +294,11 @@ impl World {
         let mut facts = self.facts();
         for step in seen {
             match *step {
-                Seen::Body { request, bytes } => facts.on_wire(request, |on| on.body += bytes),
+                Seen::Body { request, bytes } => facts.on_wire(request, |on| {
+                    on.body += bytes;
+                    // A frame that h2 has begun to write is finished, although its stream is reset.
+                    on.flushed_after_reset = None;
+                }),
                 Seen::End { request } => facts.on_wire(request, |on| on.end_accepted = true),
                 Seen::UntilClose { request } => facts.on_wire(request, |on| on.until_close = true),
                 Seen::Frame { kind, stream } => {
@@ -353,6 +357,15 @@ impl World {
     }
 
     // What clients and handlers report.
+
+    /// The shutdown begins, and with it the time of every stall.
+    pub fn signal(&self) {
+        let mut facts = self.facts();
+        facts.trace_event("signal", 0);
+        for connection in 0..facts.connections.len() {
+            facts.progresses(connection);
+        }
+    }
 
     /// Opens the account of a request that a client is about to send.
     pub fn request(&self, connection: usize, is_http2: bool) -> u64 {
