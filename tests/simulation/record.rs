@@ -80,9 +80,10 @@ pub struct Request {
     pub end_accepted: bool,
     pub end_flushed: Option<Instant>,
     pub until_close: bool,
-    /// When the server has read the reset of its stream, and when the transport was flushed after
-    /// that, the response, and its last byte.
+    /// When the server has read the reset of its stream, and when the transport was flushed for the
+    /// second time after that, the response, and its last byte.
     pub reset_read: Option<Instant>,
+    pub flushes_after_reset: u32,
     pub flushed_after_reset: Option<Instant>,
 }
 
@@ -298,6 +299,7 @@ impl World {
                     on.body += bytes;
                     // A frame that h2 has begun to write is finished, although its stream is reset.
                     on.flushed_after_reset = None;
+                    on.flushes_after_reset = 0;
                 }),
                 Seen::End { request } => facts.on_wire(request, |on| on.end_accepted = true),
                 Seen::UntilClose { request } => facts.on_wire(request, |on| on.until_close = true),
@@ -330,7 +332,11 @@ impl World {
             }
             let is_dropped = request.reset_read.is_some() && request.status.is_some();
             if is_dropped && request.flushed_after_reset.is_none() {
-                request.flushed_after_reset = Some(now);
+                request.flushes_after_reset += 1;
+                // The first one may belong to the round in which h2 wrote the last frame.
+                if request.flushes_after_reset == 2 {
+                    request.flushed_after_reset = Some(now);
+                }
             }
         }
         facts.trace_event("flushed", connection as u64);
