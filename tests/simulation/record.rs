@@ -340,6 +340,7 @@ impl World {
             }
         }
         facts.trace_event("flushed", connection as u64);
+        facts.progresses(connection);
         for number in ended {
             facts.connections[connection].last_end = Some(now);
             facts.trace_event("response flushed", number);
