@@ -28,8 +28,9 @@ use axum::{
     routing::get,
 };
 use axum_defer::{
-    BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection, Delivery::Pending,
-    BeforeResponseError, Phase, before_response, before_response_blocking, defer, scope, try_before_response,
+    BeforeResponseError, BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection,
+    Delivery::Pending, Phase, before_response, before_response_blocking, defer, scope,
+    try_before_response,
 };
 use events::observed;
 use futures_util::FutureExt;
@@ -348,7 +349,10 @@ async fn one_that_registers_another_joins_the_same_run_and_may_defer() {
 
 #[tokio::test]
 async fn too_late_is_an_error_that_says_so() {
-    assert_eq!(try_before_response(async {}).unwrap_err(), BeforeResponseError::NoScope);
+    assert_eq!(
+        try_before_response(async {}).unwrap_err(),
+        BeforeResponseError::NoScope
+    );
     let kept = Arc::new(Mutex::new(None));
     let refused = Arc::new(Mutex::new(None));
     respond(&DeferLayer::new(), || {
@@ -362,7 +366,10 @@ async fn too_late_is_an_error_that_says_so() {
         }
     })
     .await;
-    assert_eq!(*refused.lock().unwrap(), Some(BeforeResponseError::Released));
+    assert_eq!(
+        *refused.lock().unwrap(),
+        Some(BeforeResponseError::Released)
+    );
     let kept = kept.lock().unwrap().take().unwrap();
     assert_eq!(
         kept.try_before_response(async {}).unwrap_err(),

@@ -21,7 +21,7 @@ use axum::{
     routing::get,
 };
 use axum_defer::{
-    CallbackResult, CallbackFuture, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
+    CallbackFuture, CallbackResult, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
     defer, defer_blocking,
 };
 use events::Events;
