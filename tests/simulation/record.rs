@@ -449,7 +449,7 @@ impl World {
 
     // What the library reports.
 
-    pub fn decided(&self, request: Option<u64>, decision: Decision) {
+    pub fn completed(&self, request: Option<u64>, decision: Decision) {
         let mut facts = self.facts();
         let number = request.unwrap_or(0);
         facts.trace_event("decided", number);
