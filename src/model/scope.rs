@@ -13,8 +13,8 @@ use super::{
     ledger::{Ended, Ledger, succeed},
 };
 use crate::{
-    drain::drain::Drain, observe::outcome::LostReason, scope::max_pending::PermitPool,
-    sync::modelled_runtime,
+    defer::handle::DeferredCallback, drain::drain::Drain, observe::outcome::LostReason,
+    scope::max_pending::PermitPool, sync::modelled_runtime,
 };
 
 #[test]
@@ -357,42 +357,52 @@ fn a_report_while_callbacks_run() {
     });
 }
 
-/// Of two requests, whichever comes first has the name until its callback is over.
+/// Two requests defer a callback of one name. Returns how they ended.
+fn compete(compete: fn(DeferredCallback) -> DeferredCallback) -> Vec<Ended> {
+    let ledger = Ledger::open();
+    let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+    let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
+        let inside = inside.clone();
+        move |_| async move {
+            assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
+            inside.fetch_sub(1, AcqRel);
+        }
+    };
+    let (one, of_one) = ledger.request(None);
+    let (other, of_other) = ledger.request(None);
+    let first = {
+        let (ledger, work) = (ledger.clone(), work(&inside));
+        loom::thread::spawn(move || {
+            drop(compete(ledger.defer_with(&of_one, work).name("a")));
+            drop(of_one);
+            succeed(one);
+        })
+    };
+    drop(compete(
+        ledger.defer_with(&of_other, work(&inside)).name("a"),
+    ));
+    drop(of_other);
+    succeed(other);
+    first.join().unwrap();
+    ledger.close().ends
+}
+
 #[test]
-fn two_requests_defer_what_is_to_be_unique() {
-    explore_within(3, "two requests defer what is to be unique", || {
-        let ledger = Ledger::open();
-        let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-        let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
-            let inside = inside.clone();
-            move |_| async move {
-                assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
-                inside.fetch_sub(1, AcqRel);
-            }
-        };
-        let (one, of_one) = ledger.request(None);
-        let (other, of_other) = ledger.request(None);
-        let first = {
-            let (ledger, work) = (ledger.clone(), work(&inside));
-            loom::thread::spawn(move || {
-                drop(ledger.defer_with(&of_one, work).name("a").unique());
-                drop(of_one);
-                succeed(one);
-            })
-        };
-        drop(
-            ledger
-                .defer_with(&of_other, work(&inside))
-                .name("a")
-                .unique(),
-        );
-        drop(of_other);
-        succeed(other);
-        first.join().unwrap();
-        let ends = ledger.close().ends;
+fn unique_callbacks_of_two_requests_never_overlap() {
+    explore_within(3, "two requests defer a unique callback", || {
+        let ends = compete(DeferredCallback::unique);
         assert!(ends.contains(&Ended::Ran), "{ends:?}");
-        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
-        assert!(ends.iter().all(is_meant), "{ends:?}");
+        let is_allowed = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
+        assert!(ends.iter().all(is_allowed), "{ends:?}");
+    });
+}
+
+/// The second one runs after the first. A lost wake-up of its runner is a deadlock.
+#[test]
+fn coalesced_callbacks_of_two_requests_both_run() {
+    explore_within(3, "two requests defer a coalesced callback", || {
+        let ends = compete(DeferredCallback::coalesce);
+        assert_eq!(ends, [Ended::Ran, Ended::Ran]);
     });
 }
 
