@@ -12,7 +12,7 @@ use crate::{
 
 /// Either the response waits for it, or whoever registers it hears that it is too late.
 #[test]
-fn a_push_before_the_response_while_its_head_is_released() {
+fn before_response_races_with_head_release() {
     explore(
         "a push before the response while its head is released",
         || {
@@ -29,8 +29,8 @@ fn a_push_before_the_response_while_its_head_is_released() {
             drop(collection);
             let closed = ledger.close();
             assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
-            let mut told = closed.completions.iter().map(Completion::delivery);
-            assert!(told.all(|delivery| delivery == Delivery::Pending));
+            let mut deliveries = closed.completions.iter().map(Completion::delivery);
+            assert!(deliveries.all(|delivery| delivery == Delivery::Pending));
         },
     );
 }
@@ -38,7 +38,7 @@ fn a_push_before_the_response_while_its_head_is_released() {
 /// Who is alone with a scope lets its head go without a look at what others might do: what they did
 /// who have let go of it counts.
 #[test]
-fn the_last_push_before_the_response_while_its_head_is_released() {
+fn last_push_races_with_head_release() {
     explore(
         "the last push before the response while its head is released",
         || {
@@ -62,7 +62,7 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
 
 /// What was deferred goes by the outcome of the first phase, whoever joins that.
 #[test]
-fn two_pushes_before_the_response_of_which_one_fails() {
+fn failed_before_response_skips_the_rest() {
     explore_within(3, "two pushes before the response, one fails", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -84,7 +84,7 @@ fn two_pushes_before_the_response_of_which_one_fails() {
 
 /// Nobody has run the first phase when there is no response: a task does, and decides then.
 #[test]
-fn no_response_while_another_thread_pushes_before_it() {
+fn before_response_races_with_dropped_request() {
     explore("no response while another thread pushes before it", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -102,7 +102,7 @@ fn no_response_while_another_thread_pushes_before_it() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_loses_both_phases_once() {
+fn runtime_shutdown_loses_both_phases_once() {
     explore("a runtime that shuts down loses both phases once", || {
         modelled_runtime::shut_down();
         let ledger = Ledger::open();

@@ -21,7 +21,7 @@ fn drain_of(stores: &[Arc<Store>]) -> Drain {
 }
 
 #[test]
-fn last_two_end_in_two_shards_while_drain_waits() {
+fn drain_wakes_after_ends_in_two_shards() {
     explore_within(3, "the last two end in two shards", || {
         let store = Arc::new(Store::default());
         let drain = drain_of(&[store.clone()]);
@@ -72,7 +72,7 @@ fn work_moving_between_stores_is_never_idle() {
 }
 
 #[test]
-fn count_never_exceeds_what_existed() {
+fn count_never_exceeds_existing_work() {
     explore("counts while work moves between shards", || {
         let store = Arc::new(Store::default());
         store.handler_started_in(1);

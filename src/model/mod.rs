@@ -49,7 +49,7 @@ pub(crate) fn explore_within(
     let counted = executions.clone();
     builder.check(move || {
         counted.fetch_add(1, SeqCst);
-        modelled_runtime::start_anew();
+        modelled_runtime::reset();
         model();
     });
     // Not `println`, which the test harness keeps to itself.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[test]
-fn a_push_while_the_body_ends() {
+fn push_races_with_body_end() {
     explore_within(4, "a push while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -37,7 +37,7 @@ fn a_push_while_the_body_ends() {
 }
 
 #[test]
-fn two_threads_push_while_the_body_ends() {
+fn two_pushes_race_with_body_end() {
     explore_within(3, "two threads push while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -57,7 +57,7 @@ fn two_threads_push_while_the_body_ends() {
 
 /// `Completer::drop` leaves a scope undecided when nobody is left who could push.
 #[test]
-fn the_last_push_while_the_body_is_dropped() {
+fn last_push_races_with_body_drop() {
     explore("the last push while the body is dropped", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -75,7 +75,7 @@ fn the_last_push_while_the_body_is_dropped() {
 
 /// A runner that is alone with its scope takes no lock.
 #[test]
-fn the_last_push_while_the_runner_looks_for_more() {
+fn last_push_races_with_runner_end() {
     explore("the last push while the runner looks for more", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -94,7 +94,7 @@ fn the_last_push_while_the_runner_looks_for_more() {
 }
 
 #[test]
-fn an_unused_collection_goes_while_the_body_is_dropped() {
+fn unused_collection_races_with_body_drop() {
     explore(
         "an unused collection goes while the body is dropped",
         || {
@@ -116,7 +116,7 @@ fn an_unused_collection_goes_while_the_body_is_dropped() {
 }
 
 #[test]
-fn a_cancellation_while_the_runner_starts() {
+fn cancel_races_with_runner_start() {
     explore("a cancellation while the runner starts", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -136,7 +136,7 @@ fn a_cancellation_while_the_runner_starts() {
 }
 
 #[test]
-fn two_threads_forget_one_name_while_the_body_ends() {
+fn two_forgets_race_with_body_end() {
     explore("two threads forget one name while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -157,7 +157,7 @@ fn two_threads_forget_one_name_while_the_body_ends() {
 }
 
 #[test]
-fn a_rename_and_a_cancellation_while_the_body_ends() {
+fn rename_and_cancel_race_with_body_end() {
     explore_within(3, "a rename and a cancellation while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -177,7 +177,7 @@ fn a_rename_and_a_cancellation_while_the_body_ends() {
 
 /// The earlier registration is renamed onto the name of the later one, and so is out itself.
 #[test]
-fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
+fn rename_to_later_name_races_with_forget() {
     explore_within(
         3,
         "a rename onto a later callback while it is forgotten",
@@ -208,7 +208,7 @@ fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
 }
 
 #[test]
-fn a_handle_is_used_while_a_failure_is_decided() {
+fn handle_edit_races_with_failure() {
     explore("a handle is used while a failure is decided", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -225,7 +225,7 @@ fn a_handle_is_used_while_a_failure_is_decided() {
 }
 
 #[test]
-fn a_late_callback_never_starts_without_its_rule() {
+fn late_callback_starts_with_its_rule() {
     explore("a late callback never starts without its rule", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -241,7 +241,7 @@ fn a_late_callback_never_starts_without_its_rule() {
 }
 
 #[test]
-fn a_nested_push_and_one_from_outside() {
+fn nested_push_races_with_external_push() {
     explore("a nested push and one from outside", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -262,7 +262,7 @@ fn a_nested_push_and_one_from_outside() {
 
 /// The first callback waits for the second one: a lost wake-up of the runner is a deadlock.
 #[test]
-fn a_push_wakes_a_concurrent_runner() {
+fn push_wakes_concurrent_runner() {
     explore_within(3, "a push wakes a concurrent runner", || {
         let ledger = Ledger::with(|options| options.concurrent = true);
         let (guard, collection) = ledger.request(None);
@@ -285,7 +285,7 @@ fn a_push_wakes_a_concurrent_runner() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_loses_each_callback_once() {
+fn runtime_shutdown_loses_each_callback_once() {
     explore_within(
         3,
         "a runtime that shuts down loses each callback once",
@@ -314,7 +314,7 @@ fn a_runtime_that_shuts_down_loses_each_callback_once() {
 
 /// Like a `scope(..)` future that its owner drops while a callback is running.
 #[test]
-fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
+fn runner_dropped_midway_moves_to_task() {
     explore("a runner that is dropped half-way moves to a task", || {
         let ledger = Ledger::open();
         let (mut guard, collection) = ledger.request(None);
@@ -337,7 +337,7 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
 
 /// Asking what is unfinished, as a drain does at its deadline, holds nothing up.
 #[test]
-fn a_report_while_callbacks_run() {
+fn report_races_with_running_callbacks() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
         let drain = Drain::default();
@@ -359,7 +359,7 @@ fn a_report_while_callbacks_run() {
 
 /// Of two requests, whichever comes first has the name until its callback is over.
 #[test]
-fn two_requests_defer_what_is_to_be_unique() {
+fn unique_callbacks_run_one_at_a_time() {
     explore_within(3, "two requests defer what is to be unique", || {
         let ledger = Ledger::open();
         let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
@@ -391,14 +391,14 @@ fn two_requests_defer_what_is_to_be_unique() {
         first.join().unwrap();
         let ends = ledger.close().ends;
         assert!(ends.contains(&Ended::Ran), "{ends:?}");
-        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
-        assert!(ends.iter().all(is_meant), "{ends:?}");
+        let is_expected = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
+        assert!(ends.iter().all(is_expected), "{ends:?}");
     });
 }
 
 /// A place under `max_pending` is given back once: by the push, or by the end of the response.
 #[test]
-fn a_push_gives_its_place_back_while_the_body_ends() {
+fn push_and_body_end_release_permit_once() {
     explore("a push gives its place back while the body ends", || {
         let ledger =
             Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));

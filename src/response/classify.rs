@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_classifier_sees_the_heads_and_both_messages_stay_as_they_are() {
+    fn custom_classifier_leaves_messages_unchanged() {
         for (method, success) in [(Method::POST, false), (Method::PUT, true)] {
             let request = || {
                 Request::builder()
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_below_400_is_a_success() {
+    fn status_below_400_is_success() {
         for status in [100, 200, 302, 399] {
             assert!(is_success(&Classification::Status, status));
         }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_tells_at_the_end_or_in_the_head() {
+    fn grpc_status_is_read_from_head_or_trailers() {
         let of_head = |header: Option<&'static str>| {
             let mut response = Response::new(());
             if let Some(status) = header {

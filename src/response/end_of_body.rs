@@ -51,7 +51,7 @@ pub(crate) struct EndOfBody {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
     Continues,
-    Over,
+    Ended,
     /// The body ended before the length that it had declared.
     Short,
 }
@@ -74,7 +74,7 @@ impl EndOfBody {
     }
 
     /// Whether the body is over before its first poll, so that nobody will poll it.
-    pub(crate) fn is_over_already(&self, body: &impl Body) -> bool {
+    pub(crate) fn has_ended_unpolled(&self, body: &impl Body) -> bool {
         body.is_end_stream() || (self.ends_at_length && self.remaining == Some(0))
     }
 
@@ -110,7 +110,7 @@ impl EndOfBody {
                 *remaining = remaining.saturating_sub(data.remaining() as u64);
             }
         }
-        if frame.is_trailers() || self.is_over_already(body) {
+        if frame.is_trailers() || self.has_ended_unpolled(body) {
             self.end()
         } else {
             Progress::Continues
@@ -122,7 +122,7 @@ impl EndOfBody {
     pub(crate) fn end(&self) -> Progress {
         match self.remaining {
             Some(missing) if missing > 0 => Progress::Short,
-            _ => Progress::Over,
+            _ => Progress::Ended,
         }
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         Exchange::of(&request)
     }
 
-    fn following<B: Body>(response: &Response<B>, version: Version) -> EndOfBody {
+    fn end_of_body<B: Body>(response: &Response<B>, version: Version) -> EndOfBody {
         EndOfBody::of(exchange(Method::GET, version), response)
     }
 
@@ -169,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_says_it_is_over_short_of_its_declared_length_is_short() {
+    fn body_ending_before_length_is_short() {
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            let mut end = following(&declaring(6).map(|_| stream()), version);
+            let mut end = end_of_body(&declaring(6).map(|_| stream()), version);
             let data = Frame::data(Bytes::from_static(b"hello"));
             assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
             let ended = Full::<Bytes>::default();
@@ -183,35 +183,35 @@ mod tests {
     }
 
     #[test]
-    fn trailers_end_a_body() {
-        let mut end = following(&Response::new(stream()), Version::HTTP_2);
+    fn trailers_end_body() {
+        let mut end = end_of_body(&Response::new(stream()), Version::HTTP_2);
         let trailers = Frame::<Bytes>::trailers(HeaderMap::new());
-        assert!(matches!(end.frame(&trailers, &stream()), Progress::Over));
+        assert!(matches!(end.frame(&trailers, &stream()), Progress::Ended));
     }
 
     #[test]
-    fn only_http1_stops_at_the_declared_length() {
+    fn http1_body_ends_at_declared_length() {
         let data = Frame::data(Bytes::from_static(b"hello"));
-        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_11);
+        let mut end = end_of_body(&declaring(5).map(|_| stream()), Version::HTTP_11);
         assert_eq!(end.bytes_to_send(7), 5);
-        assert!(matches!(end.frame(&data, &stream()), Progress::Over));
-        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_2);
+        assert!(matches!(end.frame(&data, &stream()), Progress::Ended));
+        let mut end = end_of_body(&declaring(5).map(|_| stream()), Version::HTTP_2);
         assert_eq!(end.bytes_to_send(7), 7);
         assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
         assert!(end.may_be_dropped(false));
         assert!(!end.may_be_dropped(true), "the trailers are missing");
-        assert!(matches!(end.end(), Progress::Over));
+        assert!(matches!(end.end(), Progress::Ended));
     }
 
     #[test]
-    fn the_body_is_believed_before_the_header() {
+    fn size_hint_overrides_content_length() {
         let response = declaring(9).map(|_| Full::new(Bytes::from_static(b"hello")));
-        let end = following(&response, Version::HTTP_11);
+        let end = end_of_body(&response, Version::HTTP_11);
         assert_eq!(end.bytes_to_send(7), 5);
     }
 
     #[test]
-    fn a_response_that_can_have_no_body_may_be_dropped_at_any_time() {
+    fn bodiless_response_may_be_dropped() {
         let bodiless = |method: Method, status: u16| {
             let mut response = declaring(7).map(|_| stream());
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");

@@ -62,11 +62,11 @@ struct Runner {
     /// `None` when the runner has ended.
     on_drop: Option<OnDrop>,
     /// Boxed, because most scopes run one callback after the other and without limits.
-    beside: Option<Box<Beside>>,
+    concurrent: Option<Box<ConcurrentCallbacks>>,
 }
 
-/// Callbacks beside the current one, and the permit to run them.
-struct Beside {
+/// Callbacks concurrent the current one, and the permit to run them.
+struct ConcurrentCallbacks {
     permit: Permit,
     /// Callbacks that wait until their name is free.
     queued: Vec<Execution>,
@@ -94,33 +94,33 @@ impl Runner {
     #[inline]
     fn new(scope: Arc<Scope>, start: Start, on_drop: OnDrop) -> Self {
         let options = &scope.options;
-        let needs_beside = options.concurrent || options.permits.is_some();
-        let beside = needs_beside.then(|| Box::new(Beside::new(options.permits.clone())));
+        let is_concurrent = options.concurrent || options.permits.is_some();
+        let concurrent = is_concurrent.then(|| Box::new(ConcurrentCallbacks::new(options.permits.clone())));
         Self {
             execution: Execution::new(scope, start.first),
             completion: start.completion,
             on_drop: Some(on_drop),
-            beside,
+            concurrent,
         }
     }
 
-    /// Polls the callbacks beside the current one. Ready if the current one may run, or the next
+    /// Polls the callbacks concurrent the current one. Ready if the current one may run, or the next
     /// one may be taken.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(beside) = &mut self.beside else {
+    fn poll_concurrent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(concurrent) = &mut self.concurrent else {
             return Poll::Ready(());
         };
-        beside.poll_claims(cx, &self.completion);
-        let waits_for_names = self.execution.is_idle() && beside.running.is_empty();
-        if waits_for_names && !beside.queued.is_empty() {
+        concurrent.poll_claims(cx, &self.completion);
+        let waits_for_names = self.execution.is_idle() && concurrent.running.is_empty();
+        if waits_for_names && !concurrent.queued.is_empty() {
             // A callback that waits for its name holds no permit.
             if !self.execution.scope().has_ready_or_wait(cx.waker().clone()) {
-                beside.permit.release();
+                concurrent.permit.release();
                 return Poll::Pending;
             }
         }
-        ready!(beside.permit.poll(cx));
-        beside.poll_running(cx)
+        ready!(concurrent.permit.poll(cx));
+        concurrent.poll_running(cx)
     }
 
     /// Lets other callbacks run while the current one waits. Returns `false` if they must not.
@@ -132,13 +132,13 @@ impl Runner {
         }
         let idle = Execution::new(scope.clone(), None);
         let execution = std::mem::replace(&mut self.execution, idle);
-        let beside = self
-            .beside
-            .get_or_insert_with(|| Box::new(Beside::new(None)));
+        let concurrent = self
+            .concurrent
+            .get_or_insert_with(|| Box::new(ConcurrentCallbacks::new(None)));
         if is_queued {
-            beside.queued.push(execution);
+            concurrent.queued.push(execution);
         } else {
-            beside.run(execution, self.completion);
+            concurrent.run(execution, self.completion);
         }
         true
     }
@@ -148,9 +148,9 @@ impl Runner {
     #[inline]
     fn advance(&mut self, cx: &Context<'_>) -> bool {
         let waits = self
-            .beside
+            .concurrent
             .as_ref()
-            .is_some_and(|beside| !beside.is_empty());
+            .is_some_and(|concurrent| !concurrent.is_empty());
         self.execution.advance(match waits {
             true => Then::TakeOrWait(cx.waker().clone()),
             false => Then::Take,
@@ -164,7 +164,7 @@ impl Future for Runner {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
-            ready!(this.poll_beside(cx));
+            ready!(this.poll_concurrent(cx));
             if this.execution.poll(cx, &this.completion).is_pending() {
                 if this.set_aside() {
                     continue;
@@ -175,9 +175,9 @@ impl Future for Runner {
             let proceeds = ready!(coop::poll_proceed(cx));
             if !this.advance(cx) {
                 if this
-                    .beside
+                    .concurrent
                     .as_ref()
-                    .is_some_and(|beside| !beside.is_empty())
+                    .is_some_and(|concurrent| !concurrent.is_empty())
                 {
                     return Poll::Pending;
                 }
@@ -193,10 +193,10 @@ impl Drop for Runner {
     fn drop(&mut self) {
         let Some(on_drop) = self.on_drop else { return };
         let mut queued = Vec::new();
-        if let Some(beside) = &mut self.beside {
+        if let Some(concurrent) = &mut self.concurrent {
             // Interrupted callbacks are reported before those that have not started.
-            beside.running.clear();
-            queued.append(&mut beside.queued);
+            concurrent.running.clear();
+            queued.append(&mut concurrent.queued);
         }
         let scope = self.execution.scope().clone();
         match on_drop {
@@ -213,13 +213,13 @@ impl Drop for Runner {
                     std::mem::swap(&mut execution, &mut self.execution);
                 }
                 self.execution.abandon();
-                let mut beside = Box::new(Beside::new(scope.options.permits.clone()));
-                beside.queued = queued;
+                let mut concurrent = Box::new(ConcurrentCallbacks::new(scope.options.permits.clone()));
+                concurrent.queued = queued;
                 let runner = Self {
                     execution,
                     completion: self.completion,
                     on_drop: Some(OnDrop::Lose),
-                    beside: Some(beside),
+                    concurrent: Some(concurrent),
                 };
                 spawn_runner(runner, scope.runtime());
             }
@@ -227,7 +227,7 @@ impl Drop for Runner {
     }
 }
 
-impl Beside {
+impl ConcurrentCallbacks {
     fn new(permits: Option<Arc<Semaphore>>) -> Self {
         Self {
             permit: match permits {

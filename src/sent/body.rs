@@ -73,7 +73,7 @@ impl<B: Body> SentBody<B> {
             outgoing.may_stall = true;
             outgoing.handle.abort_if_stalled();
         }
-        if outgoing.end.is_over_already(&inner) {
+        if outgoing.end.has_ended_unpolled(&inner) {
             let progress = outgoing.end.end();
             outgoing.progressed(progress);
         }
@@ -93,7 +93,7 @@ impl Outgoing {
     fn progressed(&mut self, progress: Progress) {
         match progress {
             Progress::Continues => {}
-            Progress::Over => self.ended(self.last_flush()),
+            Progress::Ended => self.ended(self.last_flush()),
             Progress::Short => self.abort(),
         }
     }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_followed_across_reads() {
+    fn heads_are_tracked_across_reads() {
         let start = [PREFACE, &frame(SETTINGS, 0, &[0; 6])].concat();
         let rest = |frames: &[Vec<u8>]| [start.clone(), frames.concat()].concat();
         let (open, whole) = (

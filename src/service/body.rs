@@ -101,7 +101,7 @@ impl Watch {
         let end = EndOfBody::of(exchange, response);
         Self {
             guard: Some(guard),
-            ends_at_hand_off: end.is_over_already(response.body()),
+            ends_at_hand_off: end.has_ended_unpolled(response.body()),
             end,
             at_end: at_end.map(Box::new),
             handed_off: false,
@@ -124,7 +124,7 @@ impl Watch {
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
             Progress::Short => Delivery::BodyError,
-            Progress::Over | Progress::Continues => Delivery::Complete,
+            Progress::Ended | Progress::Continues => Delivery::Complete,
         };
         self.complete(delivery, trailers);
     }
@@ -262,7 +262,7 @@ impl<B: Body> Body for ResponseBody<B> {
                 }
                 match watch.end.frame(frame, &*inner) {
                     Progress::Continues => {}
-                    Progress::Over | Progress::Short => {
+                    Progress::Ended | Progress::Short => {
                         if !inner.is_end_stream() {
                             watch.keep_scope();
                         }

@@ -47,7 +47,7 @@ pub(crate) fn join_all() {
 }
 
 /// What an execution left behind when it failed would only confuse the next one.
-pub(crate) fn start_anew() {
+pub(crate) fn reset() {
     TASKS.take();
     RUNTIME.set(Runtime::Runs);
 }

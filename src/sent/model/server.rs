@@ -35,7 +35,7 @@ const HEAD: usize = 9;
 /// One frame, after which it is over or after which only `None` tells.
 pub(super) struct OneFrame {
     pub(super) frame: Option<Bytes>,
-    pub(super) tells_end: bool,
+    pub(super) signals_end: bool,
     pub(super) declared: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Body for OneFrame {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.tells_end && self.frame.is_none()
+        self.signals_end && self.frame.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -79,7 +79,7 @@ pub(super) struct Server {
     pub(super) connection: Arc<Connection>,
     queue: Arc<Mutex<VecDeque<Queued>>>,
     /// Bytes of the body that a flush has covered.
-    arrived: Arc<AtomicU64>,
+    flushed_bytes: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -88,7 +88,7 @@ impl Server {
             ledger: Ledger::open(),
             connection: Connection::new(),
             queue: Arc::default(),
-            arrived: Arc::default(),
+            flushed_bytes: Arc::default(),
         }
     }
 
@@ -170,7 +170,7 @@ impl Server {
     }
 
     /// These steps on a thread of their own.
-    pub(super) fn beside(
+    pub(super) fn spawn(
         &self,
         steps: impl FnOnce(&Self) + Send + 'static,
     ) -> loom::thread::JoinHandle<()> {
@@ -180,12 +180,12 @@ impl Server {
 
     /// Defers on a thread of its own.
     #[track_caller]
-    pub(super) fn defer_beside(
+    pub(super) fn spawn_defer(
         &self,
         collection: &DeferredCallbackCollection,
     ) -> loom::thread::JoinHandle<()> {
         let collection = collection.clone();
-        self.beside(move |server| server.defer(&collection))
+        self.spawn(move |server| server.defer(&collection))
     }
 
     fn enqueue(&self, queued: Queued) {
@@ -208,7 +208,7 @@ impl Server {
                 Queued::EndOfStream => self.connection.progress.add_written(HEAD),
             }
         }
-        self.arrived.fetch_add(written, SeqCst);
+        self.flushed_bytes.fetch_add(written, SeqCst);
         self.connection.flushed();
     }
 
@@ -220,7 +220,7 @@ impl Server {
         self.connection.progress.begin_read();
         // h2 drops what is queued behind the frame.
         frames.truncate(1);
-        self.throw_away();
+        self.discard_queued();
         for queued in frames {
             if let Queued::Data(mut data) = queued {
                 let length = data.remaining();
@@ -229,7 +229,7 @@ impl Server {
             }
         }
         self.connection.flushed();
-        self.throw_away();
+        self.discard_queued();
         self.connection.flushed();
     }
 
@@ -242,7 +242,7 @@ impl Server {
     }
 
     /// The client resets the stream.
-    pub(super) fn throw_away(&self) {
+    pub(super) fn discard_queued(&self) {
         drop(self.take_queued());
     }
 
@@ -253,7 +253,7 @@ impl Server {
     /// A callback that must not run before the client can have the whole message.
     #[track_caller]
     pub(super) fn defer(&self, collection: &DeferredCallbackCollection) {
-        let arrived = self.arrived.clone();
+        let flushed_bytes = self.flushed_bytes.clone();
         drop(
             self.ledger
                 .defer_with(collection, move |completion: Completion| {
@@ -261,7 +261,7 @@ impl Server {
                     match completion.delivery() {
                         Delivery::Complete => {
                             assert_eq!(completion.body_bytes(), MESSAGE.len() as u64);
-                            assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
+                            assert_eq!(flushed_bytes.load(SeqCst), MESSAGE.len() as u64, "too early");
                         }
                         Delivery::Aborted => {}
                         other => panic!("{other:?}"),
@@ -286,10 +286,10 @@ impl Server {
     }
 }
 
-pub(super) fn body(tells_end: bool) -> OneFrame {
+pub(super) fn body(signals_end: bool) -> OneFrame {
     OneFrame {
         frame: Some(Bytes::from_static(MESSAGE)),
-        tells_end,
+        signals_end,
         declared: None,
     }
 }

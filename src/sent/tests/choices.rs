@@ -14,8 +14,8 @@ impl Choices {
     /// Keeps some back for the end.
     pub(super) fn split(mut choices: Vec<u8>) -> (Self, Self, usize) {
         let steps = choices.len() * 4 / 5;
-        let endgame = choices.split_off(steps);
-        (Self(choices.into()), Self(endgame.into()), steps)
+        let final_choices = choices.split_off(steps);
+        (Self(choices.into()), Self(final_choices.into()), steps)
     }
 
     pub(super) fn below(&mut self, limit: usize) -> usize {
@@ -28,7 +28,7 @@ impl Choices {
 }
 
 /// Runs random cases, as many as `PROPTEST_CASES` says, like the properties in `tests/integrations`;
-/// and of one that fails the least that fails, whose choices it prints.
+/// and of one that fails the smallest that fails, whose choices it prints.
 ///
 /// Without proptest, because every user who runs an example would build it.
 pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
@@ -38,9 +38,9 @@ pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
         let length = fastrand::usize(..longest);
         let choices: Vec<_> = repeat_with(|| fastrand::u8(..)).take(length).collect();
         if fails(&choices) {
-            let least = shrink(choices, fails);
-            println!("the choices were {least:?}");
-            case(least);
+            let smallest = shrink(choices, fails);
+            println!("the choices were {smallest:?}");
+            case(smallest);
             unreachable!("it failed, and now it does not");
         }
     }
@@ -61,7 +61,7 @@ fn shrink(mut choices: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
 }
 
 #[test]
-fn shrinking_finds_the_least_choices() {
+fn shrink_finds_smallest_failing_choices() {
     let fails = |choices: &[u8]| choices.len() > 2 && choices[1] > 7;
     assert_eq!(shrink(vec![9, 9, 9, 9, 9], fails), [0, 9, 0]);
 }

@@ -33,7 +33,7 @@ pub(super) fn http1(choices: Vec<u8>) {
         }
         if step == lifetime {
             for expected in &mut world.model().responses {
-                expected.may_abort |= expected.told.is_empty();
+                expected.may_abort |= expected.outcomes.is_empty();
             }
             // hyper drops the body, what it has buffered, and the IO, in an order of its own.
             if world.choices.one_in(2) {
@@ -124,8 +124,8 @@ pub(super) fn http1(choices: Vec<u8>) {
         }
     }
     world.flush(true);
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.wait_for_all();
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.end();
 }

@@ -20,7 +20,7 @@ struct Stream {
     body: Option<Pin<Box<SentBody<Script>>>>,
     has_head: bool,
     /// What comes next from the body's task, which has polled and not yet queued.
-    in_hand: Option<(Piece, bool)>,
+    polled: Option<(Piece, bool)>,
     queue: VecDeque<Piece>,
     was_reset: bool,
     is_over: bool,
@@ -59,7 +59,7 @@ impl Http2 {
                 index,
                 body: Some(body),
                 has_head: false,
-                in_hand: None,
+                polled: None,
                 queue: VecDeque::new(),
                 was_reset: false,
                 is_over: false,
@@ -89,7 +89,7 @@ impl Http2 {
             self.is_woken = true;
             return;
         };
-        if let Some((piece, is_end)) = stream.in_hand.take() {
+        if let Some((piece, is_end)) = stream.polled.take() {
             // A reset stream takes nothing, and what was for it is dropped.
             if !stream.was_reset {
                 stream.queue.push_back(piece);
@@ -102,14 +102,14 @@ impl Http2 {
         } else if !stream.has_head {
             stream.has_head = true;
             let is_end = body.is_end_stream();
-            stream.in_hand = Some((world.framing(index, 9), is_end));
+            stream.polled = Some((world.framing(index, 9), is_end));
         } else if stream.was_reset {
             stream.body = None;
         } else {
             let Poll::Ready(polled) = body.as_mut().poll_frame(&mut cx()) else {
                 unreachable!("the script never waits");
             };
-            stream.in_hand = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
+            stream.polled = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
                     let is_end = body.is_end_stream();
                     if data.has_remaining() {
@@ -125,23 +125,23 @@ impl Http2 {
     }
 
     /// One step of the connection's task.
-    fn connection_step(&mut self, to_the_end: bool) {
+    fn connection_step(&mut self, forced: bool) {
         match self.phase {
             Phase::Idle => {
-                self.begin_round(to_the_end);
+                self.begin_round(forced);
                 self.phase = Phase::Taking;
             }
             Phase::Taking => {
                 self.reclaim();
                 self.codec_was_full = false;
                 // Flow control holds data back now and then; the other frames it can't.
-                let holds_data_back = !to_the_end && self.world.choices.one_in(3);
-                let may_go = |piece: &Piece| match piece {
+                let holds_data_back = !forced && self.world.choices.one_in(3);
+                let may_be_sent = |piece: &Piece| match piece {
                     Piece::Buffer(..) => !holds_data_back,
                     Piece::Framing(..) | Piece::Copied(..) => true,
                 };
                 let ready: Vec<_> = (0..self.streams.len())
-                    .filter(|at| self.streams[*at].queue.front().is_some_and(may_go))
+                    .filter(|at| self.streams[*at].queue.front().is_some_and(may_be_sent))
                     .collect();
                 if ready.is_empty() {
                     self.phase = Phase::Writing;
@@ -153,9 +153,9 @@ impl Http2 {
                 };
                 self.take(at, piece);
             }
-            Phase::Writing if !to_the_end && self.world.choices.one_in(6) => {
+            Phase::Writing if !forced && self.world.choices.one_in(6) => {
                 // The transport takes no more for now, and the task is woken for another round.
-                self.begin_round(to_the_end);
+                self.begin_round(forced);
                 if self.in_flight.is_none() {
                     self.phase = Phase::Taking;
                 }
@@ -163,12 +163,12 @@ impl Http2 {
             Phase::Writing => {
                 let world = &mut self.world;
                 if let Some(mut piece) = self.codec.pop_front() {
-                    world.write(&mut piece, to_the_end);
+                    world.write(&mut piece, forced);
                     if piece.remaining() > 0 {
                         self.codec.push_front(piece);
                     }
                 } else if let Some((at, mut piece)) = self.in_flight.take() {
-                    world.write(&mut piece, to_the_end);
+                    world.write(&mut piece, forced);
                     if piece.remaining() > 0 {
                         self.in_flight = Some((at, piece));
                     } else if let Piece::Buffer(_, buffer, _) = piece {
@@ -180,20 +180,20 @@ impl Http2 {
                 }
             }
             Phase::Flushing => {
-                let is_flushed = self.world.flush(to_the_end);
+                let is_flushed = self.world.flush(forced);
                 // What did not fit, or is left of a buffer, goes on in the same round.
-                let goes_on = is_flushed && (self.codec_was_full || self.reclaim());
+                let continues = is_flushed && (self.codec_was_full || self.reclaim());
                 self.is_woken |= !is_flushed;
-                self.phase = if goes_on { Phase::Taking } else { Phase::Idle };
+                self.phase = if continues { Phase::Taking } else { Phase::Idle };
             }
         }
     }
 
     /// Reads, which is how the connection learns of resets.
-    fn begin_round(&mut self, to_the_end: bool) {
+    fn begin_round(&mut self, forced: bool) {
         self.is_woken = false;
         self.world.begin_round();
-        if !to_the_end && !self.streams.is_empty() && self.world.choices.one_in(8) {
+        if !forced && !self.streams.is_empty() && self.world.choices.one_in(8) {
             let at = self.world.choices.below(self.streams.len());
             self.reset(at);
         }
@@ -271,7 +271,7 @@ impl Http2 {
 }
 
 pub(super) fn http2(choices: Vec<u8>) {
-    let (choices, endgame, steps) = Choices::split(choices);
+    let (choices, final_choices, steps) = Choices::split(choices);
     let mut world = World::new(choices, Version::HTTP_2);
     let lifetime = if world.choices.one_in(3) {
         world.choices.below(120)
@@ -292,7 +292,7 @@ pub(super) fn http2(choices: Vec<u8>) {
     for step in 0..steps {
         if step == lifetime {
             for expected in &mut server.world.model().responses {
-                expected.may_abort |= expected.told.is_empty();
+                expected.may_abort |= expected.outcomes.is_empty();
             }
             if server.world.choices.one_in(2) {
                 server.world.io = None;
@@ -313,7 +313,7 @@ pub(super) fn http2(choices: Vec<u8>) {
     // could hide that one of them still waits.
     server.finish_streams();
     server.finish_rounds();
-    server.world.choices = endgame;
+    server.world.choices = final_choices;
     let before = server.streams.len();
     for _ in 0..1 + server.world.choices.below(2) {
         server.accept();
@@ -337,8 +337,8 @@ pub(super) fn http2(choices: Vec<u8>) {
     // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only
     // the next bytes of the connection tell.
     let may_wait = |expected: &Expected| expected.may_abort && expected.unwatched_bytes;
-    server.world.assert_all_told(may_wait);
+    server.world.assert_all_called(may_wait);
     server.world.wait_for_all();
-    server.world.assert_all_told(may_wait);
+    server.world.assert_all_called(may_wait);
     server.end();
 }

@@ -17,15 +17,15 @@ pub(super) struct Model {
     pub(super) accepted: Vec<Byte>,
     pub(super) flushed: usize,
     pub(super) responses: Vec<Expected>,
-    /// What a waiter was told that is not so. Waiters are called in destructors too, where a
+    /// What a waiter was outcomes that is not so. Waiters are called in destructors too, where a
     /// panic would end the process.
-    pub(super) lies: Vec<String>,
+    pub(super) violations: Vec<String>,
 }
 
 #[derive(Default)]
 pub(super) struct Expected {
     pub(super) body_bytes: usize,
-    pub(super) watched_from_the_start: bool,
+    pub(super) watched_from_start: bool,
     pub(super) has_waiter: bool,
     pub(super) unwatched_bytes: bool,
     /// The server has nothing more of it, and all of it was handed to the connection.
@@ -34,7 +34,7 @@ pub(super) struct Expected {
     pub(super) total_bytes: usize,
     /// The client reset it, its body was cut off, or there was none.
     pub(super) may_abort: bool,
-    pub(super) told: Vec<DeliveryOutcome>,
+    pub(super) outcomes: Vec<DeliveryOutcome>,
 }
 
 impl Model {
@@ -48,14 +48,14 @@ impl Model {
 
 impl Model {
     /// Why this can't be so, if it can't.
-    pub(super) fn contradicts(
+    pub(super) fn violation_of(
         &self,
         index: usize,
-        transmitted: DeliveryOutcome,
+        outcome: DeliveryOutcome,
         is_http1: bool,
     ) -> Option<&'static str> {
         let expected = &self.responses[index];
-        match transmitted {
+        match outcome {
             DeliveryOutcome::Flushed { bytes } => {
                 let body = self.flushed_of(|byte| byte == Byte::Body(index));
                 let framing = self.flushed_of(|byte| byte == Byte::Framing(index));
@@ -65,7 +65,7 @@ impl Model {
                 if is_http1 && !(expected.is_whole && body + framing == expected.total_bytes) {
                     return Some("the server has more of it");
                 }
-                if expected.watched_from_the_start && body != expected.body_bytes {
+                if expected.watched_from_start && body != expected.body_bytes {
                     return Some("early by body bytes");
                 }
                 None

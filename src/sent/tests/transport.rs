@@ -1,4 +1,4 @@
-//! The transport, which accepts and flushes as it is told to.
+//! The transport, which accepts and flushes as it is outcomes to.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::reference::{Byte, Shared};
 use crate::sync::lock;
 
-/// Accepts as much as it is told to.
+/// Accepts as much as it is outcomes to.
 pub(super) struct Transport {
     pub(super) model: Shared,
     pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,

@@ -1,4 +1,4 @@
-//! What both servers do: ask the app, write, flush, and check what waiters are told.
+//! What both servers do: ask the app, write, flush, and check what waiters are outcomes.
 
 use std::{
     pin::Pin,
@@ -83,8 +83,8 @@ impl World {
     /// A request comes in; its response, if it gets one.
     pub(super) fn answer(&mut self) -> Option<(usize, Pin<Box<SentBody<Script>>>)> {
         let (script, body_bytes) = Script::generate(&mut self.choices);
-        let watched_from_the_start = self.choices.one_in(2);
-        let (index, future) = self.ask(script, body_bytes, watched_from_the_start);
+        let watched_from_start = self.choices.one_in(2);
+        let (index, future) = self.ask(script, body_bytes, watched_from_start);
         if self.choices.one_in(12) {
             self.model().responses[index].may_abort = true;
             return None;
@@ -96,7 +96,7 @@ impl World {
         &mut self,
         script: Script,
         body_bytes: usize,
-        watched_from_the_start: bool,
+        watched_from_start: bool,
     ) -> (usize, Answer) {
         let index = self.handles.len();
         let given = Arc::default();
@@ -108,10 +108,10 @@ impl World {
         self.handles.push(handle);
         self.model().responses.push(Expected {
             body_bytes,
-            watched_from_the_start,
+            watched_from_start,
             ..Expected::default()
         });
-        if watched_from_the_start {
+        if watched_from_start {
             self.handles[index].watch();
         }
         (index, future)
@@ -139,13 +139,13 @@ impl World {
         }
         let model = self.model.clone();
         let is_http1 = self.version < Version::HTTP_2;
-        self.handles[index].on_delivery(Box::new(move |transmitted| {
+        self.handles[index].on_delivery(Box::new(move |outcome| {
             let mut model = lock(&model);
-            let lie = model.contradicts(index, transmitted, is_http1);
+            let violation = model.violation_of(index, outcome, is_http1);
             model
-                .lies
-                .extend(lie.map(|lie| format!("{transmitted:?} for response {index}: {lie}")));
-            model.responses[index].told.push(transmitted);
+                .violations
+                .extend(violation.map(|violation| format!("{outcome:?} for response {index}: {violation}")));
+            model.responses[index].outcomes.push(outcome);
         }));
     }
 
@@ -185,8 +185,8 @@ impl World {
         }
     }
 
-    pub(super) fn flush(&mut self, for_sure: bool) -> bool {
-        let is_ready = for_sure || !self.choices.one_in(4);
+    pub(super) fn flush(&mut self, forced: bool) -> bool {
+        let is_ready = forced || !self.choices.one_in(4);
         *lock(&self.flush_is_ready) = is_ready;
         if let Some(io) = &mut self.io {
             let _ = Pin::new(io).poll_flush(&mut cx());
@@ -232,13 +232,13 @@ impl World {
         }
     }
 
-    /// Every response with a reason to be over, and a connection that was flushed, has told.
-    pub(super) fn assert_all_told(&self, may_wait: impl Fn(&Expected) -> bool) {
-        assert_eq!(self.model().lies, Vec::<String>::new());
+    /// Every response with a reason to be over, and a connection that was flushed, has outcomes.
+    pub(super) fn assert_all_called(&self, may_wait: impl Fn(&Expected) -> bool) {
+        assert_eq!(self.model().violations, Vec::<String>::new());
         for (index, expected) in self.model().responses.iter().enumerate() {
-            let told = expected.told.len();
+            let outcomes = expected.outcomes.len();
             if expected.has_waiter && !may_wait(expected) {
-                assert_eq!(told, 1, "response {index} while its connection is open");
+                assert_eq!(outcomes, 1, "response {index} while its connection is open");
             }
         }
     }
@@ -246,13 +246,13 @@ impl World {
     /// Closes the connection, which calls the waiters that are left.
     pub(super) fn end(mut self) {
         for expected in &mut self.model().responses {
-            expected.may_abort |= expected.told.is_empty();
+            expected.may_abort |= expected.outcomes.is_empty();
         }
         self.io = None;
         self.wait_for_all();
-        assert_eq!(self.model().lies, Vec::<String>::new());
+        assert_eq!(self.model().violations, Vec::<String>::new());
         for expected in &self.model().responses {
-            assert_eq!(expected.told.len(), 1, "each waiter is called exactly once");
+            assert_eq!(expected.outcomes.len(), 1, "each waiter is called exactly once");
         }
     }
 }
