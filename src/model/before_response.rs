@@ -1,4 +1,4 @@
-//! The first phase: pushes that the response waits for, while its head is released.
+//! Callbacks before the response, registered while its head is released.
 
 use super::{
     explore, explore_within,
@@ -10,11 +10,11 @@ use crate::{
     sync::modelled_runtime,
 };
 
-/// Either the response waits for it, or whoever registers it hears that it is too late.
+/// Either the response waits for the callback, or registering it returns an error.
 #[test]
 fn before_response_races_with_head_release() {
     explore(
-        "a push before the response while its head is released",
+        "before_response while the head is released",
         || {
             let ledger = Ledger::open();
             let (guard, collection) = ledger.request(None);
@@ -25,7 +25,7 @@ fn before_response_races_with_head_release() {
             guard.verdict.delivery = Delivery::Complete;
             drop(guard);
             let registered = pusher.join().unwrap();
-            assert!(!ledger.before(&collection, false), "it is too late now");
+            assert!(!ledger.before(&collection, false), "the head is released");
             drop(collection);
             let closed = ledger.close();
             assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
@@ -35,12 +35,12 @@ fn before_response_races_with_head_release() {
     );
 }
 
-/// Who is alone with a scope lets its head go without a look at what others might do: what they did
-/// who have let go of it counts.
+/// The head is released without a lock if there is no other reference to the scope. Registrations
+/// through dropped references must still be seen.
 #[test]
 fn last_push_races_with_head_release() {
     explore(
-        "the last push before the response while its head is released",
+        "the last before_response while the head is released",
         || {
             let ledger = Ledger::open();
             let (guard, collection) = ledger.request(None);
@@ -60,10 +60,10 @@ fn last_push_races_with_head_release() {
     );
 }
 
-/// What was deferred goes by the outcome of the first phase, whoever joins that.
+/// A failure before the response decides the rule of deferred callbacks.
 #[test]
 fn failed_before_response_skips_the_rest() {
-    explore_within(3, "two pushes before the response, one fails", || {
+    explore_within(3, "two callbacks before the response, one fails", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
@@ -82,10 +82,10 @@ fn failed_before_response_skips_the_rest() {
     });
 }
 
-/// Nobody has run the first phase when there is no response: a task does, and decides then.
+/// Without a response, a task runs the callbacks before it and then decides the scope.
 #[test]
 fn before_response_races_with_dropped_request() {
-    explore("no response while another thread pushes before it", || {
+    explore("before_response while the request is dropped", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection).always());
@@ -103,7 +103,7 @@ fn before_response_races_with_dropped_request() {
 
 #[test]
 fn runtime_shutdown_loses_both_phases_once() {
-    explore("a runtime that shuts down loses both phases once", || {
+    explore("runtime shutdown with both phases", || {
         modelled_runtime::shut_down();
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);

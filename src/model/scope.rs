@@ -1,4 +1,4 @@
-//! A scope: pushes, cancellations and renamings while it is decided and runs.
+//! Scopes: registrations, cancellations, and renames while a scope is decided and runs.
 
 use std::{
     future::{Future, poll_fn},
@@ -55,7 +55,7 @@ fn two_pushes_race_with_body_end() {
     });
 }
 
-/// `Completer::drop` leaves a scope undecided when nobody is left who could push.
+/// `CompletionGuard::drop` skips the decision if no other reference could register a callback.
 #[test]
 fn last_push_races_with_body_drop() {
     explore("the last push while the body is dropped", || {
@@ -73,7 +73,7 @@ fn last_push_races_with_body_drop() {
     });
 }
 
-/// A runner that is alone with its scope takes no lock.
+/// A runner takes no lock if it has the only reference to its scope.
 #[test]
 fn last_push_races_with_runner_end() {
     explore("the last push while the runner looks for more", || {
@@ -96,7 +96,7 @@ fn last_push_races_with_runner_end() {
 #[test]
 fn unused_collection_races_with_body_drop() {
     explore(
-        "an unused collection goes while the body is dropped",
+        "an unused collection is dropped while the body is",
         || {
             let ledger = Ledger::open();
             let (guard, collection) = ledger.request(None);
@@ -175,12 +175,12 @@ fn rename_and_cancel_race_with_body_end() {
     });
 }
 
-/// The earlier registration is renamed onto the name of the later one, and so is out itself.
+/// Renaming the earlier callback to the name of the later one replaces the earlier one.
 #[test]
 fn rename_to_later_name_races_with_forget() {
     explore_within(
         3,
-        "a rename onto a later callback while it is forgotten",
+        "a rename to a later name while it is forgotten",
         || {
             let ledger = Ledger::open();
             let (guard, collection) = ledger.request(None);
@@ -242,7 +242,7 @@ fn late_callback_starts_with_its_rule() {
 
 #[test]
 fn nested_push_races_with_external_push() {
-    explore("a nested push and one from outside", || {
+    explore("a nested push while another thread pushes", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         let nested = (ledger.clone(), collection.clone());
@@ -272,7 +272,7 @@ fn push_wakes_concurrent_runner() {
         }));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection));
-            // The last one, so that nothing after it makes good for a lost wake-up.
+            // Registered last, so that no later registration hides a lost wake-up.
             drop(ledger.defer_with(collection, |_| async {
                 sender.send(()).unwrap();
             }));
@@ -288,7 +288,7 @@ fn push_wakes_concurrent_runner() {
 fn runtime_shutdown_loses_each_callback_once() {
     explore_within(
         3,
-        "a runtime that shuts down loses each callback once",
+        "runtime shutdown while callbacks are registered",
         || {
             modelled_runtime::shut_down();
             let ledger = Ledger::open();
@@ -312,10 +312,10 @@ fn runtime_shutdown_loses_each_callback_once() {
     );
 }
 
-/// Like a `scope(..)` future that its owner drops while a callback is running.
+/// Models a `scope(..)` future that is dropped while a callback is running.
 #[test]
 fn runner_dropped_midway_moves_to_task() {
-    explore("a runner that is dropped half-way moves to a task", || {
+    explore("a runner is dropped midway", || {
         let ledger = Ledger::open();
         let (mut guard, collection) = ledger.request(None);
         drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
@@ -335,13 +335,13 @@ fn runner_dropped_midway_moves_to_task() {
     });
 }
 
-/// Asking what is unfinished, as a drain does at its deadline, holds nothing up.
+/// A report at the deadline of a drain delays no callback.
 #[test]
 fn report_races_with_running_callbacks() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
         let drain = Drain::default();
-        // From the start, so that the scope is listed.
+        // Added before the request, so that the scope is listed.
         drain.add(&ledger.options.store);
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
@@ -357,16 +357,16 @@ fn report_races_with_running_callbacks() {
     });
 }
 
-/// Of two requests, whichever comes first has the name until its callback is over.
+/// The first of two requests holds the name until its callback has ended.
 #[test]
 fn unique_callbacks_run_one_at_a_time() {
-    explore_within(3, "two requests defer what is to be unique", || {
+    explore_within(3, "unique callbacks of two requests", || {
         let ledger = Ledger::open();
         let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
         let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
             let inside = inside.clone();
             move |_| async move {
-                assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
+                assert_eq!(inside.fetch_add(1, AcqRel), 0, "two unique callbacks run at once");
                 inside.fetch_sub(1, AcqRel);
             }
         };
@@ -396,10 +396,10 @@ fn unique_callbacks_run_one_at_a_time() {
     });
 }
 
-/// A place under `max_pending` is given back once: by the push, or by the end of the response.
+/// The permit of `max_pending` is released once: by the push, or by the end of the response.
 #[test]
 fn push_and_body_end_release_permit_once() {
-    explore("a push gives its place back while the body ends", || {
+    explore("a push releases its permit while the body ends", || {
         let ledger =
             Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
         let (guard, collection) = ledger.request(None);

@@ -1,14 +1,14 @@
-//! When a response body is over, seen from the outside of the server that polls it.
+//! The end of a response body, as the server that polls it sees it.
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame};
 
-/// What a request says of the body of its response.
+/// The properties of a request that determine the body of its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     is_head: bool,
     is_connect: bool,
-    /// HTTP/2, where responses share a connection.
+    /// HTTP/2: responses share a connection.
     pub(crate) is_multiplexed: bool,
 }
 
@@ -33,26 +33,26 @@ impl Exchange {
 
 /// Follows one response body to its end.
 ///
-/// A body that is polled to `None` is the exception, not the rule: hyper leaves a body alone as
-/// soon as it knows that there is no more, and never polls one whose response can't have a body.
+/// Most bodies are not polled to `None`: hyper stops polling when it knows that nothing follows, and
+/// never polls the body of a response that cannot have one.
 #[derive(Debug, Default)]
 pub(crate) struct EndOfBody {
-    /// The response can't have a body (RFC 9110, sections 9.3.2, 9.3.6, 15.2, 15.3.5 and
-    /// 15.4.5), so dropping it unpolled is its proper end.
+    /// The response cannot have a body (RFC 9110, sections 9.3.2, 9.3.6, 15.2, 15.3.5, and 15.4.5),
+    /// so it is complete if it is dropped unpolled.
     bodiless: bool,
-    /// Bytes that are still to come, where the length is declared.
+    /// Bytes that have not passed yet. `None` if no length is declared.
     remaining: Option<u64>,
-    /// The version is HTTP/1: hyper drops the body once the declared length is reached, where
-    /// over HTTP/2 it goes on polling for trailers.
+    /// HTTP/1: hyper drops the body at the declared length. Over HTTP/2, it continues to poll for
+    /// trailers.
     ends_at_length: bool,
 }
 
-/// What a poll of the body said.
+/// The state of the body after a poll.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
     Continues,
     Ended,
-    /// The body ended before the length that it had declared.
+    /// The body ended before its declared length.
     Short,
 }
 
@@ -62,7 +62,7 @@ impl EndOfBody {
         let remaining = if bodiless {
             None
         } else {
-            // hyper trusts the body where both are there.
+            // Like hyper, prefers the size hint to the header.
             let hint = response.body().size_hint().exact();
             hint.or_else(|| content_length(response.headers()))
         };
@@ -73,19 +73,19 @@ impl EndOfBody {
         }
     }
 
-    /// Whether the body is over before its first poll, so that nobody will poll it.
+    /// Returns `true` if the body has ended before its first poll, so the server will not poll it.
     pub(crate) fn has_ended_unpolled(&self, body: &impl Body) -> bool {
         body.is_end_stream() || (self.ends_at_length && self.remaining == Some(0))
     }
 
-    /// Whether the body may be dropped now without anything missing from the response.
+    /// Returns `true` if the response is complete when the body is dropped now.
     #[inline]
     pub(crate) fn may_be_dropped(&self, awaits_trailers: bool) -> bool {
         self.bodiless || (self.remaining == Some(0) && !awaits_trailers)
     }
 
-    /// How many bytes of a data frame the server will send: hyper cuts an HTTP/1 body off at the
-    /// declared length.
+    /// Returns how many bytes of a data frame the server will send. hyper truncates an HTTP/1 body at
+    /// the declared length.
     #[inline]
     pub(crate) fn bytes_to_send(&self, length: u64) -> u64 {
         match self.remaining {
@@ -94,7 +94,7 @@ impl EndOfBody {
         }
     }
 
-    /// How many bytes the server sends of a body of this length.
+    /// Returns how many bytes of a body of this length the server will send.
     pub(crate) fn bytes_of_whole(&self, length: u64) -> u64 {
         if self.bodiless {
             0
@@ -103,7 +103,7 @@ impl EndOfBody {
         }
     }
 
-    /// Takes note of a frame that the body, as it is now, has just yielded.
+    /// Records a frame that the body has just returned.
     pub(crate) fn frame<D: bytes::Buf>(&mut self, frame: &Frame<D>, body: &impl Body) -> Progress {
         if let Some(data) = frame.data_ref() {
             if let Some(remaining) = &mut self.remaining {
@@ -117,7 +117,7 @@ impl EndOfBody {
         }
     }
 
-    /// Takes note of the end of the body.
+    /// Records the end of the body.
     #[inline]
     pub(crate) fn end(&self) -> Progress {
         match self.remaining {
@@ -161,7 +161,7 @@ mod tests {
         EndOfBody::of(exchange(Method::GET, version), response)
     }
 
-    /// A stream: no exact size, and only `None` is its end.
+    /// Returns a stream without an exact size, which only `None` ends.
     fn stream() -> impl Body<Data = Bytes> {
         http_body_util::StreamBody::new(futures_util::stream::pending::<
             Result<Frame<Bytes>, std::convert::Infallible>,
@@ -214,7 +214,7 @@ mod tests {
     fn bodiless_response_may_be_dropped() {
         let bodiless = |method: Method, status: u16| {
             let mut response = declaring(7).map(|_| stream());
-            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            *response.status_mut() = StatusCode::from_u16(status).expect("valid status");
             EndOfBody::of(exchange(method, Version::HTTP_11), &response).may_be_dropped(false)
         };
         assert!(bodiless(Method::HEAD, 200) && bodiless(Method::HEAD, 404));

@@ -1,15 +1,15 @@
-//! A response on its way out, in every interleaving of the threads that know of it.
+//! Models of a response that is sent, in every interleaving of its threads.
 //!
-//! The real bodies, buffers and connection, with this file in the place of h2: one thread polls
-//! the body and puts its frames in a queue, another one writes, flushes and closes, a third one
-//! defers late or holds the handler's handles. See [`crate::model`].
+//! They use the real bodies, buffers, and connection, and a small server instead of h2. One thread
+//! polls the body and queues its frames, another one writes, flushes, and closes, and a third one
+//! defers late or holds handles. See [`crate::model`].
 
 use self::server::{MESSAGE, OneFrame, Server, body};
 use crate::model::{explore, explore_within};
 
 mod server;
 
-/// Nothing but the flushes of the response itself: a lost wake-up leaves the callback waiting.
+/// No other response causes a flush, so the callback waits if a wake-up is lost.
 fn is_completed_by_own_flush(signals_end: bool) {
     let server = Server::start();
     let (body, collection) = server.respond_deferring(body(signals_end));
@@ -27,7 +27,7 @@ fn is_completed_by_own_flush(signals_end: bool) {
 #[test]
 fn last_frame_is_flushed_by_other_thread() {
     explore(
-        "a frame that ends the response is flushed by another thread",
+        "the last frame is flushed by another thread",
         || {
             is_completed_by_own_flush(true);
         },
@@ -36,15 +36,15 @@ fn last_frame_is_flushed_by_other_thread() {
 
 #[test]
 fn separate_end_is_flushed_by_other_thread() {
-    explore_within(3, "an end of its own is flushed by another thread", || {
+    explore_within(3, "a separate end is flushed by another thread", || {
         is_completed_by_own_flush(false);
     });
 }
 
-/// The frame may be out before anybody watches, so the next bytes of the connection tell.
+/// The frame may be sent before it is watched. The next bytes of the connection decide then.
 #[test]
 fn first_push_races_with_write() {
-    explore_within(3, "the first push while the response goes out", || {
+    explore_within(3, "the first push while the response is written", || {
         let server = Server::start();
         let (body, collection) = server.respond(http::Version::HTTP_2, body(true), |_| {});
         let writer = server.spawn(move |server| server.write_and_flush());
@@ -110,25 +110,25 @@ fn is_decided_once_by_reset(signals_end: bool) {
 
 #[test]
 fn reset_races_with_last_frame() {
-    explore("a reset throws the last frame away", || {
+    explore("a reset while the last frame is queued", || {
         is_decided_once_by_reset(true);
     });
 }
 
-/// The handle may be over by the time that the body ends.
+/// The response may be decided before its body ends.
 #[test]
 fn reset_races_with_body_end() {
-    explore_within(3, "a reset throws a frame away while the body ends", || {
+    explore_within(3, "a reset while the body ends", || {
         is_decided_once_by_reset(false);
     });
 }
 
-/// Nothing of ours sees h2 drop what ends the response; a round without it tells.
+/// h2 discards the end of the response silently. A round that does not write it shows this.
 #[test]
 fn reset_after_last_frame_discards_end() {
     explore_within(
         3,
-        "a reset throws the end away after the last frame",
+        "a reset after the last frame",
         || {
             let server = Server::start();
             let (body, collection) = server.respond_deferring(body(false));
@@ -146,7 +146,7 @@ fn reset_after_last_frame_discards_end() {
     );
 }
 
-/// The connection has no later round. So the second flush of this one must decide.
+/// The connection has no later round, so the second flush of this one must decide.
 #[test]
 fn reset_in_mid_frame_aborts() {
     explore_within(3, "a reset in the middle of the last frame", || {
@@ -162,8 +162,7 @@ fn reset_in_mid_frame_aborts() {
     });
 }
 
-/// h2 has the whole response before anybody watches, and the body is dropped without having said
-/// that it is over.
+/// h2 has the whole response before it is watched, and the body is dropped without reporting its end.
 #[test]
 fn first_push_after_body_dropped_at_length() {
     explore(
@@ -186,10 +185,10 @@ fn first_push_after_body_dropped_at_length() {
     );
 }
 
-/// Over HTTP/1, one task does everything, concurrently with a task that defers.
+/// Over HTTP/1, one task polls and writes, concurrently with a task that defers.
 #[test]
 fn first_push_races_with_http1_write() {
-    explore("the first push while an HTTP/1 response goes out", || {
+    explore("the first push while an HTTP/1 response is written", || {
         let server = Server::start();
         let (body, collection) = server.respond(http::Version::HTTP_11, body(false), |_| {});
         let pusher = server.spawn_defer(&collection);
@@ -201,7 +200,7 @@ fn first_push_races_with_http1_write() {
     });
 }
 
-/// Two responses share one connection, and its list of those that wait.
+/// Two responses share the waiting list of one connection.
 #[test]
 fn one_flush_completes_two_responses() {
     explore_within(3, "two responses wait for one flush", || {
