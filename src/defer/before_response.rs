@@ -18,9 +18,9 @@ use crate::{
 /// receives any of it.
 ///
 /// Use it for work that must have happened when the client sees the response: a commit, or a job that
-/// is given to a queue. It takes what [`defer`](crate::defer()) takes, and needs a scope as `defer`
-/// does. Callbacks run one at a time in the order of registration, if the response is a success or as
-/// the handle says. Their names are independent of those of deferred callbacks. Their rule receives a
+/// is added to a queue. It takes what [`defer`](crate::defer()) takes, and needs a scope as `defer`
+/// does. Callbacks run one at a time in the order of registration, if the response is a success. The
+/// handle can change this. Their names are independent of those of deferred callbacks. Their rule receives a
 /// [`Completion`](crate::Completion) with the status, without bytes, and with the delivery
 /// [`Pending`](crate::Delivery::Pending). The layer's [`when`](crate::DeferLayer::when) does not
 /// apply. Callbacks that one of them registers join the same run.

@@ -77,7 +77,7 @@ impl Observers {
 
     fn each(&self, notify: impl Fn(&dyn DeferObserver)) {
         for observer in &self.observers {
-            // The panic hook has reported a panic, and the callback must not suffer from it.
+            // The panic hook has reported the panic. It must not affect the callback.
             drop_catching_panic(catch_panic(|| notify(observer.as_ref())));
         }
     }

@@ -32,7 +32,7 @@ impl fmt::Display for ErrorChain<'_> {
             left: MAX_TEXT,
         };
         write!(escaped, "{}", self.0)?;
-        // A chain may be a circle.
+        // An error may be its own source.
         let sources = std::iter::successors(self.0.source(), |&error| error.source());
         for source in sources.take(32) {
             write!(escaped, ": {source}")?;

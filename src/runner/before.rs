@@ -103,9 +103,9 @@ pub(crate) async fn run_here(guard: CompletionGuard, on_drop: OnDrop) -> BeforeR
     run.finish(outcome)
 }
 
-/// Like [`run_here`], but on a task, which goes on if the client leaves.
+/// Like [`run_here`], but on a task, which continues if the client leaves.
 ///
-/// The receiver gets the result also if the task is dropped.
+/// The receiver gets the result even if the task is dropped.
 pub(crate) fn run_on_task(guard: CompletionGuard) -> oneshot::Receiver<BeforeResult> {
     let (reply, result) = oneshot::channel();
     let scope = guard.scope().cloned();
@@ -176,7 +176,7 @@ impl BeforeRun {
                         message,
                     });
                 }
-                // As between the callbacks after the response.
+                // As for the callbacks after the response.
                 coop::consume_budget().await;
             }
             Ok(())

@@ -61,11 +61,11 @@ struct Runner {
     completion: Completion,
     /// `None` when the runner has ended.
     on_drop: Option<OnDrop>,
-    /// Boxed, because most scopes run one callback after the other and without limits.
+    /// Boxed, because most scopes run one callback after the other, without limits.
     concurrent: Option<Box<ConcurrentCallbacks>>,
 }
 
-/// Callbacks concurrent the current one, and the permit to run them.
+/// Callbacks that run concurrently with the current one, and the permit to run them.
 struct ConcurrentCallbacks {
     permit: Permit,
     /// Callbacks that wait until their name is free.
@@ -104,8 +104,8 @@ impl Runner {
         }
     }
 
-    /// Polls the callbacks concurrent the current one. Ready if the current one may run, or the next
-    /// one may be taken.
+    /// Polls the concurrent callbacks. Ready if the current callback may run, or the next one may be
+    /// taken.
     fn poll_concurrent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(concurrent) = &mut self.concurrent else {
             return Poll::Ready(());

@@ -21,11 +21,11 @@ pub(crate) struct Current {
 /// The relation of code to its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The scope polls this code: the handler, or the body. The runner is not at work meanwhile.
+    /// The scope polls this code: the handler, or the body. The runner is not active.
     Polled,
     /// The runner polls this code: the callback with this number.
     Callback(u64),
-    /// The runner may be at work at the same time.
+    /// The runner may be active at the same time.
     External,
 }
 

@@ -133,7 +133,7 @@ impl Scope {
     }
 
     /// Reports the registration of a callback that has not started, once. The callback is held
-    /// meanwhile, so that it does not start before observers know of it.
+    /// during the report, so that it does not start before observers know of it.
     fn announce_registration(&self, Registration { phase, id }: Registration) -> bool {
         let registered = self.with_entry(|state, _| {
             let queue = state.queue_mut(phase);

@@ -21,7 +21,7 @@ pub(super) struct Entry {
     completion: Option<Completion>,
     runner: RunnerState,
     running: Vec<RunningCallback>,
-    /// Where callbacks run. A runner takes it when it starts.
+    /// The runtime for the runner, which takes it when it starts.
     runtime: Option<Handle>,
     info: Option<Arc<ScopeInfo>>,
 }

@@ -174,7 +174,7 @@ impl Scope {
         self.is_exclusive() && !self.has_entry()
     }
 
-    /// Notes that the head of the response is known, or that there will be none.
+    /// Records that the head of the response is known, or that there will be none.
     #[inline]
     pub(crate) fn head_ready(self: &Arc<Self>) {
         if let Some(info) = &self.info {

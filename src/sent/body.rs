@@ -34,7 +34,8 @@ pin_project! {
     }
 }
 
-/// What is left of the response; ends the handle exactly once, at the latest when dropped.
+/// The rest of the response. It reports the end of the body to the handle once, at the latest when
+/// it is dropped.
 #[derive(Debug)]
 struct Outgoing {
     handle: ResponseHandle,

@@ -26,7 +26,7 @@ use crate::{
 pub(crate) struct Connection {
     pub(super) progress: WriteProgress,
     pub(super) activity: ConnectionActivity,
-    /// A response waits for a flush, so each flush must look.
+    /// A response waits for a flush, so each flush must check the list.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
     #[cfg(feature = "serve")]
@@ -39,7 +39,7 @@ struct Waiting {
     responses: Vec<(Arc<SharedDelivery>, FlushTarget)>,
 }
 
-/// What only connections of `serve` have.
+/// State of connections of `serve`.
 #[cfg(feature = "serve")]
 struct Served {
     server: Arc<Server>,
@@ -171,7 +171,7 @@ impl Connection {
     }
 }
 
-/// What a connection waits for, unless the app is at work. Each new value starts a new timeout.
+/// The event that a connection waits for, unless the app is busy. Each new value starts a new timeout.
 #[cfg(feature = "serve")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expecting {
@@ -268,7 +268,7 @@ impl Connection {
         }
     }
 
-    /// Returns what the connection waits for; `None` if the app is at work.
+    /// Returns the event that the connection waits for; `None` if the app is busy.
     pub(crate) fn expecting(&self) -> Option<Expecting> {
         let activity = &self.activity;
         if activity.is_write_blocked() {

@@ -26,7 +26,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 /// The outcome of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeliveryOutcome {
-    /// The transport has accepted every byte, and was flushed.
+    /// The transport has accepted every byte and was flushed.
     Flushed { bytes: u64 },
     /// The connection or the stream ended before that, or made no progress for too long.
     Aborted { bytes: u64 },

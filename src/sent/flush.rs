@@ -1,4 +1,4 @@
-//! What one connection has written and flushed.
+//! The progress of writes and flushes on one connection.
 
 use crate::sync::{
     AtomicU64,
@@ -16,8 +16,8 @@ pub(super) struct WriteProgress {
     flushes: AtomicU64,
     /// Number of reads that have begun and flushes that have completed.
     ///
-    /// h2 looks for queued frames after each read that finds nothing more. It also does so between
-    /// two flushes if it writes nothing in between.
+    /// h2 looks for queued frames after each read that finds nothing more, and between two flushes if
+    /// it writes nothing in between.
     rounds: AtomicU64,
     /// The value of `rounds` at the last flush, before that flush was counted.
     flushed_round: AtomicU64,
@@ -83,7 +83,7 @@ impl WriteProgress {
     }
 }
 
-/// What the flushes of a connection have covered.
+/// A snapshot of the flushes of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Flushed {
     flushes: u64,

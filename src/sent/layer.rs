@@ -141,7 +141,7 @@ impl<F> SentFuture<F> {
         call: impl FnOnce(Request<B>) -> F,
     ) -> Self {
         let exchange = Exchange::of(&request);
-        // The request is in progress from here on, also while the app is not ready for it.
+        // The request is in progress from now on, even while the app is not ready for it.
         let handle = ResponseHandle::new(connection.clone(), exchange);
         let extensions = request.extensions_mut();
         reserve(extensions);

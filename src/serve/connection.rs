@@ -101,14 +101,14 @@ where
     }
 }
 
-/// What ends a connection, apart from the client.
+/// The events that end a connection, apart from the client.
 struct Serving {
     timer: ConnectionTimer,
     shutdown: CancellationToken,
 }
 
 impl Serving {
-    /// Returns whether the protocol is HTTP/2; `None` if the connection ends before it is known.
+    /// Returns `true` if the protocol is HTTP/2, and `None` if the connection ends before it is known.
     #[cfg(feature = "http2")]
     async fn detect_http2<I>(&mut self, io: &mut SentIo<I>) -> Option<bool>
     where

@@ -1,4 +1,4 @@
-//! A [`Defer`] around whatever is served: the service of each connection is wrapped in it.
+//! Make-services that wrap the service of each connection in a [`Defer`].
 
 use std::{
     future::Future,

@@ -287,7 +287,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// Sets how long the transport may accept no byte of a response although there are bytes to send;
     /// 60 seconds by default, `None` for no limit.
     ///
-    /// Clients that stop reading are ended by this, and their callbacks run with
+    /// This ends the responses of clients that stop reading. Their callbacks run with
     /// [`Delivery::Aborted`](crate::Delivery::Aborted). A slow client that makes progress is never
     /// affected, and the time does not run while the response body itself is pending.
     ///

@@ -59,12 +59,12 @@ pub(super) struct ConnectionTimer {
     timeouts: Timeouts,
     connection: Arc<Connection>,
     is_closing: bool,
-    /// What the connection waits for, and until when.
+    /// The event that the connection waits for, and its deadline.
     current: Option<(Expecting, Option<Instant>)>,
     /// HTTP/1: the requests and reads when the connection became idle. More reads without a request
     /// are the beginning of a head.
     idle_since: Option<(u64, u64)>,
-    /// When to look for stalled HTTP/2 responses.
+    /// The time of the next check for stalled HTTP/2 responses.
     next_look: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -145,7 +145,7 @@ impl ConnectionTimer {
         }
     }
 
-    /// Returns the time of the next look for stalled HTTP/2 responses.
+    /// Returns the time of the next check for stalled HTTP/2 responses.
     fn next_look(&mut self) -> Option<Instant> {
         let has_streams = self
             .connection
@@ -191,7 +191,7 @@ impl Future for ConnectionTimer {
                 if deadline <= now {
                     match Expired::of(expecting) {
                         Some(expired) => return Poll::Ready(expired),
-                        // Looks again later, because nothing wakes this task when the app continues.
+                        // Checks again later, because nothing wakes this task when the app continues.
                         None => this.current = None,
                     }
                 }
@@ -209,7 +209,7 @@ impl Future for ConnectionTimer {
 }
 
 impl Expired {
-    /// Returns the reason if this was waited for too long; `None` if that is up to the app.
+    /// Returns the reason if this event did not occur in time; `None` if the app must cause it.
     fn of(expecting: Expecting) -> Option<Self> {
         match expecting {
             Expecting::Head(_) => Some(Self::HeaderRead),

@@ -119,7 +119,7 @@ impl Watch {
         }
     }
 
-    /// The body has ended by itself.
+    /// Records that the body has ended on its own.
     #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {

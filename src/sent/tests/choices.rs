@@ -1,4 +1,4 @@
-//! The choices that a generated case makes.
+//! Generated test cases, and their reduction.
 
 use std::{
     collections::VecDeque,
@@ -7,11 +7,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// The choices that a generated case makes, one after the other.
+/// The choices of a generated case, in order.
 pub(super) struct Choices(pub(super) VecDeque<u8>);
 
 impl Choices {
-    /// Keeps some back for the end.
+    /// Splits off the choices for the end of the case. Also returns the number of steps before it.
     pub(super) fn split(mut choices: Vec<u8>) -> (Self, Self, usize) {
         let steps = choices.len() * 4 / 5;
         let final_choices = choices.split_off(steps);
@@ -27,10 +27,9 @@ impl Choices {
     }
 }
 
-/// Runs random cases, as many as `PROPTEST_CASES` says, like the properties in `tests/integrations`;
-/// and of one that fails the smallest that fails, whose choices it prints.
+/// Runs `PROPTEST_CASES` random cases. Reduces a case that fails, and prints its choices.
 ///
-/// Without proptest, because every user who runs an example would build it.
+/// Does not use proptest, because everyone that runs an example of this package would build it.
 pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
     let cases = env::var("PROPTEST_CASES").map_or(256, |cases| cases.parse().unwrap());
     let fails = |choices: &[u8]| catch_unwind(AssertUnwindSafe(|| case(choices.to_vec()))).is_err();
@@ -41,12 +40,12 @@ pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
             let smallest = shrink(choices, fails);
             println!("the choices were {smallest:?}");
             case(smallest);
-            unreachable!("it failed, and now it does not");
+            unreachable!("the case no longer fails");
         }
     }
 }
 
-/// The shortest beginning that fails, with a zero wherever it fails with a zero.
+/// Returns the shortest prefix that fails, with as many zeros as possible.
 fn shrink(mut choices: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     if let Some(length) = (0..choices.len()).find(|&length| fails(&choices[..length])) {
         choices.truncate(length);

@@ -1,4 +1,4 @@
-//! h2.
+//! A server like h2.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -19,15 +19,15 @@ struct Stream {
     index: usize,
     body: Option<Pin<Box<SentBody<Script>>>>,
     has_head: bool,
-    /// What comes next from the body's task, which has polled and not yet queued.
+    /// The next piece, which the body's task has polled and not yet queued.
     polled: Option<(Piece, bool)>,
     queue: VecDeque<Piece>,
     was_reset: bool,
     is_over: bool,
 }
 
-/// h2: bodies are polled by tasks of their own, at any time; the connection's task reads, then
-/// takes from the queues, writes, flushes, and keeps what it has written for a while.
+/// Polls each body on a task of its own. The connection's task reads, takes frames from the queues,
+/// writes, and flushes. It releases the last written buffer later.
 struct Http2 {
     world: World,
     streams: Vec<Stream>,
@@ -35,12 +35,12 @@ struct Http2 {
     in_flight: Option<(usize, Piece)>,
     /// The last frame that was written, whose buffer h2 has not released.
     written: Option<(usize, SentBuf<Bytes>, bool)>,
-    /// It could not take all that was there before it was written out.
+    /// The codec had no capacity for all queued frames.
     codec_was_full: bool,
     phase: Phase,
-    /// Resets that have arrived, and that the connection has not read.
+    /// Resets that the connection has not read.
     arrived: Vec<usize>,
-    /// The connection's task runs once more: something was queued, arrived, or was dropped.
+    /// The connection's task was woken, because something was queued, arrived, or was dropped.
     is_woken: bool,
 }
 
@@ -75,7 +75,7 @@ impl Http2 {
         }
     }
 
-    /// One step of the task of a stream.
+    /// Performs one step of the task of a stream.
     fn stream_step(&mut self, at: usize) {
         let world = &mut self.world;
         let stream = &mut self.streams[at];
@@ -90,7 +90,7 @@ impl Http2 {
             return;
         };
         if let Some((piece, is_end)) = stream.polled.take() {
-            // A reset stream takes nothing, and what was for it is dropped.
+            // A reset stream drops its frames.
             if !stream.was_reset {
                 stream.queue.push_back(piece);
                 self.is_woken = true;
@@ -107,7 +107,7 @@ impl Http2 {
             stream.body = None;
         } else {
             let Poll::Ready(polled) = body.as_mut().poll_frame(&mut cx()) else {
-                unreachable!("the script never waits");
+                unreachable!("the script is never pending");
             };
             stream.polled = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
@@ -124,7 +124,7 @@ impl Http2 {
         }
     }
 
-    /// One step of the connection's task.
+    /// Performs one step of the connection's task.
     fn connection_step(&mut self, forced: bool) {
         match self.phase {
             Phase::Idle => {
@@ -134,7 +134,7 @@ impl Http2 {
             Phase::Taking => {
                 self.reclaim();
                 self.codec_was_full = false;
-                // Flow control holds data back now and then; the other frames it can't.
+                // Flow control applies to data only.
                 let holds_data_back = !forced && self.world.choices.one_in(3);
                 let may_be_sent = |piece: &Piece| match piece {
                     Piece::Buffer(..) => !holds_data_back,
@@ -154,7 +154,7 @@ impl Http2 {
                 self.take(at, piece);
             }
             Phase::Writing if !forced && self.world.choices.one_in(6) => {
-                // The transport takes no more for now, and the task is woken for another round.
+                // The transport is not ready, and the task is woken for another round.
                 self.begin_round(forced);
                 if self.in_flight.is_none() {
                     self.phase = Phase::Taking;
@@ -181,7 +181,7 @@ impl Http2 {
             }
             Phase::Flushing => {
                 let is_flushed = self.world.flush(forced);
-                // What did not fit, or is left of a buffer, goes on in the same round.
+                // Frames that did not fit, and the rest of a buffer, continue in the same round.
                 let continues = is_flushed && (self.codec_was_full || self.reclaim());
                 self.is_woken |= !is_flushed;
                 self.phase = if continues { Phase::Taking } else { Phase::Idle };
@@ -189,7 +189,7 @@ impl Http2 {
         }
     }
 
-    /// Reads, which is how the connection learns of resets.
+    /// Reads from the connection, which applies resets.
     fn begin_round(&mut self, forced: bool) {
         self.is_woken = false;
         self.world.begin_round();
@@ -222,7 +222,7 @@ impl Http2 {
         }
     }
 
-    /// Lets go of the last buffer, or puts its rest back in front of its queue.
+    /// Releases the last buffer, or returns its rest to the front of its queue.
     fn reclaim(&mut self) -> bool {
         let Some((at, buffer, was_reset)) = self.written.take() else {
             return false;
@@ -238,16 +238,16 @@ impl Http2 {
         true
     }
 
-    /// Runs the connection's task for as long as something wakes it, and no longer.
+    /// Runs the connection's task until nothing wakes it.
     fn finish_rounds(&mut self) {
-        // A window that is opened wakes it too.
+        // An opened window also wakes it.
         self.is_woken |= self.streams.iter().any(|stream| !stream.queue.is_empty());
         while self.is_woken || self.phase != Phase::Idle {
             self.connection_step(true);
         }
     }
 
-    /// The tasks of the streams may outlive the connection's, or not.
+    /// Drops the connection's frames, then the tasks of the streams.
     fn end(self) {
         let Self {
             world,
@@ -309,8 +309,8 @@ pub(super) fn http2(choices: Vec<u8>) {
             _ => server.connection_step(false),
         }
     }
-    // All that is under way is written. Then come a few more, after which nothing follows that
-    // could hide that one of them still waits.
+    // Writes all that is pending, then a few last responses. No bytes follow that could hide a lost
+    // wake-up.
     server.finish_streams();
     server.finish_rounds();
     server.world.choices = final_choices;
@@ -322,7 +322,7 @@ pub(super) fn http2(choices: Vec<u8>) {
         for _ in 0..server.world.choices.below(10) {
             server.stream_step(at);
         }
-        // Part of it may be written by then.
+        // A part of the response may be written before the reset.
         for _ in 0..server.world.choices.below(8) {
             server.connection_step(false);
         }
@@ -334,8 +334,8 @@ pub(super) fn http2(choices: Vec<u8>) {
     server.finish_rounds();
     server.finish_streams();
     server.finish_rounds();
-    // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only
-    // the next bytes of the connection tell.
+    // h2 silently discards the queued frames of a reset stream. If some were not watched, only the next
+    // bytes of the connection decide.
     let may_wait = |expected: &Expected| expected.may_abort && expected.unwatched_bytes;
     server.world.assert_all_called(may_wait);
     server.world.wait_for_all();

@@ -1,8 +1,8 @@
-//! Servers in miniature, in the orders of hyper's HTTP/1 and h2, against what was on the wire.
+//! Small servers that work in the orders of hyper's HTTP/1 and h2, checked against a reference model.
 //!
-//! The model is a list: every byte that the transport accepted, with the response that it belongs
-//! to, and how many of them were flushed. Whatever the order of events, each waiter is called
-//! exactly once, and outcomes `Sent` only when that list says so.
+//! The model is a list of all bytes that the transport accepted, each with its response, and the number
+//! of flushed bytes. In every order of events, each waiter is called exactly once, and with `Flushed`
+//! only if the list agrees.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -38,7 +38,7 @@ fn http2_waiters_get_the_outcome_once() {
     choices::any(300, http2);
 }
 
-/// A response with data frames of these lengths, which add up to the length that it declares.
+/// Creates a response with data frames of these lengths, whose sum is its declared length.
 fn respond<const FRAMES: usize>(
     version: Version,
     lengths: [usize; FRAMES],
@@ -60,10 +60,10 @@ fn respond<const FRAMES: usize>(
 
 fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
     let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
-        unreachable!("the script has a frame");
+        unreachable!("the script has no frame");
     };
     let Ok(data) = frame.into_data() else {
-        unreachable!("it is data");
+        unreachable!("the frame is not data");
     };
     data
 }
@@ -105,8 +105,8 @@ fn late_http1_waiter_is_called_immediately() {
     world.end();
 }
 
-/// All of the declared length is there, and yet the body goes on: over HTTP/2 it is polled until
-/// it says that it is over, so a reset may come in between.
+/// Over HTTP/2, a body is polled after its declared length until it reports its end, so a reset may
+/// arrive in between.
 #[test]
 fn reset_does_not_flush_copied_bytes() {
     for empty_frame_is_polled in [false, true] {
@@ -116,7 +116,7 @@ fn reset_does_not_flush_copied_bytes() {
         if empty_frame_is_polled {
             drop(data_of(&mut body));
         }
-        // Something else goes out, and is flushed.
+        // Other bytes of the connection are flushed.
         let mut head = world.framing(index, 9);
         world.write(&mut head, true);
         world.flush(true);
@@ -168,12 +168,12 @@ fn trailers_reset_in_mid_frame_are_aborted() {
     let mut body = World::body(future);
     let data = data_of(&mut body);
     let mut frame = world.buffer(index, data);
-    // The trailers are queued behind it.
+    // The trailers are queued behind the data.
     assert!(body.as_mut().poll_frame(&mut cx()).is_ready());
     drop(body);
     world.begin_round();
     world.write_some(&mut frame, 10);
-    // The reset is read, and h2 drops the trailers.
+    // The reset is read, and h2 discards the trailers.
     world.begin_round();
     world.model().responses[index].may_abort = true;
     world.write(&mut frame, true);
@@ -218,7 +218,7 @@ async fn shutdown_reaches_transport() {
     let end = client.read_to_end(&mut received);
     tokio::time::timeout(std::time::Duration::from_secs(60), end)
         .await
-        .expect("the end comes before the connection is dropped")
+        .expect("the client sees the end before the connection is dropped")
         .unwrap();
     assert_eq!(received, b"hello");
     drop(io);

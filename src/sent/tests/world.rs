@@ -1,4 +1,4 @@
-//! What both servers do: ask the app, write, flush, and check what waiters are outcomes.
+//! The steps that both servers share: call the app, write, flush, and check the outcomes.
 
 use std::{
     pin::Pin,
@@ -25,7 +25,7 @@ use crate::sync::{MutexGuard, lock};
 pub(super) enum Piece {
     Framing(usize, usize),
     Copied(usize, usize),
-    /// A buffer of the response, and how much of it goes out in this piece.
+    /// A buffer of the response, and the number of its bytes in this piece.
     Buffer(usize, SentBuf<Bytes>, usize),
 }
 
@@ -80,7 +80,7 @@ impl World {
         lock(&self.model)
     }
 
-    /// A request comes in; its response, if it gets one.
+    /// Calls the app. Returns `None` if the request is dropped without a response.
     pub(super) fn answer(&mut self) -> Option<(usize, Pin<Box<SentBody<Script>>>)> {
         let (script, body_bytes) = Script::generate(&mut self.choices);
         let watched_from_start = self.choices.one_in(2);
@@ -104,7 +104,7 @@ impl World {
         let mut request = Request::new(script);
         *request.version_mut() = self.version;
         let future = Box::pin(service.call(request));
-        let handle = lock(&given).take().expect("the layer has put it there");
+        let handle = lock(&given).take().expect("the layer inserts the handle");
         self.handles.push(handle);
         self.model().responses.push(Expected {
             body_bytes,
@@ -119,12 +119,12 @@ impl World {
 
     pub(super) fn body(mut future: Answer) -> Pin<Box<SentBody<Script>>> {
         let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx()) else {
-            unreachable!("it is ready");
+            unreachable!("the app is never pending");
         };
         Box::pin(response.into_body())
     }
 
-    /// Registers a waiter for a response, early, late, or after its end.
+    /// Registers a waiter for a random response, possibly after its end.
     pub(super) fn wait_for_one(&mut self) {
         if self.handles.is_empty() {
             return;
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Writes some of a piece, and consumes it as servers do: after the write.
+    /// Writes a part of a piece and then consumes it, as servers do.
     pub(super) fn write(&mut self, piece: &mut Piece, whole: bool) {
         let most = piece.remaining();
         let count = if whole {
@@ -209,7 +209,7 @@ impl World {
         Piece::Buffer(index, data, length)
     }
 
-    /// As a server copies: chunk by chunk.
+    /// Copies a buffer chunk by chunk, as servers do.
     pub(super) fn copied(piece: Piece) -> Piece {
         match piece {
             Piece::Buffer(index, mut buffer, length) => {
@@ -225,20 +225,20 @@ impl World {
         }
     }
 
-    /// Registers waiters after the end. They are called at once, because no other flush will come.
+    /// Registers waiters after the end. They must be called immediately, because no flush follows.
     pub(super) fn wait_for_all(&mut self) {
         for index in 0..self.handles.len() {
             self.wait_for(index);
         }
     }
 
-    /// Every response with a reason to be over, and a connection that was flushed, has outcomes.
+    /// Checks that all waiters were called, except those of responses that `may_wait`.
     pub(super) fn assert_all_called(&self, may_wait: impl Fn(&Expected) -> bool) {
         assert_eq!(self.model().violations, Vec::<String>::new());
         for (index, expected) in self.model().responses.iter().enumerate() {
-            let outcomes = expected.outcomes.len();
+            let calls = expected.outcomes.len();
             if expected.has_waiter && !may_wait(expected) {
-                assert_eq!(outcomes, 1, "response {index} while its connection is open");
+                assert_eq!(calls, 1, "response {index} while its connection is open");
             }
         }
     }
