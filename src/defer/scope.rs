@@ -94,7 +94,7 @@ pub(super) fn open_ended() -> Current {
     };
     scope.release_head();
     let start = scope.decide(completion);
-    debug_assert!(start.is_none(), "nothing is registered yet");
+    debug_assert!(start.is_none(), "nothing is registered");
     Current::external(scope)
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct OutcomeCounts {
     pub(crate) lost: u64,
 }
 
-/// One look at all shards of a store.
+/// One scan of all shards of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     pub(crate) unfinished: usize,

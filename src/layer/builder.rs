@@ -296,7 +296,7 @@ impl DeferLayer {
     /// let layer = DeferLayer::new().metrics_by_name();
     /// # let _ = layer;
     /// # async fn handler() {
-    /// defer(async {}).name("welcome mail");  // and not: format!("mail to {user}")
+    /// defer(async {}).name("welcome mail");  // not format!("mail to {user}")
     /// # }
     /// ```
     #[cfg(feature = "metrics")]

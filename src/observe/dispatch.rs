@@ -36,7 +36,7 @@ pub(crate) struct Observers {
 pub(crate) struct Interest {
     /// A receiver needs request details.
     pub(crate) scope: bool,
-    /// A handle may ask for a snapshot or a report.
+    /// A handle may request a snapshot or a report.
     pub(crate) handle: bool,
     /// There are observers.
     pub(crate) observers: bool,

@@ -47,7 +47,7 @@ use crate::{
 /// use axum::response::Response;
 /// use axum_defer::BeforeResponseFailed;
 ///
-/// /// Describes the failure for the log of a layer outside.
+/// /// Describes the failure, for the log of an outer layer.
 /// fn reason(response: &Response) -> Option<String> {
 ///     let failed = response.extensions().get::<BeforeResponseFailed>()?;
 ///     let name = failed.name().unwrap_or("unnamed");
@@ -185,7 +185,7 @@ impl BeforeRun {
 
     fn finish(mut self, outcome: Result<(), BeforeResponseFailed>) -> BeforeResult {
         let Some(mut guard) = self.guard.take() else {
-            unreachable!("the phase ends once");
+            unreachable!("the phase has ended already");
         };
         if outcome.is_err() {
             guard.fail();

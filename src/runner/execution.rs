@@ -306,7 +306,7 @@ impl Execution {
             return;
         }
         match clock::sleep(limit) {
-            // Unconstrained, because a callback that uses up its budget must time out, too.
+            // Unconstrained, because a callback that uses up its budget must also time out.
             Ok(sleep) => {
                 self.rare_mut().timeout = Some(Box::pin(coop::unconstrained(sleep)));
             }
@@ -443,7 +443,7 @@ impl Execution {
         self.rare.get_or_insert_default()
     }
 
-    /// Ends a callback that cannot go on, and counts its end.
+    /// Ends a callback that cannot continue, and counts its end.
     pub(super) fn abandon(&mut self) {
         self.lose(match self.stage {
             Stage::Running => LostReason::Interrupted,

@@ -24,7 +24,7 @@ pub(crate) mod completion_guard;
 mod execution;
 pub(crate) mod scoped;
 
-/// Spawns the runner of a scope, if a step has asked for one.
+/// Spawns the runner of a scope, if a step has requested one.
 #[inline]
 pub(crate) fn start(scope: Arc<Scope>, start: Option<Start>) {
     if let Some(mut start) = start {
@@ -39,7 +39,7 @@ fn spawn_runner(runner: Runner, runtime: Option<tokio::runtime::Handle>) {
     spawn(spawner.as_ref(), runtime, runner);
 }
 
-/// Runs the callbacks of a scope in the calling task, if a step has asked for a runner.
+/// Runs the callbacks of a scope in the calling task, if a step has requested a runner.
 pub(crate) async fn run_here(scope: Arc<Scope>, start: Option<Start>) {
     if let Some(mut start) = start {
         scope.keep_runtime(start.runtime.take());

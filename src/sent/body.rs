@@ -49,7 +49,7 @@ struct Outgoing {
     /// HTTP/2: an upper bound of what the connection had written when the server took the response,
     /// or its last unwatched frame, plus the length of that frame.
     unwatched_offset: u64,
-    /// HTTP/2: the response is aborted if the client takes nothing of it for too long.
+    /// HTTP/2: the response is aborted if it stalls.
     may_stall: bool,
     /// HTTP/2: the last poll of the body returned a frame.
     is_sending: bool,

@@ -164,7 +164,7 @@ impl ResponseDelivery {
         self.await_flush_if_consumed(&mut state)
     }
 
-    /// The server has dropped a buffer unconsumed, so the response can't become complete.
+    /// The server has dropped a buffer unconsumed, so the response cannot become complete.
     pub(super) fn buffer_discarded(&self, bytes: u64) {
         let mut state = lock(&self.state);
         state.unconsumed = state.unconsumed.saturating_sub(1);
@@ -211,7 +211,7 @@ impl ResponseDelivery {
         decide(lock(&self.state), Ending::Aborted);
     }
 
-    /// The client has taken nothing for too long.
+    /// The client has accepted nothing for the stall timeout.
     #[cfg(feature = "serve")]
     pub(super) fn stalled(&self) {
         let state = lock(&self.state);

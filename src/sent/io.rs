@@ -150,8 +150,8 @@ impl<I> SentIo<I> {
 
 #[cfg(feature = "http2")]
 impl<I: AsyncRead + Unpin> SentIo<I> {
-    /// Reads until the protocol is known, and returns `true` if it is HTTP/2. The server will see the
-    /// bytes too.
+    /// Reads until the protocol is known, and returns `true` if it is HTTP/2. The server will also
+    /// see these bytes.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         while self.guard.connection.is_protocol_unknown() {
             let mut bytes = [0; 24];

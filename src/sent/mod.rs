@@ -6,7 +6,7 @@
 //! connection in a [`SentIo`], and the service of the same connection in its
 //! [`layer`](SentIo::layer), outside of every other layer. Callbacks of a
 //! [`DeferLayer`](crate::DeferLayer) inside then run when the transport has accepted and flushed the
-//! last byte of the response, or when the connection was lost before that. A server can't know whether
+//! last byte of the response, or when the connection was lost before that. A server cannot know whether
 //! the client has received the bytes: they may still be in the buffers of the operating systems.
 //!
 //! ```no_run

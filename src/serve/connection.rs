@@ -131,14 +131,14 @@ impl Serving {
             biased;
             _ = connection.as_mut() => return,
             () = self.shutdown.cancelled() => {
-                // A request that has already arrived is answered.
+                // Serves a request that has already arrived.
                 if poll_after_yield(connection.as_mut()).await.is_some() {
                     return;
                 }
             }
             expired = &mut self.timer => match expired {
                 Expired::Idle => {}
-                // HTTP/2 can't end a connection gracefully in the middle of a header block.
+                // HTTP/2 cannot end a connection gracefully in the middle of a header block.
                 Expired::HeaderRead if !self.timer.connection().is_http2() => {}
                 Expired::HeaderRead | Expired::RequestBody | Expired::Stall => return,
             }

@@ -67,7 +67,7 @@ where
 
 pin_project! {
     /// Wraps the service of a connection in a [`Defer`].
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeDefer<F> {
         #[pin]
         make: F,
@@ -87,7 +87,7 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeDefer<F> {
 
 pin_project! {
     /// Wraps the service of a connection in a [`BoxBody`].
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeBoxBody<F> {
         #[pin]
         make: MakeDefer<F>,
@@ -105,7 +105,7 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeBoxBody<F> {
 
 /// Boxes the response bodies of a service, because [`axum::serve()`] accepts only axum's own.
 #[derive(Clone)]
-#[allow(missing_debug_implementations, reason = "it can't be named")]
+#[allow(missing_debug_implementations, reason = "it cannot be named")]
 pub struct BoxBody<S> {
     service: S,
 }
@@ -131,7 +131,7 @@ where
 }
 
 pin_project! {
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct BoxBodyFuture<F> {
         #[pin]
         future: F,

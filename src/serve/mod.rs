@@ -101,7 +101,7 @@ where
 /// let server = axum_defer::serve(listener, Router::new()).max_connections(10_000);
 /// println!("http://{}", server.local_addr()?);
 /// let serving = tokio::spawn(server.into_future());
-/// // It serves until it is dropped.
+/// // Serves until it is dropped.
 /// serving.abort();
 /// # Ok(()) }
 /// ```
@@ -292,7 +292,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// affected, and the time does not run while the response body itself is pending.
     ///
     /// If the connection accepts nothing, it is closed. If only an HTTP/2 stream has no flow-control
-    /// window, its scope is decided as aborted and the stream stays open, because hyper can't reset it.
+    /// window, its scope is decided as aborted and the stream stays open, because hyper cannot reset it.
     /// That may happen up to an eighth of the timeout late.
     pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.acceptor.settings.timeouts.stall = timeout.into();
