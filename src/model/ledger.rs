@@ -177,14 +177,14 @@ impl Ledger {
         let line = Location::caller().line();
         self.book.registered.lock().unwrap().push(line);
         let ledger = self.clone();
-        let one_by_one = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
+        let sequential = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
         collection.defer(move |completion| async move {
             let book = &ledger.book;
             book.ran.lock().unwrap().push((line, completion));
             let inside = Inside::enter(book);
             ledger.pass();
             code(completion).await;
-            if one_by_one && inside.others > 0 {
+            if sequential && inside.others > 0 {
                 let fault = format!("line {line} ran concurrently with another callback");
                 book.faults.lock().unwrap().push(fault);
             }

@@ -174,27 +174,27 @@ mod tests {
 
     use super::*;
 
-    /// Classifies the response to a POST as a failure if it has the header `answered`.
+    /// Classifies the response to a POST as a failure if it has the header `x-response`.
     #[derive(Clone)]
     struct ByHead;
 
     impl MakeClassifier for ByHead {
-        type Classifier = Asked;
+        type Classifier = ByMethod;
         type FailureClass = ();
         type ClassifyEos = NeverClassifyEos<()>;
 
-        fn make_classifier<B>(&self, request: &Request<B>) -> Asked {
+        fn make_classifier<B>(&self, request: &Request<B>) -> ByMethod {
             assert_eq!(request.uri(), "/path?query");
             assert_eq!(request.version(), Version::HTTP_2);
-            assert_eq!(request.headers()["asked"], "yes");
+            assert_eq!(request.headers()["x-request"], "yes");
             assert_eq!(request.extensions().get(), Some(&7_u8));
-            Asked(request.method().clone())
+            ByMethod(request.method().clone())
         }
     }
 
-    struct Asked(Method);
+    struct ByMethod(Method);
 
-    impl ClassifyResponse for Asked {
+    impl ClassifyResponse for ByMethod {
         type FailureClass = ();
         type ClassifyEos = NeverClassifyEos<()>;
 
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(response.status(), StatusCode::ACCEPTED);
             assert_eq!(response.version(), Version::HTTP_10);
             assert_eq!(response.extensions().get(), Some(&8_u8));
-            let fails = self.0 == Method::POST && response.headers().contains_key("answered");
+            let fails = self.0 == Method::POST && response.headers().contains_key("x-response");
             ClassifiedResponse::Ready(if fails { Err(()) } else { Ok(()) })
         }
 
@@ -220,7 +220,7 @@ mod tests {
                     .method(method.clone())
                     .uri("/path?query")
                     .version(Version::HTTP_2)
-                    .header("asked", "yes")
+                    .header("x-request", "yes")
                     .extension(7_u8)
                     .body("body")
                     .unwrap()
@@ -229,19 +229,19 @@ mod tests {
                 Response::builder()
                     .status(StatusCode::ACCEPTED)
                     .version(Version::HTTP_10)
-                    .header("answered", "yes")
+                    .header("x-response", "yes")
                     .extension(8_u8)
                     .body("body")
                     .unwrap()
             };
-            let (mut asked, mut answered) = (request(), response());
-            let classified = classify(&Classification::custom(ByHead), &mut asked, &mut answered);
+            let (mut classified_request, mut classified_response) = (request(), response());
+            let classified = classify(&Classification::custom(ByHead), &mut classified_request, &mut classified_response);
             assert_eq!(classified.is_success, success);
             assert!(classified.at_end.is_none());
-            assert_eq!(asked.extensions().get(), Some(&7_u8));
-            assert_eq!(answered.extensions().get(), Some(&8_u8));
-            assert_eq!(format!("{asked:?}"), format!("{:?}", request()));
-            assert_eq!(format!("{answered:?}"), format!("{:?}", response()));
+            assert_eq!(classified_request.extensions().get(), Some(&7_u8));
+            assert_eq!(classified_response.extensions().get(), Some(&8_u8));
+            assert_eq!(format!("{classified_request:?}"), format!("{:?}", request()));
+            assert_eq!(format!("{classified_response:?}"), format!("{:?}", response()));
         }
     }
 

@@ -80,8 +80,8 @@ impl EndOfBody {
 
     /// Returns `true` if the response is complete when the body is dropped now.
     #[inline]
-    pub(crate) fn may_be_dropped(&self, awaits_trailers: bool) -> bool {
-        self.bodiless || (self.remaining == Some(0) && !awaits_trailers)
+    pub(crate) fn may_be_dropped(&self, needs_trailers: bool) -> bool {
+        self.bodiless || (self.remaining == Some(0) && !needs_trailers)
     }
 
     /// Returns how many bytes of a data frame the server will send. hyper truncates an HTTP/1 body at

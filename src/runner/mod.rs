@@ -124,7 +124,7 @@ impl Runner {
     }
 
     /// Lets other callbacks run while the current one waits. Returns `false` if they must not.
-    fn set_aside(&mut self) -> bool {
+    fn run_concurrently(&mut self) -> bool {
         let is_queued = self.execution.is_queued();
         let scope = self.execution.scope();
         if !is_queued && !scope.options.concurrent {
@@ -166,7 +166,7 @@ impl Future for Runner {
         loop {
             ready!(this.poll_concurrent(cx));
             if this.execution.poll(cx, &this.completion).is_pending() {
-                if this.set_aside() {
+                if this.run_concurrently() {
                     continue;
                 }
                 return Poll::Pending;

@@ -144,8 +144,8 @@ impl ConnectionActivity {
         self.request_bodies.load(Acquire) > 0
     }
 
-    pub(super) fn set_body_awaited(&self, is_awaited: bool) {
-        if is_awaited {
+    pub(super) fn set_body_waiting(&self, is_waiting: bool) {
+        if is_waiting {
             self.awaited_bodies.fetch_add(1, Relaxed);
         } else {
             self.awaited_bodies.fetch_sub(1, Relaxed);

@@ -195,16 +195,16 @@ pub(crate) enum Expecting {
 #[cfg(feature = "serve")]
 pub(crate) struct RequestBodyGuard {
     connection: Arc<Connection>,
-    is_awaited: bool,
+    is_waiting: bool,
 }
 
 #[cfg(feature = "serve")]
 impl RequestBodyGuard {
     /// Records whether the app waits for more of the body.
-    pub(crate) fn set_waiting(&mut self, is_awaited: bool) {
-        if self.is_awaited != is_awaited {
-            self.is_awaited = is_awaited;
-            self.connection.activity.set_body_awaited(is_awaited);
+    pub(crate) fn set_waiting(&mut self, is_waiting: bool) {
+        if self.is_waiting != is_waiting {
+            self.is_waiting = is_waiting;
+            self.connection.activity.set_body_waiting(is_waiting);
         }
     }
 }
@@ -264,7 +264,7 @@ impl Connection {
         self.activity.begin_request_body();
         RequestBodyGuard {
             connection: self.clone(),
-            is_awaited: false,
+            is_waiting: false,
         }
     }
 

@@ -65,7 +65,7 @@ struct State {
     /// Bytes of the body that the server has consumed.
     bytes: u64,
     /// The connection waits for a flush on behalf of this response.
-    awaits_flush: bool,
+    waits_for_flush: bool,
     outcome: Option<DeliveryOutcome>,
     /// There is one waiter in general, so the first one needs no list.
     waiter: Option<Waiter>,
@@ -248,7 +248,7 @@ impl ResponseDelivery {
         let State {
             ended: Some(flush),
             unconsumed: 0,
-            awaits_flush: false,
+            waits_for_flush: false,
             outcome: None,
             flush_of_buffers,
             ..
@@ -260,7 +260,7 @@ impl ResponseDelivery {
         if state.waiter.is_none() && !self.is_watched() {
             return None;
         }
-        state.awaits_flush = true;
+        state.waits_for_flush = true;
         Some(match flush {
             Flush::Number(number) => FlushTarget {
                 number: number.max(flush_of_buffers),

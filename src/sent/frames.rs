@@ -131,10 +131,10 @@ mod tests {
     }
 
     /// Feeds bytes one by one, or all at once, and returns the state after them.
-    fn feed(bytes: &[u8], one_by_one: bool) -> (Protocol, bool, u64) {
+    fn feed(bytes: &[u8], bytewise: bool) -> (Protocol, bool, u64) {
         let activity = ConnectionActivity::default();
         let mut tracker = FrameTracker::new();
-        let step = if one_by_one { 1 } else { bytes.len() };
+        let step = if bytewise { 1 } else { bytes.len() };
         for bytes in bytes.chunks(step) {
             tracker.read(bytes, &activity);
         }
@@ -179,8 +179,8 @@ mod tests {
             ),
         ];
         for (bytes, expected) in cases {
-            for one_by_one in [false, true] {
-                assert_eq!(feed(&bytes, one_by_one), expected, "{bytes:?}");
+            for bytewise in [false, true] {
+                assert_eq!(feed(&bytes, bytewise), expected, "{bytes:?}");
             }
         }
     }

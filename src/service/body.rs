@@ -80,7 +80,7 @@ struct Watch {
     handed_off: bool,
     /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
     /// body, and the body may still defer.
-    decided_early: Option<Arc<Scope>>,
+    late_scope: Option<Arc<Scope>>,
 }
 
 impl Watch {
@@ -105,17 +105,17 @@ impl Watch {
             end,
             at_end: at_end.map(Box::new),
             handed_off: false,
-            decided_early: None,
+            late_scope: None,
         }
     }
 
     fn late_scope(&self) -> Option<Current> {
-        self.decided_early.clone().map(Current::external)
+        self.late_scope.clone().map(Current::external)
     }
 
     fn keep_scope(&mut self) {
         if let Some(guard) = &self.guard {
-            self.decided_early = guard.scope().cloned();
+            self.late_scope = guard.scope().cloned();
         }
     }
 
@@ -148,8 +148,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(guard) = &mut self.guard {
-            let awaits_trailers = self.at_end.is_some();
-            let whole = self.handed_off && self.end.may_be_dropped(awaits_trailers);
+            let needs_trailers = self.at_end.is_some();
+            let whole = self.handed_off && self.end.may_be_dropped(needs_trailers);
             guard.verdict.delivery = if whole {
                 Delivery::Complete
             } else {
