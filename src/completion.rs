@@ -1,10 +1,10 @@
-//! How a unit of work ended.
+//! Results of units of work.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-/// How one unit of work ended: the verdict that decides which callbacks run.
+/// The result of one unit of work. It decides which callbacks run.
 ///
 /// There is exactly one completion per scope. It is decided once, before the first callback of
 /// the scope starts, and every callback of the scope sees the same one.

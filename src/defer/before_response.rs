@@ -146,7 +146,7 @@ pub(super) fn register(
     register_before(current, Location::caller(), callback).ok_or(BeforeResponseError::Released)
 }
 
-/// Not a closure, so that the panic has the location of the caller.
+/// Panics at the location of the caller, which a closure would not report.
 #[track_caller]
 pub(super) fn or_panic(
     handle: Result<BeforeResponseCallback, BeforeResponseError>,

@@ -37,7 +37,7 @@ pub(crate) struct Counts {
     pub(crate) handlers: usize,
 }
 
-/// Callbacks that ended, by outcome.
+/// The number of callbacks that ended, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OutcomeCounts {
     pub(crate) succeeded: u64,
@@ -114,8 +114,8 @@ impl Drain {
 
     /// Waits until all stores are idle at the same moment.
     ///
-    /// That is shown by two successive scans that find nothing unfinished, and between which nothing
-    /// was registered. Work that moves between layers or shards is never overlooked.
+    /// This is certain if two successive scans find nothing unfinished, and nothing was registered in
+    /// between. Work that moves between layers or shards is never overlooked.
     pub(crate) async fn wait_idle(&self) {
         loop {
             let mut added = pin!(self.added.notified());

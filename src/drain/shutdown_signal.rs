@@ -18,7 +18,7 @@ impl ShutdownSignal {
         self.token.clone().drop_guard()
     }
 
-    /// The token is cancelled when the shutdown begins.
+    /// Returns a token that is cancelled when the shutdown begins.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }

@@ -31,7 +31,7 @@ use crate::{
     sync::modelled_runtime,
 };
 
-/// How a callback ended.
+/// The end of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Ran,

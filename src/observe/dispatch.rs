@@ -17,7 +17,7 @@ use crate::{
     completion::Completion,
 };
 
-/// Receivers of events: `tracing` and `metrics` if they are enabled, then the user's observers.
+/// The receivers of events: `tracing` and `metrics` if they are enabled, then the user's observers.
 #[derive(Clone, Default)]
 pub(crate) struct Observers {
     observers: Vec<Arc<dyn DeferObserver>>,

@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// Classifies the response to a POST as a failure if it has the header `x-response`.
+    /// A classifier for which the response to a POST is a failure if it has the header `x-response`.
     #[derive(Clone)]
     struct ByHead;
 

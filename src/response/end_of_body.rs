@@ -31,7 +31,7 @@ impl Exchange {
     }
 }
 
-/// Follows one response body to its end.
+/// A tracker of one response body to its end.
 ///
 /// Most bodies are not polled to `None`: hyper stops polling when it knows that nothing follows, and
 /// never polls the body of a response that cannot have one.

@@ -62,17 +62,17 @@ pub struct BeforeResponseFailed {
 }
 
 impl BeforeResponseFailed {
-    /// The name of the callback.
+    /// Returns the name of the callback.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The location of the call of `before_response`.
+    /// Returns the location of the call of `before_response`.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// The failure as an [`Outcome`](crate::Outcome) displays it: `error: no luck`,
+    /// Returns the failure as an [`Outcome`](crate::Outcome) displays it: `error: no luck`,
     /// `panicked: no luck`, `timed out after 5s`.
     pub fn message(&self) -> &str {
         &self.message

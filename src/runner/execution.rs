@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Runs the callbacks of a scope one after the other.
+/// The execution of callbacks of a scope, one after the other.
 ///
 /// ```text
 ///             rule, name                 poll                report, drop

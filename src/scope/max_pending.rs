@@ -153,7 +153,8 @@ impl State {
     }
 }
 
-/// Wakes all waiters when the task that wakes them is dropped, because its runtime shuts down.
+/// A guard that wakes all waiters if the task that wakes them is dropped, because its runtime shuts
+/// down.
 struct WakeAll<'a>(&'a Arc<PermitPool>);
 
 impl Drop for WakeAll<'_> {

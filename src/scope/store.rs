@@ -82,7 +82,7 @@ pub(super) struct ShardState {
     watched: bool,
 }
 
-/// How a callback ended, as far as counts are concerned.
+/// The end of a callback, for the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
     Succeeded,

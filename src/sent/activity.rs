@@ -123,7 +123,7 @@ impl ConnectionActivity {
         self.frames.load(Acquire) > 0
     }
 
-    /// Called only by the task that owns the IO.
+    /// Counts bytes of frames that were sent. Called only by the task that owns the IO.
     pub(super) fn add_sent(&self, bytes: u64) {
         self.sent.store(self.sent() + bytes, Relaxed);
     }

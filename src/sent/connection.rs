@@ -88,7 +88,7 @@ impl Connection {
         let _ = source;
     }
 
-    /// The transport was flushed.
+    /// Records that the transport was flushed.
     pub(super) fn flushed(&self) {
         self.progress.add_flush();
         if self.has_waiting.load(SeqCst) {
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// The transport is gone, and everything that was not flushed with it.
+    /// Records that the transport is closed, and with it everything that was not flushed.
     pub(super) fn closed(&self) {
         let mut waiting = lock(&self.waiting);
         waiting.closed = true;

@@ -10,7 +10,7 @@ const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// Follows the bytes that are read from a client, and updates its [`ConnectionActivity`].
+/// A tracker of the bytes that are read from a client. It updates the [`ConnectionActivity`].
 #[derive(Debug)]
 pub(super) enum FrameTracker {
     /// This many bytes of the HTTP/2 preface have arrived.

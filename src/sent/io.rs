@@ -20,7 +20,7 @@ use super::{connection::Connection, layer::SentLayer};
 use crate::drain::server::Server;
 
 pin_project! {
-    /// Wraps the IO of one connection, and counts the bytes that were accepted and flushed.
+    /// A wrapper of the IO of one connection, which counts accepted and flushed bytes.
     ///
     /// Wrap what the HTTP server writes to. With TLS, this is the plaintext side, whose flush reaches
     /// the socket. Then put [`layer`](Self::layer) around the service of the same connection. Reads
@@ -53,7 +53,7 @@ pin_project! {
     }
 }
 
-/// Aborts the responses that still wait when the IO is dropped.
+/// A guard that aborts the responses that still wait when the IO is dropped.
 struct ConnectionGuard {
     connection: Arc<Connection>,
     #[cfg(feature = "serve")]

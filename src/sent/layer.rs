@@ -20,7 +20,7 @@ use crate::{
     response::end_of_body::{EndOfBody, Exchange},
 };
 
-/// Connects the responses of one connection to its [`SentIo`](super::SentIo).
+/// A layer that connects the responses of one connection to its [`SentIo`](super::SentIo).
 ///
 /// It must be the outermost layer, because it does not see what outer layers do. Created by
 /// [`SentIo::layer`](super::SentIo::layer), one per connection.

@@ -66,7 +66,7 @@ where
 }
 
 pin_project! {
-    /// Wraps the service of a connection in a [`Defer`].
+    /// A future that wraps the service of a connection in a [`Defer`].
     #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeDefer<F> {
         #[pin]
@@ -86,7 +86,7 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeDefer<F> {
 }
 
 pin_project! {
-    /// Wraps the service of a connection in a [`BoxBody`].
+    /// A future that wraps the service of a connection in a [`BoxBody`].
     #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeBoxBody<F> {
         #[pin]
@@ -103,7 +103,7 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeBoxBody<F> {
     }
 }
 
-/// Boxes the response bodies of a service, because [`axum::serve()`] accepts only axum's own.
+/// A service that boxes the response bodies, because [`axum::serve()`] accepts only axum's body.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "it cannot be named")]
 pub struct BoxBody<S> {

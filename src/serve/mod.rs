@@ -249,8 +249,8 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     ///
     /// The time starts with the first byte of the head, and with the connection for the first request.
     /// Over HTTP/2, it also covers the preface, the first SETTINGS frame, and header blocks of several
-    /// frames. Then the connection is closed, without a response, and over HTTP/2 with its other
-    /// streams.
+    /// frames. After this time, the connection is closed without a response. Over HTTP/2, this also
+    /// ends its other streams.
     ///
     /// It does not limit request bodies; use a timeout layer for those.
     ///

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::sent::connection::{Connection, Expecting};
 
-/// How long an HTTP/2 client may keep an idle connection open after GOAWAY.
+/// The time for which an HTTP/2 client may keep an idle connection open after GOAWAY.
 const GOAWAY_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The timeouts of a server; `None` for no limit.
@@ -52,7 +52,7 @@ pub(super) enum Expired {
     Stall,
 }
 
-/// Ready when the connection has timed out.
+/// A future that is ready when the connection has timed out.
 ///
 /// The task of the connection must poll it after each poll of the connection.
 pub(super) struct ConnectionTimer {
@@ -86,7 +86,7 @@ impl ConnectionTimer {
         &self.connection
     }
 
-    /// From now on, the connection may be idle for the grace period only.
+    /// Limits the idle time to the grace period from now on.
     pub(super) fn begin_closing(&mut self) {
         self.is_closing = true;
         self.current = None;

@@ -68,7 +68,7 @@ pin_project! {
     }
 }
 
-/// Decides the scope once: at the end of the body, or when it is dropped.
+/// The state of the body. It decides the scope once: at the end of the body, or when it is dropped.
 #[derive(Default)]
 struct Watch {
     guard: Option<CompletionGuard>,
@@ -183,7 +183,7 @@ impl<B: Body> ResponseBody<B> {
         })
     }
 
-    /// The response leaves the layer. A body that servers do not poll ends now.
+    /// Records that the response leaves the layer. A body that servers do not poll ends now.
     #[inline]
     pub(crate) fn handed_off(&mut self) {
         self.watch.handed_off = true;

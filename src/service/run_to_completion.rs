@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::scope::{Scope, store::Store};
 
-/// Makes drains wait for a handler.
+/// A guard that makes drains wait for a handler.
 pub(super) struct DrainGuard {
     store: Arc<Store>,
     shard: u32,

@@ -85,7 +85,7 @@ async fn order() -> &'static str {
     "thank you"
 }
 
-/// A gRPC call that fails in its trailers.
+/// Returns a gRPC response that fails in its trailers.
 async fn call() -> Body {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "2".parse().unwrap());

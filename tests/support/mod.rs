@@ -312,7 +312,7 @@ impl What {
     }
 }
 
-/// Records the ends of callbacks: as an observer, and from inside of callbacks.
+/// A recorder of the ends of callbacks: as an observer, and from inside of callbacks.
 #[derive(Clone)]
 pub(crate) struct Log(mpsc::UnboundedSender<(String, What)>);
 

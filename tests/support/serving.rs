@@ -69,7 +69,7 @@ pub(crate) fn in_memory() -> (Connect, InMemory) {
     (Connect(sender), InMemory(receiver))
 }
 
-/// Opens connections to a server in memory.
+/// A connector to a server in memory.
 pub(crate) struct Connect(mpsc::UnboundedSender<DuplexStream>);
 
 impl Connect {

@@ -29,7 +29,7 @@ impl Choices {
 
 /// Runs `PROPTEST_CASES` random cases. Reduces a case that fails, and prints its choices.
 ///
-/// Does not use proptest, because everyone that runs an example of this package would build it.
+/// Does not use proptest, because running an example would then build it.
 pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
     let cases = env::var("PROPTEST_CASES").map_or(256, |cases| cases.parse().unwrap());
     let fails = |choices: &[u8]| catch_unwind(AssertUnwindSafe(|| case(choices.to_vec()))).is_err();

@@ -72,7 +72,7 @@ impl Body for Script {
     }
 }
 
-/// Responds with the script in the request.
+/// A service that responds with the script in the request.
 #[derive(Clone)]
 pub(super) struct Scripted(pub(super) Arc<Mutex<Option<ResponseHandle>>>);
 
