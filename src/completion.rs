@@ -139,7 +139,7 @@ pub enum Delivery {
     Aborted,
     /// The body returned an error, panicked, or ended before its declared length.
     BodyError,
-    /// The response has not gone out yet. Callbacks [before the
+    /// The response has not been sent yet. Callbacks [before the
     /// response](crate::before_response) receive this.
     Pending,
     /// There was no response: the handler was cancelled because its client left, it panicked, or a

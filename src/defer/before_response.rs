@@ -49,7 +49,7 @@ use crate::{
 /// or failed), only callbacks that are `always` run, and then the deferred ones.
 ///
 /// In a [`scope`](crate::scope()), they run before the output is returned, and a failure makes the unit
-/// of work a failure for what it deferred.
+/// of work a failure for its deferred callbacks.
 ///
 /// They do not wait for [`max_concurrency`](crate::DeferLayer::max_concurrency), because a client
 /// waits for them.

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Runs a unit of work in a scope, then runs and awaits what it deferred, then returns its output.
+/// Runs a unit of work in a scope, then runs its callbacks, and returns its output.
 ///
 /// For a command line tool, a job from a queue, or a scheduled task. The output decides which
 /// callbacks run (see [`ScopeOutput`]). Callbacks run in the calling task. If this future is dropped,

@@ -13,8 +13,7 @@ use super::report::{DrainReport, UnfinishedCallback};
 
 /// A layer's store, as far as a drain needs it.
 pub(crate) trait DrainSource: Send + Sync {
-    /// Counts what is unfinished. If something is, [`idle`](Self::idle) is notified when that has
-    /// ended.
+    /// Counts unfinished work. If there is some, [`idle`](Self::idle) is notified when it has ended.
     fn scan(&self) -> Scan;
 
     fn counts(&self) -> Counts;

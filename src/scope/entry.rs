@@ -118,7 +118,7 @@ impl Entry {
         self.runtime.clone()
     }
 
-    /// Gives the runtime back, and returns a previous one.
+    /// Stores the runtime, and returns the previous one.
     pub(super) fn set_runtime(&mut self, runtime: Option<Handle>) -> Option<Handle> {
         std::mem::replace(&mut self.runtime, runtime)
     }

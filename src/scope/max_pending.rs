@@ -171,7 +171,7 @@ impl Drop for WakeAll<'_> {
 }
 
 impl Permit {
-    /// Gives the permit back, once. Returns the pool if its waiters must be woken.
+    /// Releases the permit, once. Returns the pool if its waiters must be woken.
     #[must_use]
     pub(crate) fn release(&self) -> Option<Arc<PermitPool>> {
         let first = !self.released.swap(true, AcqRel);

@@ -183,7 +183,7 @@ impl Scope {
             }
         }
         if let Some(response) = &self.response {
-            // Something may still be registered when the response is on its way.
+            // Another reference may still register a callback while the response is sent.
             if Arc::strong_count(self) > 1 {
                 response.watch();
             }
@@ -369,7 +369,7 @@ impl Scope {
         self.with_entry(|state, _| state.runtime())?
     }
 
-    /// Gives the runtime back for a runner that may have to move to a task.
+    /// Stores the runtime for a runner that may move to a task.
     pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
         let previous = self.with_entry(|state, _| state.set_runtime(runtime));
         drop(previous);
@@ -436,7 +436,7 @@ impl Scope {
         Some(step(entry, &mut shard.counts))
     }
 
-    /// Gives the permit of the request back: a callback counts instead, or the response has ended.
+    /// Releases the permit of the request, because a callback counts instead or the response has ended.
     fn release_permit(&self) {
         let permit = self.extra.as_ref().and_then(|extra| extra.permit.as_ref());
         if let Some(pool) = permit.and_then(Permit::release) {

@@ -113,7 +113,7 @@ impl Drop for Claim {
                 names: self.names.clone(),
                 name: self.name.clone(),
             };
-            // If the queued callback is gone, the claim comes back and is dropped, which passes it
+            // If the queued callback was dropped, `send` returns the claim, and its drop passes it
             // on.
             let _ = grant.send(claim);
         }

@@ -176,7 +176,7 @@ impl Store {
 }
 
 impl DrainSource for Store {
-    /// Returns what was unfinished at one moment: all shards are locked together.
+    /// Counts the unfinished work at one moment: all shards are locked together.
     fn counts(&self) -> Counts {
         let shards: Vec<_> = self.shards.iter().map(|shard| lock(&shard.0)).collect();
         let mut sum = Counts::default();

@@ -46,8 +46,8 @@ struct Outgoing {
     last_frame_watched: bool,
     /// Bytes of unwatched frames.
     unwatched: u64,
-    /// HTTP/2: an upper bound of what the connection had written when the server took the response,
-    /// or its last unwatched frame, plus the length of that frame.
+    /// HTTP/2: an upper bound of the bytes that the connection had written when the server took the
+    /// response or its last unwatched frame, plus the length of that frame.
     unwatched_offset: u64,
     /// HTTP/2: the response is aborted if it stalls.
     may_stall: bool,

@@ -175,7 +175,7 @@ impl Connection {
 #[cfg(feature = "serve")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expecting {
-    /// The head of a request, after this many others.
+    /// The head of a request, after this many requests.
     Head(u64),
     /// HTTP/1: the next request, after this many requests and this many reads.
     NextHttp1 { requests: u64, reads: u64 },

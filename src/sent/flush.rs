@@ -56,7 +56,7 @@ impl WriteProgress {
         self.rounds.load(Relaxed)
     }
 
-    /// Returns the number of the flush that covers what the task that owns the IO writes now.
+    /// Returns the number of the flush that covers the current writes of the task that owns the IO.
     pub(super) fn next_flush(&self) -> u64 {
         self.flushes.load(SeqCst) + 1
     }
@@ -71,7 +71,7 @@ impl WriteProgress {
         self.rounds.store(round + 1, Relaxed);
     }
 
-    /// Returns what the flushes so far have covered.
+    /// Returns the progress of the flushes so far.
     pub(super) fn flushed(&self) -> Flushed {
         // Loaded first, because a flush stores it last.
         let flushes = self.flushes.load(SeqCst);

@@ -1,4 +1,4 @@
-//! The IO of a connection, counting what is written and flushed.
+//! The IO of a connection, which counts written and flushed bytes.
 
 use std::{
     fmt,

@@ -51,7 +51,7 @@
 //! A response is complete when its body has ended, every buffer of it was consumed, and the connection
 //! was flushed after that. The body's data frames are [`SentBuf`]s, which report their consumption
 //! ([`Buf::advance`](bytes::Buf::advance)). hyper and h2 advance a buffer after its bytes were written,
-//! or when they copy it to what they write next, and flush afterwards in both cases. A buffer that is
+//! or when they copy it to their next write, and flush afterwards in both cases. A buffer that is
 //! dropped unconsumed was discarded because the client reset the stream or the connection broke, so
 //! the response was aborted.
 //!

@@ -90,7 +90,7 @@ impl ResponseHandle {
         self.0.connection.progress.written()
     }
 
-    /// Returns the flush that covers what the task that owns the IO does now.
+    /// Returns the flush that covers the current writes of the task that owns the IO.
     pub(super) fn next_flush(&self) -> Flush {
         Flush::Number(self.0.connection.progress.next_flush())
     }

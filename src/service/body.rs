@@ -212,7 +212,7 @@ impl<B: Body> ResponseBody<B> {
         self.watch.guard = Some(guard);
     }
 
-    /// Takes the right to decide before the end of the body, as if it had gone out.
+    /// Takes the right to decide before the end of the body, as if all of it had been sent.
     pub(super) fn complete_early(&mut self) -> Option<CompletionGuard> {
         self.watch.keep_scope();
         let mut guard = self.watch.guard.take()?;
