@@ -13,26 +13,23 @@ use crate::{
 /// Either the response waits for the callback, or registering it returns an error.
 #[test]
 fn before_response_races_with_head_release() {
-    explore(
-        "before_response while the head is released",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-                ledger.before(collection, false)
-            });
-            let mut guard = prepare(guard);
-            guard.verdict.delivery = Delivery::Complete;
-            drop(guard);
-            let registered = pusher.join().unwrap();
-            assert!(!ledger.before(&collection, false), "the head is released");
-            drop(collection);
-            let closed = ledger.close();
-            assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
-            let mut deliveries = closed.completions.iter().map(Completion::delivery);
-            assert!(deliveries.all(|delivery| delivery == Delivery::Pending));
-        },
-    );
+    explore("before_response while the head is released", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            ledger.before(collection, false)
+        });
+        let mut guard = prepare(guard);
+        guard.verdict.delivery = Delivery::Complete;
+        drop(guard);
+        let registered = pusher.join().unwrap();
+        assert!(!ledger.before(&collection, false), "the head is released");
+        drop(collection);
+        let closed = ledger.close();
+        assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
+        let mut deliveries = closed.completions.iter().map(Completion::delivery);
+        assert!(deliveries.all(|delivery| delivery == Delivery::Pending));
+    });
 }
 
 /// The head is released without a lock if there is no other reference to the scope. Registrations

@@ -64,7 +64,10 @@ fn work_moving_between_stores_is_never_idle() {
             waiting.poll(&mut cx) == Poll::Ready(())
         };
         if is_idle {
-            assert!(is_last.load(SeqCst), "idle before the last handler has ended");
+            assert!(
+                is_last.load(SeqCst),
+                "idle before the last handler has ended"
+            );
         }
         worker.join().unwrap();
         block_on(drain.wait_idle());

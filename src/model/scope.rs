@@ -95,24 +95,21 @@ fn last_push_races_with_runner_end() {
 
 #[test]
 fn unused_collection_races_with_body_drop() {
-    explore(
-        "an unused collection is dropped while the body is",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let other = {
-                let ledger = ledger.clone();
-                loom::thread::spawn(move || {
-                    ledger.pass();
-                    drop(collection);
-                })
-            };
-            ledger.pass();
-            succeed(guard);
-            other.join().unwrap();
-            ledger.close().all_ran(0);
-        },
-    );
+    explore("an unused collection is dropped while the body is", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let other = {
+            let ledger = ledger.clone();
+            loom::thread::spawn(move || {
+                ledger.pass();
+                drop(collection);
+            })
+        };
+        ledger.pass();
+        succeed(guard);
+        other.join().unwrap();
+        ledger.close().all_ran(0);
+    });
 }
 
 #[test]
@@ -178,33 +175,29 @@ fn rename_and_cancel_race_with_body_end() {
 /// Renaming the earlier callback to the name of the later one replaces the earlier one.
 #[test]
 fn rename_to_later_name_races_with_forget() {
-    explore_within(
-        3,
-        "a rename to a later name while it is forgotten",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let first = ledger.defer(&collection);
-            drop(ledger.defer(&collection).name("a"));
-            let renamer = loom::thread::spawn(move || drop(first.name("a")));
-            let forgetter = {
-                let collection = collection.clone();
-                loom::thread::spawn(move || collection.forget("a"))
-            };
-            succeed(guard);
-            renamer.join().unwrap();
-            let forgotten = forgetter.join().unwrap();
-            drop(collection);
-            let closed = ledger.close();
-            let cancelled = closed
-                .ends
-                .iter()
-                .filter(|ended| **ended == Ended::Cancelled)
-                .count();
-            assert_eq!(cancelled, forgotten);
-            assert_ne!(closed.ends, [Ended::Cancelled, Ended::Replaced]);
-        },
-    );
+    explore_within(3, "a rename to a later name while it is forgotten", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let first = ledger.defer(&collection);
+        drop(ledger.defer(&collection).name("a"));
+        let renamer = loom::thread::spawn(move || drop(first.name("a")));
+        let forgetter = {
+            let collection = collection.clone();
+            loom::thread::spawn(move || collection.forget("a"))
+        };
+        succeed(guard);
+        renamer.join().unwrap();
+        let forgotten = forgetter.join().unwrap();
+        drop(collection);
+        let closed = ledger.close();
+        let cancelled = closed
+            .ends
+            .iter()
+            .filter(|ended| **ended == Ended::Cancelled)
+            .count();
+        assert_eq!(cancelled, forgotten);
+        assert_ne!(closed.ends, [Ended::Cancelled, Ended::Replaced]);
+    });
 }
 
 #[test]
@@ -286,30 +279,26 @@ fn push_wakes_concurrent_runner() {
 
 #[test]
 fn runtime_shutdown_loses_each_callback_once() {
-    explore_within(
-        3,
-        "runtime shutdown while callbacks are registered",
-        || {
-            modelled_runtime::shut_down();
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let handle = ledger.defer(&collection);
-            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-                drop(ledger.defer(collection))
-            });
-            let canceller = loom::thread::spawn(move || handle.cancel());
-            succeed(guard);
-            pusher.join().unwrap();
-            let first = if canceller.join().unwrap() {
-                Ended::Cancelled
-            } else {
-                Ended::Lost(LostReason::NoRuntime)
-            };
-            drop(collection);
-            let lost = Ended::Lost(LostReason::NoRuntime);
-            assert_eq!(ledger.close().ends, [first, lost]);
-        },
-    );
+    explore_within(3, "runtime shutdown while callbacks are registered", || {
+        modelled_runtime::shut_down();
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let handle = ledger.defer(&collection);
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
+        let canceller = loom::thread::spawn(move || handle.cancel());
+        succeed(guard);
+        pusher.join().unwrap();
+        let first = if canceller.join().unwrap() {
+            Ended::Cancelled
+        } else {
+            Ended::Lost(LostReason::NoRuntime)
+        };
+        drop(collection);
+        let lost = Ended::Lost(LostReason::NoRuntime);
+        assert_eq!(ledger.close().ends, [first, lost]);
+    });
 }
 
 /// Models a `scope(..)` future that is dropped while a callback is running.
@@ -366,7 +355,11 @@ fn unique_callbacks_run_one_at_a_time() {
         let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
             let inside = inside.clone();
             move |_| async move {
-                assert_eq!(inside.fetch_add(1, AcqRel), 0, "two unique callbacks run at once");
+                assert_eq!(
+                    inside.fetch_add(1, AcqRel),
+                    0,
+                    "two unique callbacks run at once"
+                );
                 inside.fetch_sub(1, AcqRel);
             }
         };

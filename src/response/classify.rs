@@ -124,7 +124,10 @@ impl Classified {
 }
 
 impl EndClassifier {
-    #[expect(clippy::wrong_self_convention, reason = "it is called once, at the end")]
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "it is called once, at the end"
+    )]
     pub(crate) fn is_success(self, trailers: Option<&HeaderMap>) -> bool {
         match self {
             Self::Grpc(classify_eos) => classify_eos.classify_eos(trailers).is_ok(),
@@ -235,13 +238,23 @@ mod tests {
                     .unwrap()
             };
             let (mut classified_request, mut classified_response) = (request(), response());
-            let classified = classify(&Classification::custom(ByHead), &mut classified_request, &mut classified_response);
+            let classified = classify(
+                &Classification::custom(ByHead),
+                &mut classified_request,
+                &mut classified_response,
+            );
             assert_eq!(classified.is_success, success);
             assert!(classified.at_end.is_none());
             assert_eq!(classified_request.extensions().get(), Some(&7_u8));
             assert_eq!(classified_response.extensions().get(), Some(&8_u8));
-            assert_eq!(format!("{classified_request:?}"), format!("{:?}", request()));
-            assert_eq!(format!("{classified_response:?}"), format!("{:?}", response()));
+            assert_eq!(
+                format!("{classified_request:?}"),
+                format!("{:?}", request())
+            );
+            assert_eq!(
+                format!("{classified_response:?}"),
+                format!("{:?}", response())
+            );
         }
     }
 

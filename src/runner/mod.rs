@@ -95,7 +95,8 @@ impl Runner {
     fn new(scope: Arc<Scope>, start: Start, on_drop: OnDrop) -> Self {
         let options = &scope.options;
         let is_concurrent = options.concurrent || options.permits.is_some();
-        let concurrent = is_concurrent.then(|| Box::new(ConcurrentCallbacks::new(options.permits.clone())));
+        let concurrent =
+            is_concurrent.then(|| Box::new(ConcurrentCallbacks::new(options.permits.clone())));
         Self {
             execution: Execution::new(scope, start.first),
             completion: start.completion,
@@ -213,7 +214,8 @@ impl Drop for Runner {
                     std::mem::swap(&mut execution, &mut self.execution);
                 }
                 self.execution.abandon();
-                let mut concurrent = Box::new(ConcurrentCallbacks::new(scope.options.permits.clone()));
+                let mut concurrent =
+                    Box::new(ConcurrentCallbacks::new(scope.options.permits.clone()));
                 concurrent.queued = queued;
                 let runner = Self {
                     execution,

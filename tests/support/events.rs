@@ -42,9 +42,7 @@ impl Events {
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.0
-            .lock()
-            .expect("no panic while locked")
+        self.0.lock().expect("no panic while locked")
     }
 
     fn add(&self, event: &str, callback: &CallbackInfo<'_>, more: &str) {

@@ -26,12 +26,9 @@ fn is_completed_by_own_flush(signals_end: bool) {
 
 #[test]
 fn last_frame_is_flushed_by_other_thread() {
-    explore(
-        "the last frame is flushed by another thread",
-        || {
-            is_completed_by_own_flush(true);
-        },
-    );
+    explore("the last frame is flushed by another thread", || {
+        is_completed_by_own_flush(true);
+    });
 }
 
 #[test]
@@ -126,24 +123,20 @@ fn reset_races_with_body_end() {
 /// h2 discards the end of the response silently. A round that does not write it shows this.
 #[test]
 fn reset_after_last_frame_discards_end() {
-    explore_within(
-        3,
-        "a reset after the last frame",
-        || {
-            let server = Server::start();
-            let (body, collection) = server.respond_deferring(body(false));
-            let resetter = server.spawn(|server| {
-                server.write_and_flush();
-                server.discard_queued();
-                server.write_and_flush();
-            });
-            server.stream(body);
-            resetter.join().unwrap();
+    explore_within(3, "a reset after the last frame", || {
+        let server = Server::start();
+        let (body, collection) = server.respond_deferring(body(false));
+        let resetter = server.spawn(|server| {
             server.write_and_flush();
-            drop(collection);
-            server.close(1);
-        },
-    );
+            server.discard_queued();
+            server.write_and_flush();
+        });
+        server.stream(body);
+        resetter.join().unwrap();
+        server.write_and_flush();
+        drop(collection);
+        server.close(1);
+    });
 }
 
 /// The connection has no later round, so the second flush of this one must decide.

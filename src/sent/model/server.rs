@@ -261,7 +261,11 @@ impl Server {
                     match completion.delivery() {
                         Delivery::Complete => {
                             assert_eq!(completion.body_bytes(), MESSAGE.len() as u64);
-                            assert_eq!(flushed_bytes.load(SeqCst), MESSAGE.len() as u64, "too early");
+                            assert_eq!(
+                                flushed_bytes.load(SeqCst),
+                                MESSAGE.len() as u64,
+                                "too early"
+                            );
                         }
                         Delivery::Aborted => {}
                         other => panic!("{other:?}"),

@@ -184,7 +184,11 @@ impl Http2 {
                 // Frames that did not fit, and the rest of a buffer, continue in the same round.
                 let continues = is_flushed && (self.codec_was_full || self.reclaim());
                 self.is_woken |= !is_flushed;
-                self.phase = if continues { Phase::Taking } else { Phase::Idle };
+                self.phase = if continues {
+                    Phase::Taking
+                } else {
+                    Phase::Idle
+                };
             }
         }
     }

@@ -142,9 +142,9 @@ impl World {
         self.handles[index].on_delivery(Box::new(move |outcome| {
             let mut model = lock(&model);
             let violation = model.violation_of(index, outcome, is_http1);
-            model
-                .violations
-                .extend(violation.map(|violation| format!("{outcome:?} for response {index}: {violation}")));
+            model.violations.extend(
+                violation.map(|violation| format!("{outcome:?} for response {index}: {violation}")),
+            );
             model.responses[index].outcomes.push(outcome);
         }));
     }
@@ -252,7 +252,11 @@ impl World {
         self.wait_for_all();
         assert_eq!(self.model().violations, Vec::<String>::new());
         for expected in &self.model().responses {
-            assert_eq!(expected.outcomes.len(), 1, "each waiter is called exactly once");
+            assert_eq!(
+                expected.outcomes.len(),
+                1,
+                "each waiter is called exactly once"
+            );
         }
     }
 }
