@@ -11,7 +11,7 @@ use crate::{
         deferrable::{Callback, Deferrable},
         output::CallbackOutput,
     },
-    scope::current::{self, Current},
+    scope::{Current, current},
 };
 
 /// Runs `callback` before the response goes out: when its head is known, and before the client

@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
-    scope::{
-        Scope,
-        current::{self, Current},
-    },
+    scope::{Current, Scope, current},
 };
 
 /// A cheap, cloneable handle to the callbacks of one scope.
@@ -148,7 +145,7 @@ impl DeferredCallbackCollection {
     }
 
     fn as_current(&self) -> Current {
-        Current::for_caller(self.scope.clone())
+        current::for_caller(self.scope.clone())
     }
 
     /// Waits until the client has left before it received a response, while the handler is

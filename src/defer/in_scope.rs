@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::collection::DeferredCallbackCollection;
-use crate::scope::current::{self, Current};
+use crate::scope::{Current, current};
 
 /// An extension trait for futures that carries the current scope into a task, as
 /// `tracing::Instrument` carries a span.

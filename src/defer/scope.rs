@@ -10,11 +10,7 @@ use std::{
 use crate::{
     completion::{Completion, Delivery, Level},
     runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped},
-    scope::{
-        Scope,
-        current::{self, Current},
-        options::Options,
-    },
+    scope::{Current, Scope, current, options::Options},
 };
 
 /// Runs a unit of work in a scope, then runs its callbacks, and returns its output.

@@ -10,10 +10,7 @@ use crate::{
         drain::{Drain, DrainSource},
         report::{DrainReport, UnfinishedCallback},
     },
-    scope::{
-        current::{self, Current},
-        store::Store,
-    },
+    scope::{Current, current, store::Store},
 };
 
 /// A handle to the callbacks of a [`DeferLayer`](crate::DeferLayer) and all of its clones.

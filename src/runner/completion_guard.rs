@@ -8,8 +8,8 @@ use super::before;
 use crate::{
     completion::{Completion, Delivery, Level},
     scope::{
-        Scope,
-        current::{self, Current, Entered},
+        Current, Scope,
+        current::{self, Entered},
     },
     sent::delivery::DeliveryOutcome,
 };

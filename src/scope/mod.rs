@@ -13,7 +13,6 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    current::Current,
     entry::{Entry, Start},
     max_pending::Permit,
     names::Holder,
@@ -104,6 +103,49 @@ pub(crate) enum Then {
     TakeBefore,
     /// Take nothing.
     Leave,
+}
+
+/// A scope, and the relation of the running code to it.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) role: Role,
+}
+
+/// The relation of code to its scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The scope polls this code: the handler, or the body. The runner is not active.
+    Polled,
+    /// The runner polls this code: the callback with this number.
+    Callback(u64),
+    /// The runner may be active at the same time.
+    External,
+}
+
+impl Current {
+    #[inline]
+    pub(crate) fn polled(scope: Arc<Scope>) -> Self {
+        Self {
+            scope,
+            role: Role::Polled,
+        }
+    }
+
+    pub(crate) fn external(scope: Arc<Scope>) -> Self {
+        Self {
+            scope,
+            role: Role::External,
+        }
+    }
+
+    /// Returns the callback that is running, if this is one.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        match self.role {
+            Role::Callback(callback) => Some(self.scope.holder(callback)),
+            Role::Polled | Role::External => None,
+        }
+    }
 }
 
 impl Scope {

@@ -139,7 +139,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
         WithGracefulShutdown::new(self.acceptor, signal)
     }
 
-    /// Adds a layer to the drain of a graceful shutdown.
+    /// Adds a layer to the drain of a graceful shutdown; without one, it has no effect.
     ///
     /// Layers that a request of this server passes through are added automatically. This is for layers
     /// that are used outside of requests only, for example with [`DeferLayer::scope`] in a queue

@@ -20,10 +20,7 @@ use crate::{
         end_of_body::{EndOfBody, Exchange, Progress},
     },
     runner::completion_guard::CompletionGuard,
-    scope::{
-        Scope,
-        current::{self, Current},
-    },
+    scope::{Current, Scope, current},
 };
 
 pin_project! {

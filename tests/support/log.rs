@@ -19,6 +19,10 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     /// Returns the lines that contain this text.
     pub(crate) fn lines(&self, with: &str) -> Vec<String> {
         let text = self.text();
