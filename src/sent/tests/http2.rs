@@ -26,8 +26,8 @@ struct Stream {
     is_over: bool,
 }
 
-/// A server that polls each body on a task of its own. The connection's task reads, takes frames from the queues,
-/// writes, and flushes. It releases the last written buffer later.
+/// A server that polls each body on a task of its own. The connection's task reads, takes frames from
+/// the queues, writes, and flushes. It releases the last written buffer later.
 struct Http2 {
     world: World,
     streams: Vec<Stream>,
