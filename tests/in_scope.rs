@@ -330,7 +330,7 @@ fn defer_or_spawn_without_runtime_panics() {
 }
 
 #[tokio::test]
-async fn waiting_for_own_layer_panics_in_callback() {
+async fn waiting_for_own_layer_panics() {
     let (layer, recorder) = observed();
     let (idle, drained) = (layer.handle(), layer.handle());
     layer
@@ -348,7 +348,7 @@ async fn waiting_for_own_layer_panics_in_callback() {
 }
 
 #[tokio::test]
-async fn waiting_in_nested_scope_panics_in_callback() {
+async fn waiting_in_nested_scope_panics() {
     let (layer, recorder) = observed();
     let handle = layer.handle();
     layer

@@ -601,7 +601,7 @@ fn lost_callback_releases_its_name() {
 }
 
 #[test]
-fn queued_callback_is_lost_with_its_runtime() {
+fn queued_callback_lost_with_runtime() {
     let layer = Layer::new();
     let (of_first, of_second) = (runtime(), runtime());
     let first = of_first.block_on(layer.hold(Coalesce));

@@ -306,7 +306,7 @@ async fn failed_invalidation_responds_with_503() {
 
 // Batching and debouncing
 
-/// Keeps each batch, and fails as often as it is told to.
+/// Stores each batch. The first `failures` insertions fail.
 #[derive(Default)]
 struct Database {
     batches: Mutex<Vec<Vec<String>>>,
