@@ -89,7 +89,7 @@ fn tells_the_end(steps: &Steps) {
 }
 
 #[tokio::test]
-async fn it_runs_before_the_head_is_out_in_order_and_then_what_was_deferred() {
+async fn before_response_runs_before_deferred() {
     for layer in [DeferLayer::new(), DeferLayer::new().run_to_completion()] {
         let steps = Steps::default();
         let in_handler = steps.clone();
@@ -126,7 +126,7 @@ async fn it_runs_before_the_head_is_out_in_order_and_then_what_was_deferred() {
 }
 
 #[tokio::test]
-async fn rules_names_and_handles_are_the_same_words() {
+async fn rules_names_and_handles_apply() {
     let (layer, events) = observed();
     let layer = layer.when(|completion| completion.is_complete());
     let (parts, _) = respond(&layer, || async {
@@ -197,7 +197,7 @@ fn plan_a_failure(steps: &Steps, failure: &'static str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_that_fails_makes_the_response_a_503_and_the_unit_a_failure() {
+async fn first_failure_becomes_503() {
     let failures = [
         ("error", "error: no luck"),
         ("panic", "panicked: no luck"),
@@ -245,7 +245,7 @@ async fn the_first_that_fails_makes_the_response_a_503_and_the_unit_a_failure() 
 }
 
 #[tokio::test]
-async fn the_status_can_be_set_and_a_layer_outside_can_make_a_page_of_it() {
+async fn failure_status_is_configurable() {
     let layer = DeferLayer::new().before_response_failure_status(StatusCode::BAD_GATEWAY);
     let page = |response: Response| {
         let failed = response.extensions().get::<BeforeResponseFailed>();
@@ -280,7 +280,7 @@ async fn the_status_can_be_set_and_a_layer_outside_can_make_a_page_of_it() {
 }
 
 #[tokio::test]
-async fn over_a_socket_the_empty_503_keeps_the_connection() {
+async fn empty_503_keeps_the_connection() {
     let handler = || async {
         before_response(async { Err("no luck") });
         "hello"
@@ -308,7 +308,7 @@ async fn over_a_socket_the_empty_503_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn with_grpc_it_is_a_status_of_14() {
+async fn grpc_failure_is_unavailable() {
     let steps = Steps::default();
     let layer = DeferLayer::new_for_grpc();
     let (parts, body) = respond(&layer, || {
@@ -327,7 +327,7 @@ async fn with_grpc_it_is_a_status_of_14() {
 }
 
 #[tokio::test]
-async fn one_that_registers_another_joins_the_same_run_and_may_defer() {
+async fn nested_before_response_joins_the_run() {
     let steps = Steps::default();
     respond(&DeferLayer::new(), || {
         let steps = steps.clone();
@@ -347,7 +347,7 @@ async fn one_that_registers_another_joins_the_same_run_and_may_defer() {
 }
 
 #[tokio::test]
-async fn too_late_is_an_error_that_says_so() {
+async fn late_try_before_response_is_an_error() {
     assert_eq!(
         try_before_response(async {}).unwrap_err(),
         BeforeResponseError::NoScope
@@ -389,7 +389,7 @@ async fn too_late_is_an_error_that_says_so() {
 }
 
 #[test]
-fn too_late_is_a_panic_with_the_line_of_the_caller() {
+fn late_before_response_panics_at_caller() {
     silence_planned_panics();
     let places = Arc::new(Mutex::new(Vec::new()));
     let noted = places.clone();
@@ -437,7 +437,7 @@ fn waits_at(gate: &Gate, steps: &Steps, fails: bool) -> Router {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_does_not_cut_it_in_half() {
+async fn lost_client_does_not_interrupt_run() {
     let cases = [(false, false), (false, true), (true, false), (true, true)];
     for (fails, to_completion) in cases {
         let steps = Steps::default();
@@ -468,7 +468,7 @@ async fn a_client_that_goes_away_does_not_cut_it_in_half() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_it() {
+async fn drain_waits_for_before_response() {
     let steps = Steps::default();
     let layer = DeferLayer::new();
     let (gate, mut arrivals) = Gate::new();
@@ -490,7 +490,7 @@ async fn a_drain_waits_for_it() {
 }
 
 #[tokio::test]
-async fn without_a_response_only_always_runs_and_then_what_was_deferred() {
+async fn without_response_only_always_runs() {
     for end in ["error", "panic", "drop"] {
         let steps = Steps::default();
         let layer = DeferLayer::new();
@@ -526,7 +526,7 @@ async fn without_a_response_only_always_runs_and_then_what_was_deferred() {
 }
 
 #[tokio::test]
-async fn in_a_scope_it_runs_before_the_output_and_a_failure_makes_it_one() {
+async fn failure_in_scope_fails_the_scope() {
     for fails in [false, true] {
         let steps = Steps::default();
         let in_unit = steps.clone();
@@ -567,7 +567,7 @@ trait MapOk: Future + Sized {
 impl<F: Future> MapOk for F {}
 
 #[tokio::test]
-async fn a_scope_that_is_dropped_while_it_prepares_goes_on_on_a_task() {
+async fn dropped_scope_continues_on_a_task() {
     let (layer, events) = observed();
     let mut unit = Box::pin(layer.scope(async {
         before_response(pending::<()>()).name("running").always();
@@ -586,7 +586,7 @@ async fn a_scope_that_is_dropped_while_it_prepares_goes_on_on_a_task() {
 }
 
 #[test]
-fn a_runtime_that_is_gone_loses_both_phases_once() {
+fn ended_runtime_loses_both_phases_once() {
     let (layer, events) = observed();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -614,7 +614,7 @@ fn a_runtime_that_is_gone_loses_both_phases_once() {
 }
 
 #[tokio::test]
-async fn under_serve_what_was_deferred_waits_for_both() {
+async fn deferred_waits_for_phase_and_flush() {
     let steps = Steps::default();
     let layer = DeferLayer::new();
     let (gate, mut arrivals) = Gate::new();
@@ -636,7 +636,7 @@ async fn under_serve_what_was_deferred_waits_for_both() {
 }
 
 #[tokio::test]
-async fn observers_tell_the_phases_apart() {
+async fn observers_see_the_phase() {
     #[derive(Clone, Default)]
     struct Phases(Arc<Mutex<Vec<(String, Phase)>>>);
     impl axum_defer::DeferObserver for Phases {
@@ -660,7 +660,7 @@ async fn observers_tell_the_phases_apart() {
 
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn inline_both_phases_have_run_when_the_response_is_there() {
+async fn inline_runs_both_phases_first() {
     for fails in [false, true] {
         let steps = Steps::default();
         let (layer, _) = observed();
@@ -773,7 +773,7 @@ fn reference(plan: &[Step], success: bool) -> (Vec<String>, bool) {
 
 proptest! {
     #[test]
-    fn any_plan_runs_as_the_reference_does(
+    fn any_plan_runs_like_the_reference(
         plan in prop::collection::vec(step(), 0..8),
         success in any::<bool>(),
         to_completion in any::<bool>(),

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_handler_and_its_tasks_learn_that_the_client_has_gone_and_go_on() {
+async fn handler_and_tasks_see_lost_client() {
     let (started, mut starts) = mpsc::unbounded_channel();
     let (sender, mut completions) = mpsc::unbounded_channel();
     let handler = |deferred: DeferredCallbackCollection| async move {
@@ -72,7 +72,7 @@ async fn a_handler_and_its_tasks_learn_that_the_client_has_gone_and_go_on() {
 }
 
 #[tokio::test]
-async fn under_axum_serve_too() {
+async fn axum_serve_reports_lost_client() {
     let (started, mut starts) = mpsc::unbounded_channel();
     let (gone, mut has_gone) = mpsc::unbounded_channel();
     let handler = |deferred: DeferredCallbackCollection| async move {
@@ -91,7 +91,7 @@ async fn under_axum_serve_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_the_shutdown_cuts_is_a_client_that_has_gone() {
+async fn aborted_connection_is_a_lost_client() {
     let (started, mut starts) = mpsc::unbounded_channel();
     let handler = |deferred: DeferredCallbackCollection| async move {
         started.send(()).unwrap();
@@ -113,7 +113,7 @@ async fn a_connection_that_the_shutdown_cuts_is_a_client_that_has_gone() {
 }
 
 #[tokio::test]
-async fn nobody_has_gone_once_there_is_a_response_or_where_handlers_go_with_their_clients() {
+async fn client_is_not_lost_after_response() {
     for layer in [DeferLayer::new().run_to_completion(), DeferLayer::new()] {
         let (gate, mut entries) = Gate::new();
         let in_handler = gate.clone();

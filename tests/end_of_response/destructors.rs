@@ -59,7 +59,7 @@ async fn all(layer: &DeferLayer, told: &mut Told) -> Vec<(&'static str, Delivery
 }
 
 #[tokio::test]
-async fn of_a_handler_that_is_dropped() {
+async fn dropped_handler() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let mut cleans_up = Some(cleans_up);
@@ -77,7 +77,7 @@ async fn of_a_handler_that_is_dropped() {
 }
 
 #[tokio::test]
-async fn of_a_handler_that_was_never_polled() {
+async fn unpolled_handler() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let mut cleans_up = Some(cleans_up);
@@ -93,7 +93,7 @@ async fn of_a_handler_that_was_never_polled() {
 }
 
 #[tokio::test]
-async fn of_a_handler_whose_client_goes_away() {
+async fn handler_of_lost_client() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let cleans_up = std::sync::Arc::new(std::sync::Mutex::new(Some(cleans_up)));
@@ -128,7 +128,7 @@ fn endless(cleans_up: CleansUp) -> Body {
 }
 
 #[tokio::test]
-async fn of_a_body_that_is_dropped_in_mid_stream() {
+async fn body_dropped_in_mid_stream() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let mut body = Some(endless(cleans_up));
@@ -151,7 +151,7 @@ async fn of_a_body_that_is_dropped_in_mid_stream() {
 }
 
 #[tokio::test]
-async fn of_a_scope_that_is_dropped() {
+async fn dropped_scope() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let mut unit = Box::pin(layer.scope(async move {
@@ -164,7 +164,7 @@ async fn of_a_scope_that_is_dropped() {
 }
 
 #[tokio::test]
-async fn of_what_runs_inline() {
+async fn inline_callback() {
     let (cleans_up, mut told) = CleansUp::new();
     let layer = DeferLayer::new();
     let mut cleans_up = Some(cleans_up);
@@ -186,7 +186,7 @@ async fn of_what_runs_inline() {
 /// Of what a callback captured, which goes when that has run: it may defer, or panic, and neither is
 /// in the way of the next one. Nobody is told of any of it, and nobody can ask.
 #[tokio::test]
-async fn of_a_callback_of_which_nobody_is_told() {
+async fn unobserved_callback() {
     struct Panics;
     impl Drop for Panics {
         fn drop(&mut self) {

@@ -190,33 +190,33 @@ const fn row(
 }
 
 #[tokio::test]
-async fn on_a_connection_that_is_kept_alive() {
+async fn http1_keep_alive() {
     check(KeepAlive).await;
 }
 
 #[tokio::test]
-async fn on_a_connection_that_is_closed() {
+async fn http1_close() {
     check(Close).await;
 }
 
 #[tokio::test]
-async fn over_http_1_0() {
+async fn http_1_0() {
     check(Old).await;
 }
 
 #[tokio::test]
-async fn of_pipelined_requests() {
+async fn pipelined_requests() {
     check(Pipelined).await;
 }
 
 #[tokio::test]
-async fn over_http_2() {
+async fn http2_connection() {
     check(Http2).await;
 }
 
 /// The exception in the docs: hyper 1.12 takes the body, and the client gets it.
 #[tokio::test]
-async fn over_http_2_the_body_of_a_304_reaches_the_client_and_is_counted() {
+async fn http2_body_of_304_is_counted() {
     let (log, mut events) = Log::new();
     let answer = move || async move {
         log.defer("callback");

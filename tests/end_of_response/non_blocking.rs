@@ -89,7 +89,7 @@ async fn responses_come_while_callbacks_run(
 }
 
 #[test]
-fn a_callback_that_waits_holds_up_neither_its_response_nor_the_next() {
+fn waiting_callback_delays_no_response() {
     on_both_runtimes(|| async {
         let (gate, mut started) = Gate::new();
         let in_handler = gate.clone();
@@ -112,7 +112,7 @@ fn a_callback_that_waits_holds_up_neither_its_response_nor_the_next() {
 }
 
 #[test]
-fn a_callback_that_blocks_its_thread_holds_up_neither_its_response_nor_the_next() {
+fn blocking_callback_delays_no_response() {
     on_both_runtimes(|| async {
         let (sender, mut started) = mpsc::unbounded_channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
@@ -141,7 +141,7 @@ fn a_callback_that_blocks_its_thread_holds_up_neither_its_response_nor_the_next(
 }
 
 #[test]
-fn a_callback_that_never_ends_does_not_hold_up_a_pipelined_response() {
+fn endless_callback_delays_no_pipelining() {
     on_both_runtimes(|| async {
         let app: Router = Router::new()
             .route(
@@ -198,7 +198,7 @@ fn watched_body(tasks: Tasks, ends: bool) -> Body {
 }
 
 #[test]
-fn callbacks_run_on_a_task_that_is_none_of_the_servers() {
+fn callbacks_run_on_their_own_task() {
     on_both_runtimes(|| async {
         let servers = Tasks::default();
         let (sender, mut callbacks) = mpsc::unbounded_channel();
@@ -275,7 +275,7 @@ async fn nothing_runs_before_the_test_lets_go(handle: &DeferHandle, end: impl Fn
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn callbacks_run_neither_in_a_poll_nor_in_a_drop() {
+async fn callbacks_run_outside_of_poll_and_drop() {
     let layer = DeferLayer::new();
     let handle = layer.handle();
     let body: fn() -> Body = || Body::from("hello");

@@ -45,7 +45,7 @@ fn response(layer: &DeferLayer, log: &Log) -> Response {
 }
 
 #[test]
-fn a_response_that_outlives_its_runtime_loses_its_callbacks() {
+fn response_outliving_runtime_loses_all() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let runtime = runtime();
@@ -76,7 +76,7 @@ fn handler_of_ended_runtime_becomes_503() {
 }
 
 #[test]
-fn without_any_runtime_callbacks_are_lost() {
+fn without_runtime_callbacks_are_lost() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     drop(response(&layer, &log));
@@ -96,7 +96,7 @@ fn without_any_runtime_callbacks_are_lost() {
 }
 
 #[test]
-fn a_body_dropped_on_a_thread_without_a_runtime_runs_its_callbacks_where_defer_was_called() {
+fn body_dropped_without_runtime_runs_all() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let (deferring, other) = (runtime(), runtime());
@@ -116,7 +116,7 @@ fn a_body_dropped_on_a_thread_without_a_runtime_runs_its_callbacks_where_defer_w
 }
 
 #[test]
-fn a_body_dropped_on_another_runtime_runs_its_callbacks_on_the_one_that_defer_was_called_on() {
+fn callbacks_run_on_the_deferring_runtime() {
     let layer = DeferLayer::new();
     let (deferring, other) = (runtime(), runtime());
     let (ran_on, has_run) = mpsc::channel();
@@ -136,7 +136,7 @@ fn a_body_dropped_on_another_runtime_runs_its_callbacks_on_the_one_that_defer_wa
 }
 
 #[test]
-fn a_runtime_that_shuts_down_reports_what_was_running_and_what_was_waiting() {
+fn shutdown_reports_running_and_queued() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let (started, has_started) = mpsc::channel();
@@ -174,7 +174,7 @@ fn a_runtime_that_shuts_down_reports_what_was_running_and_what_was_waiting() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_in_mid_body_loses_what_the_open_response_has_deferred() {
+fn shutdown_in_mid_body_loses_callbacks() {
     for flavour in ["current thread", "multi thread"] {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
@@ -210,7 +210,7 @@ fn a_runtime_that_shuts_down_in_mid_body_loses_what_the_open_response_has_deferr
 }
 
 #[test]
-fn blocking_work_that_a_shutdown_keeps_from_starting_is_lost() {
+fn unstarted_blocking_callback_is_lost() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log);
     let runtime = Builder::new_multi_thread()
@@ -241,7 +241,7 @@ fn blocking_work_that_a_shutdown_keeps_from_starting_is_lost() {
 }
 
 #[test]
-fn blocking_work_for_the_pool_of_a_runtime_that_is_gone_is_lost() {
+fn blocking_callback_of_ended_pool_is_lost() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let gone = runtime().handle().clone();
@@ -259,7 +259,7 @@ fn blocking_work_for_the_pool_of_a_runtime_that_is_gone_is_lost() {
 }
 
 #[test]
-fn a_scope_without_a_runtime_runs_in_place() {
+fn scope_without_runtime_runs_in_place() {
     let ran = Arc::new(Mutex::new(false));
     let in_callback = ran.clone();
     let unit = scope(async {
@@ -296,7 +296,7 @@ fn keeps_the_collection(
 }
 
 #[tokio::test]
-async fn what_a_thread_without_a_runtime_defers_late_runs_where_the_request_did() {
+async fn late_callback_runs_on_request_runtime() {
     for layer in [DeferLayer::new(), DeferLayer::new().run_to_completion()] {
         let (app, kept) = keeps_the_collection(&layer);
         let response = tower::ServiceExt::oneshot(app, support::get::<Body>("/")).await;

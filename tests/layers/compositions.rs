@@ -53,7 +53,7 @@ async fn body_of(server: &Server, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_layer_covers_what_it_is_put_around() {
+async fn layer_covers_inner_services() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let in_handler = log.clone();
@@ -126,7 +126,7 @@ async fn the_layer_covers_what_it_is_put_around() {
 }
 
 #[tokio::test]
-async fn a_route_layer_leaves_the_fallback_alone_and_a_layer_does_not() {
+async fn fallback_is_outside_of_route_layer() {
     let (log, mut events) = Log::new();
     let layer = DeferLayer::new().observer(log.clone());
     let in_fallback = log.clone();
@@ -146,7 +146,7 @@ async fn a_route_layer_leaves_the_fallback_alone_and_a_layer_does_not() {
 }
 
 #[tokio::test]
-async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
+async fn service_with_own_body_and_error() {
     let (log, mut events) = Log::new();
     let in_service = log.clone();
     let service = ServiceBuilder::new()
@@ -243,7 +243,7 @@ mod grpc {
     }
 
     #[tokio::test]
-    async fn a_unary_call_succeeds_by_the_status_in_its_trailers() {
+    async fn unary_call_is_judged_by_its_trailers() {
         let (log, mut events) = Log::new();
         let mut client = http2(health_server(&log).await).await;
         let response = client.send_request(call("Check", "")).await.unwrap();
@@ -260,7 +260,7 @@ mod grpc {
     }
 
     #[tokio::test]
-    async fn a_call_that_fails_with_http_status_200_is_a_failure() {
+    async fn failed_call_with_status_200_fails() {
         let (log, mut events) = Log::new();
         let mut client = http2(health_server(&log).await).await;
         let response = client.send_request(call("Check", "unknown")).await.unwrap();
@@ -273,7 +273,7 @@ mod grpc {
     }
 
     #[tokio::test]
-    async fn a_stream_that_the_client_leaves_is_aborted() {
+    async fn stream_of_lost_client_is_aborted() {
         let (log, mut events) = Log::new();
         let mut client = http2(health_server(&log).await).await;
         let response = client.send_request(call("Watch", "")).await.unwrap();
@@ -323,7 +323,7 @@ mod grpc {
     }
 
     #[tokio::test]
-    async fn trailers_and_headers_decide_in_this_order_of_need() {
+    async fn grpc_status_precedence() {
         for (status, head, trailers, success) in [
             (200, &[][..], Some("0"), true),
             (200, &[], Some("13"), false),
@@ -346,7 +346,7 @@ mod grpc {
     }
 
     #[tokio::test]
-    async fn a_head_response_is_whole_without_trailers() {
+    async fn head_response_needs_no_trailers() {
         let (log, mut events) = Log::new();
         let in_service = log.clone();
         let service = service_fn(move |_: Request| {

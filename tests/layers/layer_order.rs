@@ -42,7 +42,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_trace_changes_nothing_and_sees_a_failure_before_the_response_only_from_outside() {
+async fn trace_outside_sees_503_of_failure() {
     for (place, expected) in [(Inside, 200), (Outside, 503)] {
         let (sender, mut statuses) = tokio::sync::mpsc::unbounded_channel();
         let trace = TraceLayer::new_for_http().on_response(
@@ -66,7 +66,7 @@ async fn a_trace_changes_nothing_and_sees_a_failure_before_the_response_only_fro
 }
 
 #[tokio::test]
-async fn compression_inside_has_the_bytes_counted_that_are_sent() {
+async fn compression_inside_counts_sent_bytes() {
     for path in ["/text", "/stream"] {
         for place in [Inside, Outside] {
             let compression =
@@ -96,7 +96,7 @@ async fn compression_inside_has_the_bytes_counted_that_are_sent() {
 /// Without a socket, on a clock that stands still until the handler waits: or else the time-out
 /// outside may be up before anybody has asked the layer inside.
 #[tokio::test(start_paused = true)]
-async fn a_time_out_inside_is_a_failure_and_outside_it_leaves_no_response() {
+async fn timeout_inside_fails_outside_aborts() {
     let limit = Duration::from_secs(1);
     for place in [Inside, Outside] {
         let time_out = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
@@ -121,7 +121,7 @@ async fn a_time_out_inside_is_a_failure_and_outside_it_leaves_no_response() {
 }
 
 #[tokio::test]
-async fn a_panic_that_is_caught_inside_is_a_500_and_outside_there_is_no_response() {
+async fn panic_caught_inside_is_500() {
     for place in [Inside, Outside] {
         let catch = |app: Router| app.layer(CatchPanicLayer::new());
         let (response, seen) = ask(place, catch, "GET /panic").await;
@@ -137,7 +137,7 @@ async fn a_panic_that_is_caught_inside_is_a_500_and_outside_there_is_no_response
 }
 
 #[tokio::test]
-async fn cors_outside_keeps_preflights_away() {
+async fn cors_outside_answers_preflights() {
     let preflight = "OPTIONS /text\norigin: http://a.test\naccess-control-request-method: GET";
     for (place, comes) in [(Inside, true), (Outside, false)] {
         let cors = |app: Router| app.layer(CorsLayer::permissive());
@@ -154,7 +154,7 @@ async fn cors_outside_keeps_preflights_away() {
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[tokio::test]
-async fn a_request_id_is_told_if_it_is_set_outside() {
+async fn request_id_set_outside_is_reported() {
     for place in [Inside, Outside] {
         // What `SetRequestIdLayer` does.
         let id = SetRequestHeaderLayer::overriding(REQUEST_ID, HeaderValue::from_static("seven"));
@@ -166,7 +166,7 @@ async fn a_request_id_is_told_if_it_is_set_outside() {
 }
 
 #[tokio::test]
-async fn a_503_of_before_response_has_the_request_id_if_it_is_propagated_outside() {
+async fn failure_503_has_outer_request_id() {
     for (place, has_id) in [(Inside, false), (Outside, true)] {
         // What `PropagateRequestIdLayer` does.
         let propagate = |app: Router| app.layer(PropagateHeaderLayer::new(REQUEST_ID));
@@ -181,7 +181,7 @@ async fn a_503_of_before_response_has_the_request_id_if_it_is_propagated_outside
 }
 
 #[tokio::test]
-async fn a_refusal_by_a_middleware_inside_is_a_failure_and_one_outside_never_comes() {
+async fn refusal_inside_is_a_failure() {
     async fn authenticate(request: Request, next: Next) -> Response {
         if request.headers().contains_key("authorization") {
             return next.run(request).await;
@@ -236,7 +236,7 @@ async fn handler_on_task_inside_needs_in_current_scope() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_a_failure_inside_and_never_comes_outside() {
+async fn body_limit_inside_is_a_failure() {
     for place in [Inside, Outside] {
         let limit = |app: Router| app.layer(RequestBodyLimitLayer::new(8));
         let (response, seen) = ask(place, limit, "POST /upload\n\n12345678").await;
@@ -254,7 +254,7 @@ async fn a_body_that_is_too_large_is_a_failure_inside_and_never_comes_outside() 
 }
 
 #[tokio::test]
-async fn a_save_that_fails_is_a_failure_only_if_it_is_inside() {
+async fn failed_save_inside_is_a_failure() {
     /// As a session or a transaction, which is saved when the handler has answered.
     async fn save(request: Request, next: Next) -> Response {
         next.run(request).await;
@@ -269,7 +269,7 @@ async fn a_save_that_fails_is_a_failure_only_if_it_is_inside() {
 }
 
 #[tokio::test]
-async fn an_error_page_outside_is_made_of_failures_before_the_response_too() {
+async fn error_page_outside_covers_503() {
     fn page(response: Response) -> Response {
         match response.extensions().get::<BeforeResponseFailed>() {
             Some(failed) => (response.status(), failed.message().to_owned()).into_response(),
@@ -287,7 +287,7 @@ async fn an_error_page_outside_is_made_of_failures_before_the_response_too() {
 
 /// As tonic-web does: trailers become the last piece of the body.
 #[tokio::test]
-async fn trailers_that_are_translated_inside_are_not_classified() {
+async fn translated_trailers_are_not_classified() {
     fn translate(response: Response) -> Response {
         response.map(|body| {
             Body::new(body.map_frame(|frame| match frame.into_trailers() {
@@ -315,7 +315,7 @@ fn gated(gate: &Gate) -> Router {
 }
 
 #[tokio::test]
-async fn a_callback_holds_no_place_of_a_concurrency_limit() {
+async fn callback_holds_no_concurrency_permit() {
     for place in [Inside, Outside] {
         let (gate, mut arrivals) = Gate::new();
         let (limit, layer) = (ConcurrencyLimitLayer::new(1), DeferLayer::new());
@@ -336,7 +336,7 @@ async fn a_callback_holds_no_place_of_a_concurrency_limit() {
 }
 
 #[tokio::test]
-async fn load_is_shed_outside_and_waits_inside() {
+async fn load_shed_outside_rejects() {
     let unavailable = || HandleErrorLayer::new(async |_: BoxError| StatusCode::SERVICE_UNAVAILABLE);
     for place in [Inside, Outside] {
         let (gate, mut arrivals) = Gate::new();

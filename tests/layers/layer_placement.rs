@@ -118,7 +118,7 @@ async fn serves_and_tells(
 }
 
 #[tokio::test]
-async fn under_axum_defer_serve_router_layer_is_told_the_route() {
+async fn serve_with_router_layer_has_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, app().layer(layer)).into_future());
@@ -126,7 +126,7 @@ async fn under_axum_defer_serve_router_layer_is_told_the_route() {
 }
 
 #[tokio::test]
-async fn under_axum_defer_serve_a_layer_around_the_router_is_told_the_path() {
+async fn serve_with_outer_layer_has_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, layer.layer(app())).into_future());
@@ -134,7 +134,7 @@ async fn under_axum_defer_serve_a_layer_around_the_router_is_told_the_path() {
 }
 
 #[tokio::test]
-async fn under_axum_serve_router_layer_is_told_the_route() {
+async fn axum_serve_with_router_layer_has_route() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, app().layer(layer)).into_future());
@@ -142,7 +142,7 @@ async fn under_axum_serve_router_layer_is_told_the_route() {
 }
 
 #[tokio::test]
-async fn under_axum_serve_a_layer_around_the_router_is_told_the_path() {
+async fn axum_serve_with_outer_layer_has_path() {
     let (layer, told) = observed();
     let (listener, address) = listen().await;
     tokio::spawn(axum::serve(listener, layer.layer(app())).into_future());
@@ -150,7 +150,7 @@ async fn under_axum_serve_a_layer_around_the_router_is_told_the_path() {
 }
 
 #[tokio::test]
-async fn a_route_that_nobody_has_is_answered_as_without_the_layer() {
+async fn unknown_route_response_is_unchanged() {
     let bare = Router::new().route("/", get(|| async { "hello" }));
     let (listener, address) = listen().await;
     tokio::spawn(axum_defer::serve(listener, DeferLayer::new().layer(bare)).into_future());
@@ -191,7 +191,7 @@ fn answers_with_the_client() -> (Router, mpsc::UnboundedReceiver<SocketAddr>) {
 }
 
 #[tokio::test]
-async fn it_goes_around_a_router_with_connect_info() {
+async fn layer_wraps_router_with_connect_info() {
     let (app, clients) = answers_with_the_client();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let (listener, address) = listen().await;
@@ -200,7 +200,7 @@ async fn it_goes_around_a_router_with_connect_info() {
 }
 
 #[tokio::test]
-async fn it_goes_around_a_router_with_connect_info_under_axum_serve() {
+async fn axum_serve_gives_connect_info() {
     let (app, clients) = answers_with_the_client();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let (listener, address) = listen().await;
@@ -214,7 +214,7 @@ async fn runs(address: SocketAddr, mut ran: mpsc::UnboundedReceiver<&'static str
 }
 
 #[tokio::test]
-async fn it_goes_around_whatever_can_be_served() {
+async fn layer_wraps_any_service() {
     macro_rules! around {
         ($serve:path, $app:expr) => {{
             let (sender, ran) = mpsc::unbounded_channel();
@@ -248,7 +248,7 @@ async fn it_goes_around_whatever_can_be_served() {
 
 /// With `Router::layer` it would have to be added before the layer.
 #[tokio::test]
-async fn every_middleware_of_the_router_may_defer() {
+async fn middleware_of_router_may_defer() {
     let (sender, mut ran) = mpsc::unbounded_channel();
     let refuses = from_fn(move |request: axum::extract::Request, next: Next| {
         let sender = sender.clone();
@@ -281,7 +281,7 @@ fn stoppable<M, S, B>(
 }
 
 #[tokio::test]
-async fn the_shutdown_waits_for_what_was_deferred() {
+async fn shutdown_waits_for_callbacks() {
     let (go_on, may_go_on) = oneshot::channel::<()>();
     let may_go_on = Arc::new(Mutex::new(Some(may_go_on)));
     let app = Router::new().route(
@@ -307,7 +307,7 @@ async fn the_shutdown_waits_for_what_was_deferred() {
 
 /// Nobody has the layer any more, and nobody a handle: the server alone asks.
 #[tokio::test]
-async fn the_report_of_a_shutdown_names_what_is_unfinished() {
+async fn shutdown_report_names_unfinished() {
     let (started, mut has_started) = mpsc::unbounded_channel();
     let app = Router::new().route(
         "/",
@@ -341,7 +341,7 @@ async fn the_report_of_a_shutdown_names_what_is_unfinished() {
 
 /// Of two servers of one app, whose layer nobody has any more, one drains.
 #[tokio::test]
-async fn what_came_by_another_server_is_unfinished_too() {
+async fn report_covers_other_server() {
     let stuck = get(|| async {
         defer(std::future::pending::<()>());
         "hello"
@@ -390,7 +390,7 @@ async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> Str
 
 #[cfg(feature = "tracing")]
 #[tokio::test]
-async fn the_span_of_a_callback_has_the_route_where_the_layer_knows_it_and_else_the_path() {
+async fn span_has_route_or_path() {
     let inside = logged(async |listener, layer, app| {
         tokio::spawn(axum_defer::serve(listener, app.layer(layer)).into_future());
     });

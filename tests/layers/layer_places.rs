@@ -73,7 +73,7 @@ fn known(path: &str, route: Option<&str>) -> Option<(String, Option<String>)> {
 const ROUTE: Option<&str> = Some("/users/{id}");
 
 #[tokio::test]
-async fn a_router_s_layer_covers_its_routes_and_its_fallback_and_knows_the_route() {
+async fn router_layer_covers_routes_and_fallback() {
     let (layer, teller) = observed();
     let app = routes().layer(layer.clone());
     let user = told(app.clone(), &layer, &teller, "/users/7").await;
@@ -83,14 +83,14 @@ async fn a_router_s_layer_covers_its_routes_and_its_fallback_and_knows_the_route
 }
 
 #[tokio::test]
-async fn a_route_added_after_the_layer_is_not_covered() {
+async fn route_added_later_is_not_covered() {
     let (layer, teller) = observed();
     let app = routes().layer(layer.clone()).route("/late", get(defers));
     assert_eq!(told(app, &layer, &teller, "/late").await, None);
 }
 
 #[tokio::test]
-async fn a_route_layer_leaves_the_fallback_alone() {
+async fn route_layer_skips_fallback() {
     let (layer, teller) = observed();
     let app = routes().route_layer(layer.clone());
     let user = told(app.clone(), &layer, &teller, "/users/7").await;
@@ -99,7 +99,7 @@ async fn a_route_layer_leaves_the_fallback_alone() {
 }
 
 #[tokio::test]
-async fn the_layer_of_one_route_covers_that_one() {
+async fn layer_of_one_route_covers_it_alone() {
     let (layer, teller) = observed();
     let app = routes().route("/one", get(defers).layer(layer.clone()));
     let one = told(app.clone(), &layer, &teller, "/one").await;
@@ -108,7 +108,7 @@ async fn the_layer_of_one_route_covers_that_one() {
 }
 
 #[tokio::test]
-async fn in_a_nested_router_the_path_and_the_route_are_whole() {
+async fn nested_router_has_full_path_and_route() {
     let (layer, teller) = observed();
     let app = Router::new().nest("/api", routes().layer(layer.clone()));
     let user = told(app, &layer, &teller, "/api/users/7").await;
@@ -116,7 +116,7 @@ async fn in_a_nested_router_the_path_and_the_route_are_whole() {
 }
 
 #[tokio::test]
-async fn around_the_router_everything_is_covered_and_no_route_is_known() {
+async fn outer_layer_covers_all_without_route() {
     let (layer, teller) = observed();
     let app = layer.layer(Router::new().nest("/api", routes()).fallback(defers));
     for path in ["/api/users/7", "/none"] {
@@ -126,7 +126,7 @@ async fn around_the_router_everything_is_covered_and_no_route_is_known() {
 }
 
 #[tokio::test]
-async fn a_path_is_told_as_it_is_after_it_was_normalised_outside() {
+async fn path_normalized_outside_is_reported() {
     let normalise = NormalizePathLayer::trim_trailing_slash();
     let (layer, teller) = observed();
     let inside: Router = routes().layer(layer.clone());

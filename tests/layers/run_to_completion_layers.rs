@@ -30,7 +30,7 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn a_concurrency_limit_outside_loses_sight_of_a_handler_whose_client_has_gone() {
+async fn outer_limit_ignores_detached_handler() {
     for is_inside in [true, false] {
         let (gate, mut arrivals) = Gate::new();
         let (log, _events) = Log::new();
@@ -62,7 +62,7 @@ async fn a_concurrency_limit_outside_loses_sight_of_a_handler_whose_client_has_g
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_outside_lets_the_handler_go_on_and_one_inside_ends_it() {
+async fn timeout_outside_keeps_the_handler() {
     let limit = Duration::from_secs(1);
     for is_inside in [true, false] {
         let (gate, mut arrivals) = Gate::new();

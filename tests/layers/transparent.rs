@@ -212,7 +212,7 @@ async fn written(server: &Server, requests: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http_1_responses_are_the_same_byte_for_byte() {
+async fn http1_responses_are_identical() {
     let (plain, layered) = all_servers().await;
     let mut compared = 0;
     for version in ["1.0", "1.1"] {
@@ -309,7 +309,7 @@ async fn http2_frames(server: &Server, method: &str, path: &str) -> Vec<WireFram
 }
 
 #[tokio::test]
-async fn http_2_responses_are_the_same_frame_for_frame() {
+async fn http2_responses_are_identical() {
     let (plain, layered) = all_servers().await;
     for method in ["GET", "HEAD", "OPTIONS"] {
         for path in PATHS.iter().chain(FAILING_PATHS) {
@@ -439,7 +439,7 @@ async fn layered(
 }
 
 #[tokio::test]
-async fn size_hint_and_end_of_stream_are_those_of_the_body() {
+async fn size_hint_and_end_are_unchanged() {
     for bounds in [(0, None), (0, Some(0)), (7, Some(7)), (3, Some(9))] {
         for is_end_stream in [false, true] {
             let hint = size_hint(bounds);
@@ -453,7 +453,7 @@ async fn size_hint_and_end_of_stream_are_those_of_the_body() {
 }
 
 #[tokio::test]
-async fn frames_trailers_and_errors_of_any_type_pass_through_one_poll_for_one() {
+async fn frames_pass_one_poll_for_one() {
     for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
         let mut headers = HeaderMap::new();
         headers.insert("checksum", HeaderValue::from_static("42"));
@@ -481,7 +481,7 @@ async fn frames_trailers_and_errors_of_any_type_pass_through_one_poll_for_one() 
 }
 
 #[tokio::test]
-async fn a_pending_body_wakes_who_polled_it_and_is_not_polled_on_its_own() {
+async fn pending_body_wakes_its_poller() {
     let (mut body, seen) = layered(
         Version::HTTP_11,
         [Step::Pending],
@@ -556,7 +556,7 @@ impl Service<http::Request<()>> for Told {
 }
 
 #[tokio::test]
-async fn readiness_and_errors_are_those_of_the_service() {
+async fn readiness_and_errors_are_unchanged() {
     let mut context = Context::from_waker(Waker::noop());
     let mut service = DeferLayer::new().layer(Told(Poll::Pending));
     assert!(service.poll_ready(&mut context).is_pending());
@@ -576,7 +576,7 @@ async fn readiness_and_errors_are_those_of_the_service() {
 }
 
 #[tokio::test]
-async fn the_head_passes_through_whole() {
+async fn head_is_unchanged() {
     #[derive(Clone, Debug, PartialEq)]
     struct Marker(u32);
 

@@ -24,7 +24,7 @@ fn observed() -> (DeferLayer, Events) {
 }
 
 #[tokio::test]
-async fn callbacks_that_wait_for_each_other_meet() {
+async fn concurrent_callbacks_meet() {
     let (layer, events) = observed();
     let all = Arc::new(Barrier::new(10));
     let scope = layer.scope(async {
@@ -40,7 +40,7 @@ async fn callbacks_that_wait_for_each_other_meet() {
 }
 
 #[tokio::test]
-async fn one_after_the_other_they_would_not_have_met() {
+async fn sequential_callbacks_do_not_meet() {
     let layer = DeferLayer::new();
     let both = Arc::new(Barrier::new(2));
     let mut scope = Box::pin(layer.scope(async {
@@ -59,7 +59,7 @@ async fn one_after_the_other_they_would_not_have_met() {
 }
 
 #[tokio::test]
-async fn they_start_in_the_order_of_their_registration() {
+async fn callbacks_start_in_order() {
     let (layer, events) = observed();
     let all = Arc::new(Barrier::new(3));
     let scope = layer.scope(async {
@@ -79,7 +79,7 @@ async fn they_start_in_the_order_of_their_registration() {
 }
 
 #[tokio::test]
-async fn blocking_callbacks_run_side_by_side_too() {
+async fn blocking_callbacks_run_concurrently() {
     let (layer, events) = observed();
     let both = Arc::new(std::sync::Barrier::new(2));
     let scope = layer.scope(async {
@@ -95,7 +95,7 @@ async fn blocking_callbacks_run_side_by_side_too() {
 }
 
 #[tokio::test]
-async fn what_a_callback_defers_starts_at_once_beside_it() {
+async fn nested_callback_starts_at_once() {
     let (layer, events) = observed();
     let both = Arc::new(Barrier::new(2));
     let scope = layer.scope(async {
@@ -114,7 +114,7 @@ async fn what_a_callback_defers_starts_at_once_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_other_threads_defer_during_the_run_starts_at_once() {
+async fn callback_of_other_thread_starts_at_once() {
     let (layer, events) = observed();
     for _ in 0..200 {
         let both = Arc::new(Barrier::new(2));
@@ -138,7 +138,7 @@ async fn what_other_threads_defer_during_the_run_starts_at_once() {
 }
 
 #[tokio::test]
-async fn late_callbacks_run_side_by_side_as_well() {
+async fn late_callbacks_run_concurrently() {
     let (layer, events) = observed();
     let late = layer
         .scope(async { Err::<(), _>(DeferredCallbackCollection::current().unwrap()) })
@@ -162,7 +162,7 @@ async fn late_callbacks_run_side_by_side_as_well() {
 }
 
 #[tokio::test]
-async fn one_that_panics_fails_or_is_skipped_stops_no_other() {
+async fn failed_callback_stops_no_other() {
     let (layer, events) = observed();
     let both = Arc::new(Barrier::new(2));
     let (one, other) = (both.clone(), both);
@@ -194,7 +194,7 @@ async fn one_that_panics_fails_or_is_skipped_stops_no_other() {
 }
 
 #[tokio::test]
-async fn they_share_one_turn_under_max_concurrency() {
+async fn callbacks_share_one_permit() {
     let layer = DeferLayer::new().concurrent().max_concurrency(1);
     let both = Arc::new(Barrier::new(2));
     let scopes: Vec<_> = (0..3)
@@ -216,7 +216,7 @@ async fn they_share_one_turn_under_max_concurrency() {
 }
 
 #[tokio::test]
-async fn a_thousand_side_by_side_are_all_run() {
+async fn thousand_callbacks_all_run() {
     let (layer, events) = observed();
     let ran = Arc::new(AtomicUsize::new(0));
     let scope = layer.scope(async {

@@ -113,7 +113,7 @@ fn deferred_in_circles(
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_they_have_run() {
+fn callback_holding_scope_is_freed_after_run() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -131,7 +131,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_have_run() {
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_skipped() {
+fn skipped_callback_is_freed() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -149,7 +149,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_skipped() {
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_cancelled() {
+fn cancelled_callback_is_freed() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -169,7 +169,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_cancelled() {
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_replaced() {
+fn replaced_callback_is_freed() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -187,7 +187,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_are_replaced() {
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_the_handler_never_answers() {
+fn callback_without_response_is_freed() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -207,7 +207,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_the_handler_never_answers()
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_they_time_out() {
+fn timed_out_callback_is_freed() {
     let tokens = Tokens::new();
     let paused = Builder::new_current_thread()
         .enable_time()
@@ -234,7 +234,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_they_time_out() {
 }
 
 #[test]
-fn callbacks_that_hold_their_own_scope_are_gone_when_the_runtime_loses_them() {
+fn lost_callback_is_freed() {
     let tokens = Tokens::new();
     let runtime = runtime();
     let layer = DeferLayer::new();
@@ -259,7 +259,7 @@ fn callbacks_that_hold_their_own_scope_are_gone_when_the_runtime_loses_them() {
 }
 
 #[test]
-fn a_handle_and_a_collection_that_are_kept_for_ever_keep_no_callback() {
+fn kept_handle_keeps_no_callback() {
     let tokens = Tokens::new();
     let kept = Arc::new(Mutex::new(Vec::new()));
     runtime().block_on(async {
@@ -287,7 +287,7 @@ fn a_handle_and_a_collection_that_are_kept_for_ever_keep_no_callback() {
 }
 
 #[test]
-fn a_blocking_closure_that_holds_its_own_scope_is_gone_when_it_has_run() {
+fn blocking_closure_is_freed_after_run() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -310,7 +310,7 @@ fn a_blocking_closure_that_holds_its_own_scope_is_gone_when_it_has_run() {
 }
 
 #[test]
-fn a_callback_that_was_pushed_late_is_gone_when_it_has_run() {
+fn late_callback_is_freed_after_run() {
     let tokens = Tokens::new();
     runtime().block_on(async {
         let layer = DeferLayer::new();
@@ -365,7 +365,7 @@ async fn one_of_each(layer: &DeferLayer, tokens: &Arc<Mutex<Tokens>>) {
 }
 
 #[test]
-fn a_thousand_requests_allocate_nothing_that_stays() {
+fn requests_leave_no_allocation() {
     let runtime = runtime();
     let layer = DeferLayer::new();
     let tokens = Tokens::new();
@@ -389,7 +389,7 @@ impl Drop for PanicsTwice {
 }
 
 #[test]
-fn panics_leave_nothing_behind() {
+fn panics_leave_no_allocation() {
     // The hook's output is kept by the test harness, and counts.
     silence_panics(|payload| is_planned(payload) || payload.is::<PanicsTwice>());
     let runtime = runtime();
@@ -412,7 +412,7 @@ fn panics_leave_nothing_behind() {
 
 /// Over a socket, through the second level of sent.
 #[test]
-fn a_thousand_connections_allocate_nothing_that_stays() {
+fn connections_leave_no_allocation() {
     let runtime = runtime();
     let layer = DeferLayer::new();
     let deferred = layer.handle();

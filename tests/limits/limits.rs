@@ -52,7 +52,7 @@ async fn let_others_run() {
 }
 
 #[tokio::test]
-async fn at_most_n_scopes_run_at_once_across_all_clones_and_the_rest_waits_in_order() {
+async fn max_concurrency_limits_running_scopes() {
     let layer = DeferLayer::new().max_concurrency(3);
     let handle = layer.handle();
     let (starts, mut started) = mpsc::unbounded_channel();
@@ -92,7 +92,7 @@ async fn at_most_n_scopes_run_at_once_across_all_clones_and_the_rest_waits_in_or
 }
 
 #[tokio::test]
-async fn a_scope_that_waits_for_its_turn_is_pending_and_a_panic_gives_the_turn_back() {
+async fn panic_returns_the_permit() {
     let layer = DeferLayer::new().max_concurrency(1);
     let handle = layer.handle();
     let gate = Arc::new(Semaphore::new(0));
@@ -119,7 +119,7 @@ async fn a_scope_that_waits_for_its_turn_is_pending_and_a_panic_gives_the_turn_b
 }
 
 #[tokio::test]
-async fn a_late_callback_waits_for_a_turn_too() {
+async fn late_callback_waits_for_a_permit() {
     let layer = DeferLayer::new().max_concurrency(1);
     let handle = layer.handle();
     let late = layer
@@ -173,7 +173,7 @@ fn gated(
 }
 
 #[tokio::test]
-async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() {
+async fn max_pending_makes_service_not_ready() {
     let layer = DeferLayer::new().max_pending(2);
     let handle = layer.handle();
     let gate = Arc::new(Semaphore::new(0));
@@ -203,7 +203,7 @@ async fn the_service_is_not_ready_while_n_callbacks_are_registered_or_running() 
 }
 
 #[tokio::test]
-async fn what_was_skipped_or_cancelled_makes_room_like_what_ran() {
+async fn skipped_and_cancelled_release_capacity() {
     let layer = DeferLayer::new().max_pending(1);
     let collection = layer
         .scope(async {
@@ -236,7 +236,7 @@ async fn what_was_skipped_or_cancelled_makes_room_like_what_ran() {
 }
 
 #[tokio::test]
-async fn load_shed_outside_answers_503_while_there_is_no_room() {
+async fn load_shed_returns_503_at_max_pending() {
     let gate = Arc::new(Semaphore::new(0));
     let layer = DeferLayer::new().max_pending(3);
     let handle = layer.handle();
@@ -274,7 +274,7 @@ async fn load_shed_outside_answers_503_while_there_is_no_room() {
 }
 
 #[tokio::test]
-async fn a_waiting_request_that_is_cancelled_does_not_swallow_the_wake_up_of_another() {
+async fn cancelled_waiter_passes_wakeup_on() {
     let layer = DeferLayer::new().max_pending(1);
     let handle = layer.handle();
     let gate = Arc::new(Semaphore::new(0));
@@ -295,7 +295,7 @@ async fn a_waiting_request_that_is_cancelled_does_not_swallow_the_wake_up_of_ano
 }
 
 #[tokio::test]
-async fn a_waiting_service_that_nobody_polls_any_more_does_not_hold_up_the_others_for_ever() {
+async fn idle_waiter_does_not_block_others() {
     let layer = DeferLayer::new().max_pending(1);
     let handle = layer.handle();
     let gate = Arc::new(Semaphore::new(0));
@@ -317,7 +317,7 @@ async fn a_waiting_service_that_nobody_polls_any_more_does_not_hold_up_the_other
 }
 
 #[tokio::test]
-async fn one_place_that_gets_free_lets_in_all_who_defer_nothing() {
+async fn free_permit_serves_many_in_turn() {
     let layer = DeferLayer::new().max_pending(1);
     let gate = Arc::new(Semaphore::new(0));
     let occupied = gated(&layer, &gate, 1);
@@ -498,7 +498,7 @@ impl Storm {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_bounds_and_drain() {
+async fn limits_hold_for_100_000_requests() {
     let storm = Storm::start(100_000).await;
     storm.feed(100_000).await;
     storm.end().await;
@@ -506,7 +506,7 @@ async fn a_hundred_thousand_requests_against_slow_callbacks_stay_within_the_boun
 
 /// On one thread, whose allocations are counted: so nothing else in the process has a part in it.
 #[test]
-fn requests_against_slow_callbacks_take_the_memory_of_those_at_once_and_not_of_those_before() {
+fn memory_follows_concurrent_requests() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -550,7 +550,7 @@ fn again_until(stop: Arc<AtomicBool>, at_most: usize) {
 }
 
 #[tokio::test]
-async fn callbacks_that_never_wait_let_others_have_the_thread() {
+async fn busy_callbacks_yield_the_thread() {
     let failed = Arc::new(AtomicUsize::new(0));
     for layer in [DeferLayer::new(), DeferLayer::new().concurrent()] {
         let layer = layer.observer(CountsFailures(failed.clone()));
@@ -571,7 +571,7 @@ async fn callbacks_that_never_wait_let_others_have_the_thread() {
 }
 
 #[tokio::test]
-async fn a_scope_inside_of_a_callback_needs_no_turn_of_its_own() {
+async fn scope_in_callback_shares_its_permit() {
     let layer = DeferLayer::new().max_concurrency(1);
     let ran = Arc::new(AtomicUsize::new(0));
     let (inner, counted) = (layer.clone(), ran.clone());
@@ -590,7 +590,7 @@ async fn a_scope_inside_of_a_callback_needs_no_turn_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_scope_inside_of_what_has_no_turn_waits_for_its_own() {
+async fn scope_without_permit_waits_for_one() {
     let layer = DeferLayer::new().max_concurrency(1);
     let gate = Arc::new(Semaphore::new(0));
     let opened = gate.clone();
@@ -644,7 +644,7 @@ fn waits_before_it_defers(
 }
 
 #[tokio::test]
-async fn who_is_let_in_and_has_not_deferred_yet_has_a_place() {
+async fn admitted_request_holds_a_permit() {
     let layer = DeferLayer::new().max_pending(3);
     let handle = layer.handle();
     let (gate, callbacks) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -665,7 +665,7 @@ async fn who_is_let_in_and_has_not_deferred_yet_has_a_place() {
 }
 
 #[tokio::test]
-async fn a_place_is_free_again_when_its_request_defers_nothing_or_is_dropped() {
+async fn permit_returns_without_callbacks() {
     let layer = DeferLayer::new().max_pending(1);
     let (gate, callbacks) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let defers_nothing = layer.layer(service_fn(|_: Request<Body>| async {

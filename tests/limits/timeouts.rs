@@ -60,7 +60,7 @@ fn line(name: &str, outcome: &str, waited: Duration, took: Duration) -> Line {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_out_ends_that_callback_alone_and_is_reported() {
+async fn timeout_ends_that_callback_alone() {
     let (layer, durations) = timed();
     let layer = layer.timeout(5 * SECOND);
     layer
@@ -83,7 +83,7 @@ async fn the_time_out_ends_that_callback_alone_and_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_overrides_the_time_out_of_the_layer_both_ways() {
+async fn callback_overrides_layer_timeout() {
     let (layer, durations) = timed();
     let layer = layer.timeout(5 * SECOND);
     layer
@@ -113,7 +113,7 @@ async fn a_callback_overrides_the_time_out_of_the_layer_both_ways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_time_out_a_callback_has_all_the_time_it_takes() {
+async fn without_timeout_callback_runs_long() {
     let (layer, durations) = timed();
     layer
         .scope(async { drop(defer(|| tokio::time::sleep(100 * MINUTE)).name("long")) })
@@ -125,7 +125,7 @@ async fn without_a_time_out_a_callback_has_all_the_time_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endless_time_out_is_none() {
+async fn max_timeout_is_no_timeout() {
     let (layer, durations) = timed();
     let layer = layer.timeout(Duration::MAX);
     layer
@@ -138,7 +138,7 @@ async fn an_endless_time_out_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_of_a_callback_starts_with_its_turn_and_not_with_its_registration() {
+async fn timeout_starts_with_the_run() {
     let (layer, durations) = timed();
     let layer = layer.timeout(5 * SECOND).max_concurrency(1);
     let scopes: Vec<_> = (0..3)
@@ -166,7 +166,7 @@ async fn the_clock_of_a_callback_starts_with_its_turn_and_not_with_its_registrat
 }
 
 #[tokio::test(start_paused = true)]
-async fn side_by_side_each_callback_has_its_own_time_out() {
+async fn concurrent_callbacks_time_out_alone() {
     let (layer, durations) = timed();
     let layer = layer.timeout(5 * SECOND).concurrent();
     layer
@@ -194,7 +194,7 @@ async fn side_by_side_each_callback_has_its_own_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_timed_out_callback_holds_is_dropped_before_the_next_one_starts() {
+async fn timed_out_callback_is_dropped_first() {
     let dropped = Arc::new(AtomicBool::new(false));
     struct SetsOnDrop(Arc<AtomicBool>);
     impl Drop for SetsOnDrop {
@@ -224,7 +224,7 @@ async fn what_a_timed_out_callback_holds_is_dropped_before_the_next_one_starts()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocking_callback_that_times_out_is_reported_and_goes_on() {
+async fn timed_out_blocking_callback_continues() {
     let (layer, durations) = timed();
     let layer = layer.timeout(5 * SECOND);
     let (go_on, blocked) = mpsc::channel::<()>();
@@ -259,7 +259,7 @@ async fn a_blocking_callback_that_times_out_is_reported_and_goes_on() {
 }
 
 #[test]
-fn a_blocking_callback_that_times_out_before_a_thread_was_free_never_starts() {
+fn timed_out_blocking_callback_never_starts() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -296,7 +296,7 @@ fn a_blocking_callback_that_times_out_before_a_thread_was_free_never_starts() {
 }
 
 #[test]
-fn without_a_time_driver_a_callback_with_a_time_out_fails_visibly_and_others_run() {
+fn timeout_without_timer_fails() {
     for concurrent in [false, true] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -328,7 +328,7 @@ fn without_a_time_driver_a_callback_with_a_time_out_fails_visibly_and_others_run
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_may_be_set_and_changed_until_the_callback_starts() {
+async fn timeout_can_change_until_start() {
     let (layer, durations) = timed();
     let output = layer
         .scope(async {

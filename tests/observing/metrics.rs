@@ -114,7 +114,7 @@ fn recorded<T>(future: impl AsyncFnOnce(&Snapshotter) -> T) -> (T, Snapshotter) 
 }
 
 #[test]
-fn every_outcome_is_counted_apart_and_the_gauges_return_to_zero() {
+fn outcomes_are_counted_separately() {
     let ((), snapshotter) = recorded(async |_| {
         let layer = DeferLayer::new();
         layer
@@ -163,7 +163,7 @@ fn every_outcome_is_counted_apart_and_the_gauges_return_to_zero() {
 }
 
 #[test]
-fn waiting_and_running_are_measured_for_those_that_ran() {
+fn queue_and_run_time_are_measured() {
     let ((), snapshotter) = recorded(async |_| {
         DeferLayer::new()
             .scope(async {
@@ -187,7 +187,7 @@ fn waiting_and_running_are_measured_for_those_that_ran() {
 }
 
 #[test]
-fn the_gauges_show_what_is_registered_and_what_runs_now() {
+fn gauges_show_pending_and_running() {
     recorded(async |snapshotter| {
         let layer = DeferLayer::new();
         let in_callbacks = snapshotter.clone();
@@ -217,7 +217,7 @@ fn the_gauges_show_what_is_registered_and_what_runs_now() {
 }
 
 #[test]
-fn each_series_is_described_and_there_before_the_first_event() {
+fn series_exist_before_first_event() {
     let ((), snapshotter) = recorded(async |_| drop(DeferLayer::new()));
     let recorded = Recorded::of(&snapshotter);
     // From nothing to one is no increase, and an alert on lost work would miss the first.
@@ -227,7 +227,7 @@ fn each_series_is_described_and_there_before_the_first_event() {
 }
 
 #[test]
-fn work_that_the_end_of_the_runtime_takes_is_lost_and_not_skipped() {
+fn callbacks_of_ended_runtime_are_lost() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
@@ -254,7 +254,7 @@ fn work_that_the_end_of_the_runtime_takes_is_lost_and_not_skipped() {
 }
 
 #[test]
-fn names_are_told_apart_by_a_layer_that_asks_for_it() {
+fn metrics_by_name_adds_the_name() {
     let ((), snapshotter) = recorded(async |_| {
         DeferLayer::new()
             .metrics_by_name()
@@ -288,7 +288,7 @@ fn names_are_told_apart_by_a_layer_that_asks_for_it() {
 }
 
 #[test]
-fn what_a_response_waits_for_is_counted_apart() {
+fn phases_are_counted_separately() {
     let ((), snapshotter) = recorded(async |_| {
         DeferLayer::new()
             .scope(async {

@@ -48,7 +48,7 @@ impl DeferObserver for Places {
 }
 
 #[tokio::test]
-async fn every_way_to_defer_tells_the_line_of_its_caller() {
+async fn location_is_the_caller() {
     let places = Places::default();
     let layer = DeferLayer::new().observer(places.clone());
     let first = line!() + 4;
@@ -76,7 +76,7 @@ async fn every_way_to_defer_tells_the_line_of_its_caller() {
 }
 
 #[tokio::test]
-async fn every_registered_callback_ends_in_exactly_one_way_that_is_told() {
+async fn each_callback_has_one_reported_end() {
     let (layer, events) = observed();
     let inner = layer.handle();
     let app: Router = Router::new()
@@ -156,7 +156,7 @@ async fn every_registered_callback_ends_in_exactly_one_way_that_is_told() {
 }
 
 #[tokio::test]
-async fn callbacks_are_told_of_in_the_order_in_which_things_happen() {
+async fn events_arrive_in_order() {
     let (layer, events) = observed();
     layer
         .scope(async {
@@ -187,7 +187,7 @@ async fn callbacks_are_told_of_in_the_order_in_which_things_happen() {
 }
 
 #[tokio::test]
-async fn the_name_is_known_at_the_registration_whatever_comes_first() {
+async fn name_is_known_at_registration() {
     let (layer, events) = observed();
     let mut handles = Vec::new();
     layer
@@ -237,7 +237,7 @@ impl DeferObserver for Durations {
 }
 
 #[tokio::test(start_paused = true)]
-async fn durations_are_from_when_it_could_start_to_the_start_and_from_there_to_the_end() {
+async fn queue_time_and_run_time_are_separate() {
     let durations = Durations::default();
     let layer = DeferLayer::new().observer(durations.clone());
     layer
@@ -272,7 +272,7 @@ async fn durations_are_from_when_it_could_start_to_the_start_and_from_there_to_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn elapsed_is_from_the_arrival_of_the_request_to_the_end_of_its_response() {
+async fn elapsed_spans_the_whole_response() {
     let (told, mut elapsed) = tokio::sync::mpsc::unbounded_channel();
     let mut next = async || {
         let told = tokio::time::timeout(60 * SECOND, elapsed.recv());
@@ -321,7 +321,7 @@ impl DeferObserver for Skipped {
 }
 
 #[tokio::test]
-async fn a_skip_comes_with_the_completion_that_is_the_reason() {
+async fn skip_has_its_completion() {
     let skipped = Skipped::default();
     let layer = DeferLayer::new().observer(skipped.clone());
     let app: Router = Router::new()
@@ -377,7 +377,7 @@ impl DeferObserver for Panics {
 }
 
 #[tokio::test]
-async fn an_observer_that_panics_harms_neither_callbacks_nor_other_observers() {
+async fn panicking_observer_affects_no_other() {
     let (before, after, panics) = (Events::default(), Events::default(), Panics::default());
     let layer = DeferLayer::new()
         .observer(before.clone())
@@ -422,7 +422,7 @@ async fn an_observer_that_panics_harms_neither_callbacks_nor_other_observers() {
 }
 
 #[tokio::test]
-async fn clones_of_a_layer_have_the_observers_it_had() {
+async fn clones_of_a_layer_keep_observers() {
     let (shared, own) = (Events::default(), Events::default());
     let layer = DeferLayer::new().observer(shared.clone());
     let clone = layer.clone().observer(own.clone());
@@ -440,7 +440,7 @@ async fn clones_of_a_layer_have_the_observers_it_had() {
 }
 
 #[test]
-fn what_the_end_of_the_runtime_cuts_off_or_keeps_from_starting_is_lost() {
+fn callbacks_of_ended_runtime_are_lost() {
     let (layer, events) = observed();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -477,7 +477,7 @@ fn what_the_end_of_the_runtime_cuts_off_or_keeps_from_starting_is_lost() {
 }
 
 #[test]
-fn blocking_work_that_the_end_of_the_runtime_keeps_from_starting_is_lost() {
+fn unstarted_blocking_callback_is_lost() {
     let (layer, events) = observed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -519,7 +519,7 @@ fn blocking_work_that_the_end_of_the_runtime_keeps_from_starting_is_lost() {
 }
 
 #[tokio::test]
-async fn a_scope_that_is_dropped_loses_the_callback_that_runs_and_runs_the_others() {
+async fn dropped_scope_loses_running_callback() {
     let (layer, events) = observed();
     let mut scope = Box::pin(layer.scope(async {
         defer(pending::<()>()).name("running");
@@ -570,7 +570,7 @@ impl DeferObserver for SlowToRegister {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_event_of_a_callback_overtakes_its_registration_on_another_thread() {
+async fn registration_is_reported_first() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let observer = SlowToRegister {
         events: Events::default(),
@@ -590,7 +590,7 @@ async fn no_event_of_a_callback_overtakes_its_registration_on_another_thread() {
 }
 
 #[tokio::test]
-async fn an_observer_may_withdraw_a_callback_while_it_is_told_of_it() {
+async fn observer_may_cancel_a_callback() {
     struct Withdraws;
     impl DeferObserver for Withdraws {
         fn registered(&self, callback: &CallbackInfo<'_>) {
@@ -617,7 +617,7 @@ async fn an_observer_may_withdraw_a_callback_while_it_is_told_of_it() {
 
 /// "Nothing in the layer puts them in line": each waits in its observer for the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn observers_of_two_scopes_are_told_at_the_same_time() {
+async fn observers_of_two_scopes_run_at_once() {
     struct Meets(
         Mutex<mpsc::Sender<()>>,
         Mutex<Option<mpsc::Receiver<()>>>,

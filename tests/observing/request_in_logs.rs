@@ -47,7 +47,7 @@ async fn request(layer: DeferLayer) {
 }
 
 #[tokio::test]
-async fn with_fmt_each_line_of_a_callback_names_its_request() {
+async fn fmt_lines_name_the_request() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
@@ -71,7 +71,7 @@ async fn with_fmt_each_line_of_a_callback_names_its_request() {
 }
 
 #[tokio::test]
-async fn with_json_the_request_is_in_fields_of_the_span() {
+async fn json_span_has_request_fields() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .json()
@@ -100,7 +100,7 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn with_opentelemetry_the_request_is_in_attributes_and_its_span_has_ended() {
+async fn opentelemetry_span_has_request_attributes() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -134,7 +134,7 @@ async fn with_opentelemetry_the_request_is_in_attributes_and_its_span_has_ended(
 }
 
 #[tokio::test]
-async fn a_layer_may_make_another_span() {
+async fn layer_may_replace_the_span() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
@@ -210,7 +210,7 @@ impl DeferObserver for Requests {
 }
 
 #[tokio::test]
-async fn observers_learn_the_request_and_numbers_that_tell_callbacks_apart() {
+async fn observers_see_request_and_callback_id() {
     let requests = Requests::default();
     let layer = DeferLayer::new().observer(requests.clone());
     request(layer.clone()).await;
@@ -237,7 +237,7 @@ async fn observers_learn_the_request_and_numbers_that_tell_callbacks_apart() {
 }
 
 #[tokio::test]
-async fn a_nested_router_knows_the_whole_path() {
+async fn nested_router_has_full_path() {
     let requests = Requests::default();
     let layer = DeferLayer::new().observer(requests.clone());
     let deferred = layer.handle();
@@ -257,7 +257,7 @@ async fn a_nested_router_knows_the_whole_path() {
 }
 
 #[tokio::test]
-async fn around_a_router_there_is_a_path_and_no_route() {
+async fn outer_layer_has_path_without_route() {
     let requests = Requests::default();
     let layer = DeferLayer::new().observer(requests.clone());
     let deferred = layer.handle();

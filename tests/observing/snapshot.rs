@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use crate::support::gate::Gate;
 
 #[tokio::test(start_paused = true)]
-async fn it_names_what_is_pending_and_running_with_request_and_age() {
+async fn snapshot_lists_pending_and_running() {
     let layer = DeferLayer::new();
     let deferred = layer.handle();
     assert!(deferred.snapshot().is_empty());
@@ -70,7 +70,7 @@ async fn it_names_what_is_pending_and_running_with_request_and_age() {
 }
 
 #[tokio::test]
-async fn a_scope_is_no_request() {
+async fn snapshot_of_scope_has_no_request() {
     let layer = DeferLayer::new();
     let deferred = layer.handle();
     layer
@@ -85,7 +85,7 @@ async fn a_scope_is_no_request() {
 }
 
 #[tokio::test]
-async fn who_has_asked_for_no_handle_keeps_no_times() {
+async fn without_handle_no_times_are_kept() {
     let layer = DeferLayer::new();
     let later = layer.clone();
     layer

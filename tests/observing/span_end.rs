@@ -31,7 +31,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Closes {
 }
 
 #[tokio::test]
-async fn who_waits_until_idle_finds_every_span_closed() {
+async fn spans_are_closed_when_idle() {
     let layer = DeferLayer::new();
     let running = Arc::new(Mutex::new(Vec::new()));
     // As many subscribers do, this one stops at the level that the spans have.

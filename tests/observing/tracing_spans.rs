@@ -248,7 +248,7 @@ async fn a_callback_of_each_outcome(layer: &DeferLayer) -> u32 {
 }
 
 #[tokio::test]
-async fn each_callback_has_a_span_with_its_name_its_place_and_its_outcome_each_recorded_once() {
+async fn span_has_name_location_and_outcome() {
     let (capture, _guard) = Capture::start();
     let layer = DeferLayer::new();
     let line_of_ok = a_callback_of_each_outcome(&layer).await;
@@ -277,7 +277,7 @@ async fn each_callback_has_a_span_with_its_name_its_place_and_its_outcome_each_r
 }
 
 #[tokio::test]
-async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() {
+async fn failures_are_errors_others_are_debug() {
     let (capture, _guard) = Capture::start();
     let layer = DeferLayer::new();
     a_callback_of_each_outcome(&layer).await;
@@ -346,7 +346,7 @@ async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() 
 }
 
 #[tokio::test]
-async fn the_span_follows_from_the_requests_which_closes_with_the_response() {
+async fn span_follows_from_the_request_span() {
     let (capture, _guard) = Capture::start();
     let gate = Arc::new(Semaphore::new(0));
     let layer = DeferLayer::new();
@@ -385,7 +385,7 @@ async fn the_span_follows_from_the_requests_which_closes_with_the_response() {
 }
 
 #[tokio::test]
-async fn nested_callbacks_and_layers_and_instrumented_tasks_are_linked_too() {
+async fn nested_callback_spans_are_linked() {
     let (capture, _guard) = Capture::start();
     let (inner, outer) = (DeferLayer::new(), DeferLayer::new());
     let handle = inner.handle();
@@ -434,7 +434,7 @@ async fn nested_callbacks_and_layers_and_instrumented_tasks_are_linked_too() {
 }
 
 #[tokio::test]
-async fn blocking_callbacks_run_inside_of_their_span() {
+async fn blocking_callback_runs_in_its_span() {
     let (capture, _guard) = Capture::start();
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
     DeferLayer::new()
@@ -451,7 +451,7 @@ async fn blocking_callbacks_run_inside_of_their_span() {
 }
 
 #[tokio::test]
-async fn errors_are_told_where_spans_of_that_level_are_off() {
+async fn errors_are_logged_without_spans() {
     let capture = Capture::default();
     let filter = tracing_subscriber::filter::LevelFilter::ERROR;
     // A filter of the whole subscriber: one of a layer leaves the span to the registry.
@@ -466,7 +466,7 @@ async fn errors_are_told_where_spans_of_that_level_are_off() {
 }
 
 #[test]
-fn what_the_runtime_took_with_it_is_an_error_with_its_reason() {
+fn loss_to_ended_runtime_is_an_error() {
     let (capture, _guard) = Capture::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -487,7 +487,7 @@ fn what_the_runtime_took_with_it_is_an_error_with_its_reason() {
 }
 
 #[test]
-fn a_lost_callback_is_a_line_of_the_log_with_its_name_its_place_and_the_reason() {
+fn lost_callback_is_logged_with_reason() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
@@ -543,7 +543,7 @@ impl DeferObserver for Errors {
 }
 
 #[tokio::test]
-async fn an_error_whose_message_panics_is_told_once_and_stops_nobody() {
+async fn panicking_error_message_is_logged_once() {
     // Shows the error, as a log does.
     let subscriber = tracing_subscriber::fmt().with_writer(io::sink).finish();
     let _guard = listen(subscriber);
@@ -569,7 +569,7 @@ async fn an_error_whose_message_panics_is_told_once_and_stops_nobody() {
 }
 
 #[tokio::test]
-async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its_duration() {
+async fn opentelemetry_links_callback_to_trace() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -623,7 +623,7 @@ async fn in_opentelemetry_the_callback_is_linked_to_the_trace_and_outside_of_its
 }
 
 #[tokio::test]
-async fn each_connection_of_serve_has_a_span_with_its_address_and_its_requests_are_inside() {
+async fn connection_span_contains_its_requests() {
     let capture = Capture::default();
     // hyper and h2 have much to tell of their own.
     let ours = tracing_subscriber::filter::filter_fn(|metadata| {

@@ -41,7 +41,7 @@ impl Drop for Captured {
 }
 
 #[tokio::test]
-async fn a_callback_cancelled_before_the_run_never_starts_and_lets_go_of_what_it_captured() {
+async fn cancelled_callback_is_dropped_unrun() {
     let (layer, events) = observed();
     let dropped = Arc::new(AtomicUsize::new(0));
     run(&layer, |collection| {
@@ -66,7 +66,7 @@ async fn a_callback_cancelled_before_the_run_never_starts_and_lets_go_of_what_it
 }
 
 #[tokio::test]
-async fn forget_before_the_run_takes_out_that_name_and_no_other() {
+async fn forget_removes_only_that_name() {
     let (layer, events) = observed();
     run(&layer, |collection| {
         defer(async {}).name("kept");
@@ -96,7 +96,7 @@ async fn forget_before_the_run_takes_out_that_name_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_running_callback_cancels_and_forgets_later_ones_and_not_itself() {
+async fn running_callback_cancels_later_ones() {
     let (layer, events) = observed();
     run(&layer, |collection| {
         let handles = Arc::new(Mutex::new(Vec::<DeferredCallback>::new()));
@@ -126,7 +126,7 @@ async fn a_running_callback_cancels_and_forgets_later_ones_and_not_itself() {
 }
 
 #[tokio::test]
-async fn side_by_side_a_callback_that_has_begun_is_not_cancelled_by_another() {
+async fn concurrent_callback_is_not_cancelled() {
     let (layer, events) = observed();
     let layer = layer.concurrent();
     let begun = Arc::new(tokio::sync::Barrier::new(2));
@@ -151,7 +151,7 @@ async fn side_by_side_a_callback_that_has_begun_is_not_cancelled_by_another() {
 }
 
 #[tokio::test]
-async fn after_the_run_there_is_nothing_to_cancel_or_to_forget() {
+async fn nothing_to_cancel_after_the_run() {
     let (layer, events) = observed();
     let mut handles = Vec::new();
     let collection = run(&layer, |_| {
@@ -169,7 +169,7 @@ async fn after_the_run_there_is_nothing_to_cancel_or_to_forget() {
 }
 
 #[tokio::test]
-async fn a_handle_that_is_used_too_late_changes_nothing() {
+async fn late_handle_changes_nothing() {
     let (layer, events) = observed();
     let mut late = Vec::new();
     let collection = run(&layer, |_| {
@@ -209,7 +209,7 @@ async fn a_handle_that_is_used_too_late_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_callback_deferred_late_has_its_name_and_its_rule_before_it_runs() {
+async fn late_callback_has_its_name_and_rule() {
     const ROUNDS: usize = 2_000;
     let ran = Arc::new(AtomicUsize::new(0));
     for concurrent in [false, true] {
@@ -251,7 +251,7 @@ async fn a_callback_deferred_late_has_its_name_and_its_rule_before_it_runs() {
 }
 
 #[tokio::test]
-async fn a_late_callback_waits_for_its_handle_and_holds_up_nobody() {
+async fn late_callback_waits_for_its_handle() {
     let (layer, events) = observed();
     let collection = run(&layer, |_| {}).await;
     let kept = collection.defer(async {}).name("kept");
@@ -275,7 +275,7 @@ async fn a_late_callback_waits_for_its_handle_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_handle_outlives_the_request_and_the_layer() {
+async fn handle_outlives_request_and_layer() {
     let kept = Arc::new(Mutex::new(None));
     let layer = DeferLayer::new();
     let watch = layer.handle();
@@ -294,7 +294,7 @@ async fn a_handle_outlives_the_request_and_the_layer() {
 }
 
 #[tokio::test]
-async fn cancelling_from_another_task_while_the_response_is_on_its_way() {
+async fn cancel_from_another_task() {
     let (layer, events) = observed();
     let app: Router = Router::new()
         .route(
@@ -316,7 +316,7 @@ async fn cancelling_from_another_task_while_the_response_is_on_its_way() {
 }
 
 #[tokio::test]
-async fn what_a_cancelled_callback_captured_may_use_the_collection_when_it_is_dropped() {
+async fn drop_of_cancelled_callback_may_defer() {
     struct Reenters(DeferredCallbackCollection);
     impl Drop for Reenters {
         fn drop(&mut self) {
@@ -340,7 +340,7 @@ async fn what_a_cancelled_callback_captured_may_use_the_collection_when_it_is_dr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_those_who_cancel_at_once_and_the_run_exactly_one_has_the_callback() {
+async fn cancel_and_run_race_has_one_winner() {
     const ROUNDS: usize = 1_000;
     let (layer, events) = observed();
     let ran = Arc::new(AtomicUsize::new(0));

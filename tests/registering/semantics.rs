@@ -126,7 +126,7 @@ mod names_and_order {
     use super::*;
 
     #[tokio::test]
-    async fn callbacks_run_one_after_the_other_in_the_order_of_registration() {
+    async fn callbacks_run_in_registration_order() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             for (begin, end) in [("a", "A"), ("b", "B"), ("c", "C")] {
@@ -144,7 +144,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn concurrent_callbacks_run_side_by_side() {
+    async fn concurrent_callbacks_run_together() {
         let steps = Steps::default();
         let layer = DeferLayer::new().concurrent();
         respond(&layer, async || {
@@ -168,7 +168,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn the_last_registration_of_a_name_stays_at_its_own_place() {
+    async fn last_of_a_name_keeps_its_position() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         respond(&layer, async || {
@@ -190,7 +190,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn a_replacement_does_not_inherit_always() {
+    async fn replacement_does_not_inherit_always() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             defer(steps.on_run("first")).name("a").always();
@@ -204,7 +204,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn renaming_onto_a_taken_name_replaces_the_earlier_registration() {
+    async fn renaming_to_a_taken_name_replaces() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             defer(steps.on_run("first")).name("a");
@@ -226,7 +226,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn forget_takes_out_by_name_and_the_name_may_be_used_again() {
+    async fn forgotten_name_can_be_used_again() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         respond(&layer, async || {
@@ -241,7 +241,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn forgetting_from_inside_a_callback_stops_a_later_one() {
+    async fn callback_forgets_a_later_one() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             defer(async {
@@ -258,7 +258,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn cancel_says_whether_it_kept_the_callback_from_running() {
+    async fn cancel_returns_whether_it_prevented() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let callback = defer(steps.on_run("never")).always();
@@ -271,7 +271,7 @@ mod names_and_order {
     }
 
     #[tokio::test]
-    async fn a_collection_tells_what_waits() {
+    async fn collection_lists_pending_names() {
         assert!(DeferredCallbackCollection::current().is_none());
         respond(&DeferLayer::new(), async || {
             let callbacks = DeferredCallbackCollection::current().unwrap();
@@ -294,7 +294,7 @@ mod nesting {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_callback_defers_joins_the_run_behind_the_others() {
+    async fn nested_callback_runs_last() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let inside = steps.clone();
@@ -313,7 +313,7 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn a_nested_callback_is_judged_by_the_same_completion() {
+    async fn nested_callback_has_same_completion() {
         for (status, expected) in [
             (StatusCode::OK, &["outer", "default", "blocking"][..]),
             (FAILED, &["outer", "blocking"]),
@@ -338,7 +338,7 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn a_callback_that_replaces_itself_goes_on_until_it_stops() {
+    async fn callback_may_replace_itself() {
         fn again(left: usize, count: Arc<AtomicUsize>) {
             if left > 0 {
                 defer(async move {
@@ -354,7 +354,7 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn a_nested_name_replaces_one_that_still_waits() {
+    async fn nested_name_replaces_a_pending_one() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let inside = steps.clone();
@@ -369,7 +369,7 @@ mod nesting {
     }
 
     #[tokio::test]
-    async fn what_a_callback_holds_may_defer_when_it_is_dropped() {
+    async fn dropped_capture_may_defer() {
         struct DefersOnDrop(Steps);
         impl Drop for DefersOnDrop {
             fn drop(&mut self) {
@@ -393,7 +393,7 @@ mod late {
     use super::*;
 
     #[tokio::test]
-    async fn a_callback_pushed_after_the_end_runs_at_once_under_the_same_completion() {
+    async fn late_callback_runs_at_once() {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
         let (kept, callbacks) = oneshot::channel();
@@ -417,7 +417,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_late_callback_is_judged_like_the_others() {
+    async fn late_callback_obeys_rules() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         let callbacks = Mutex::new(None);
@@ -437,7 +437,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_task_defers_through_a_collection_that_was_moved_into_it() {
+    async fn task_defers_through_moved_collection() {
         let steps = Steps::default();
         respond_later(&DeferLayer::new(), || {
             let steps = steps.clone();
@@ -456,7 +456,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn what_a_task_defers_while_a_callback_runs_waits_for_its_turn() {
+    async fn callback_deferred_during_run_waits() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let callbacks = DeferredCallbackCollection::current().unwrap();
@@ -475,7 +475,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_callback_that_another_request_defers_waits_for_its_handle() {
+    async fn foreign_callback_waits_for_its_handle() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         let callbacks = Mutex::new(None);
@@ -499,7 +499,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_callback_that_waits_for_its_handle_is_overtaken_and_runs_next() {
+    async fn callback_with_kept_handle_is_overtaken() {
         let steps = Steps::default();
         let layer = DeferLayer::new();
         let idle = layer.handle();
@@ -528,7 +528,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_handle_that_is_used_too_late_does_nothing() {
+    async fn late_handle_does_nothing() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         let kept = Mutex::new(Vec::new());
@@ -566,7 +566,7 @@ mod late {
     }
 
     #[tokio::test]
-    async fn a_handle_that_is_used_while_its_callback_runs_does_nothing() {
+    async fn handle_of_running_callback_does_nothing() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         let (hand_in, handle) = oneshot::channel();
@@ -592,7 +592,7 @@ mod layers {
     use super::*;
 
     #[tokio::test]
-    async fn the_nearest_of_two_layers_owns_what_the_handler_defers() {
+    async fn inner_layer_owns_callbacks() {
         let (inner, outer, middle) = (Steps::default(), Steps::default(), Steps::default());
         let outer_layer = DeferLayer::new().observer(outer.clone());
         let between = middle.clone();
@@ -639,7 +639,7 @@ mod layers {
     }
 
     #[tokio::test]
-    async fn an_outer_layer_that_nobody_uses_stays_idle() {
+    async fn unused_outer_layer_stays_idle() {
         let outer = Steps::default();
         let outer_layer = DeferLayer::new().observer(outer.clone());
         let inner_layer = DeferLayer::new();
@@ -661,7 +661,7 @@ mod layers {
     }
 
     #[tokio::test]
-    async fn a_classifier_of_ones_own_says_what_a_success_is() {
+    async fn custom_classifier_decides_success() {
         let steps = Steps::default();
         let only_5xx = SharedClassifier::new(StatusInRangeAsFailures::new(500..=599));
         let layer = DeferLayer::new().classifier(only_5xx);
@@ -683,7 +683,7 @@ mod rules {
     use super::*;
 
     #[tokio::test]
-    async fn of_always_and_when_the_last_one_said_holds() {
+    async fn last_rule_of_a_callback_wins() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             defer(steps.on_run("default"));
@@ -702,7 +702,7 @@ mod rules {
     }
 
     #[tokio::test]
-    async fn a_layers_rule_takes_the_place_of_the_default_alone() {
+    async fn layer_rule_replaces_default_only() {
         let steps = Steps::default();
         let layer = DeferLayer::new().when(|c| c.status() == Some(FAILED));
         let handler = async |status| {
@@ -718,7 +718,7 @@ mod rules {
     }
 
     #[tokio::test]
-    async fn only_if_delivered_is_a_rule_that_one_can_write() {
+    async fn rule_can_require_delivery() {
         let steps = Steps::default();
         let layer = DeferLayer::new();
         let handler = async || {
@@ -735,7 +735,7 @@ mod rules {
     }
 
     #[tokio::test]
-    async fn a_predicate_that_panics_fails_its_callback_and_no_other() {
+    async fn panicking_predicate_fails_its_callback() {
         let steps = Steps::default();
         let layer = DeferLayer::new()
             .when(|_| panic!("the layer's, on purpose"))
@@ -760,7 +760,7 @@ mod rules {
     }
 
     #[tokio::test]
-    async fn without_a_response_only_always_runs() {
+    async fn without_response_only_always_runs() {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
         let defers = move || {
@@ -846,7 +846,7 @@ mod isolation {
     }
 
     #[tokio::test]
-    async fn an_error_or_a_panic_is_reported_and_the_next_one_runs() {
+    async fn failed_callback_does_not_stop_the_next() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         respond(&layer, async || {
@@ -878,7 +878,7 @@ mod isolation {
     }
 
     #[tokio::test]
-    async fn a_destructor_that_panics_harms_nothing() {
+    async fn panicking_destructor_is_isolated() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         respond(&layer, async || {
@@ -963,7 +963,7 @@ mod what_can_be_deferred {
     }
 
     #[tokio::test]
-    async fn futures_closures_and_closures_of_the_outcome_with_or_without_a_result() {
+    async fn every_deferrable_form_is_accepted() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         respond(&layer, async || {
@@ -1016,7 +1016,7 @@ mod what_can_be_deferred {
     }
 
     #[tokio::test]
-    async fn a_closure_is_not_called_when_it_is_skipped() {
+    async fn skipped_closure_is_not_called() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let called = steps.clone();
@@ -1031,7 +1031,7 @@ mod what_can_be_deferred {
     }
 
     #[tokio::test]
-    async fn blocking_work_runs_in_its_turn_on_another_thread() {
+    async fn blocking_callback_runs_on_other_thread() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             let runtime_thread = thread::current().id();
@@ -1056,7 +1056,7 @@ mod streaming {
     use super::*;
 
     #[tokio::test]
-    async fn a_streaming_body_may_defer() {
+    async fn streaming_body_may_defer() {
         let steps = Steps::default();
         let in_body = steps.clone();
         let app: Router = Router::new()
@@ -1120,13 +1120,13 @@ mod streaming {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_polled_past_its_declared_length_may_still_defer() {
+    async fn body_polled_past_its_length_may_defer() {
         assert_defers_behind_the_end([(header::CONTENT_LENGTH, "5")], vec![data()]).await;
         assert_defers_behind_the_end([(header::CONTENT_LENGTH, "0")], vec![]).await;
     }
 
     #[tokio::test]
-    async fn a_body_that_is_polled_past_its_trailers_may_still_defer() {
+    async fn body_polled_past_trailers_may_defer() {
         let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
         assert_defers_behind_the_end([(header::ETAG, "a")], vec![data(), trailers]).await;
     }
@@ -1161,7 +1161,7 @@ mod exactly_once {
 
     /// Whatever order the end of a body and a push through a kept handle come in.
     #[tokio::test]
-    async fn every_sequence_of_polls_pushes_and_the_drop_fires_once() {
+    async fn any_sequence_of_polls_fires_once() {
         type Script = fn() -> Vec<Result<Frame<Bytes>, io::Error>>;
         let bodies: [(Script, usize, Delivery); 8] = [
             (|| vec![], 0, Aborted),
@@ -1218,7 +1218,7 @@ mod exactly_once {
 
     /// The same from several threads at once.
     #[test]
-    fn the_end_a_late_push_and_a_cancellation_race_for_each_callback_once() {
+    fn end_push_and_cancel_race_runs_once() {
         const ROUNDS: usize = 500;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -1309,7 +1309,7 @@ mod units_of_work {
     }
 
     #[tokio::test]
-    async fn the_output_of_a_scope_decides_and_its_callbacks_are_awaited() {
+    async fn scope_output_decides() {
         let cases = [
             ("()", true, log_of(()).await),
             ("Ok", true, log_of(Ok::<_, io::Error>(7)).await),
@@ -1334,7 +1334,7 @@ mod units_of_work {
     }
 
     #[tokio::test]
-    async fn a_scope_returns_the_output_after_its_callbacks() {
+    async fn scope_returns_after_its_callbacks() {
         let steps = Steps::default();
         let output = scope(async {
             let inside = steps.clone();
@@ -1351,7 +1351,7 @@ mod units_of_work {
     }
 
     #[tokio::test]
-    async fn a_scope_that_is_dropped_or_panics_runs_what_is_always() {
+    async fn dropped_scope_runs_always() {
         let (log, mut events) = Log::new();
         let layer = DeferLayer::new().observer(log.clone());
         for panics in [false, true] {
@@ -1382,7 +1382,7 @@ mod units_of_work {
     }
 
     #[tokio::test]
-    async fn a_scope_that_is_dropped_in_a_callback_loses_that_one_and_runs_the_rest() {
+    async fn scope_dropped_in_callback_loses_it_alone() {
         let steps = Steps::default();
         let layer = DeferLayer::new().observer(steps.clone());
         let unit = Box::pin(layer.scope(async {
@@ -1401,7 +1401,7 @@ mod units_of_work {
     }
 
     #[tokio::test]
-    async fn a_scope_in_a_handler_or_in_a_scope_is_one_of_its_own() {
+    async fn nested_scope_is_separate() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             defer(steps.on_run("of the request"));
@@ -1459,7 +1459,7 @@ mod without_a_layer {
     }
 
     #[test]
-    fn defer_panics_at_the_callers_line_and_names_the_layer() {
+    fn defer_without_scope_panics_at_caller() {
         let (message, file, line) = panic_of(|| drop(defer(async {})));
         assert!(message.contains("DeferLayer"), "{message}");
         assert!(message.contains("after the routes"), "{message}");
@@ -1472,7 +1472,7 @@ mod without_a_layer {
 
     /// What the docs of `defer` say under "Panics".
     #[tokio::test]
-    async fn the_client_of_a_handler_that_defers_gets_no_response_unless_the_panic_is_caught() {
+    async fn uncaught_panic_sends_no_response() {
         let routes = || {
             let defers = async || drop(defer(async {}));
             Router::<()>::new().route("/", get(defers))
@@ -1490,7 +1490,7 @@ mod without_a_layer {
     }
 
     #[test]
-    fn try_defer_gives_the_callback_back() {
+    fn try_defer_returns_the_callback() {
         let refused = try_defer(std::future::ready(())).unwrap_err();
         assert!(refused.to_string().contains("DeferLayer"));
         let callback = refused.into_callback();
@@ -1499,7 +1499,7 @@ mod without_a_layer {
 
     /// What the docs of `defer` say of where the scope is.
     #[tokio::test]
-    async fn the_scope_goes_with_what_a_handler_awaits_and_not_to_other_tasks_and_threads() {
+    async fn scope_does_not_reach_other_tasks() {
         fn is_here() -> bool {
             try_defer(async {}).is_ok()
         }
@@ -1535,7 +1535,7 @@ mod without_a_layer {
     }
 
     #[tokio::test]
-    async fn try_defer_registers_where_there_is_a_scope() {
+    async fn try_defer_registers_inside_a_scope() {
         let steps = Steps::default();
         respond(&DeferLayer::new(), async || {
             drop(try_defer(steps.on_run("tried")).unwrap().name("tried"));
@@ -1546,7 +1546,7 @@ mod without_a_layer {
 
     #[cfg(feature = "axum")]
     #[tokio::test]
-    async fn the_extractor_answers_500_and_says_what_is_missing() {
+    async fn extractor_without_layer_returns_500() {
         let routes = || -> Router {
             Router::new()
                 .route("/", get(async |_: DeferredCallbackCollection| "extracted"))

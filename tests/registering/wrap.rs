@@ -119,7 +119,7 @@ async fn get_root(app: Router) {
 }
 
 #[tokio::test]
-async fn a_task_local_reaches_no_callback_by_itself() {
+async fn task_local_does_not_reach_callbacks() {
     let seen = Seen::default();
     let layer = DeferLayer::new();
     let handle = layer.handle();
@@ -130,7 +130,7 @@ async fn a_task_local_reaches_no_callback_by_itself() {
 }
 
 #[tokio::test]
-async fn wrap_carries_it_into_callbacks_of_every_kind_but_onto_no_other_thread() {
+async fn wrap_propagates_task_local() {
     for concurrent in [false, true] {
         let seen = Seen::default();
         let layer = if concurrent {
@@ -163,7 +163,7 @@ async fn wrap_carries_it_into_callbacks_of_every_kind_but_onto_no_other_thread()
 }
 
 #[tokio::test]
-async fn a_blocking_callback_gets_what_it_needs_by_capture() {
+async fn blocking_callback_captures_context() {
     let seen = Seen::default();
     let layer = carrying();
     let noted = seen.clone();
@@ -179,7 +179,7 @@ async fn a_blocking_callback_gets_what_it_needs_by_capture() {
 }
 
 #[tokio::test]
-async fn extensions_and_the_path_of_the_request_are_carried_by_hand() {
+async fn extensions_are_captured_explicitly() {
     #[derive(Clone)]
     struct User(&'static str);
     let seen = Arc::new(Mutex::new(None));
@@ -211,7 +211,7 @@ async fn extensions_and_the_path_of_the_request_are_carried_by_hand() {
 }
 
 #[tokio::test]
-async fn wrap_carries_a_span() {
+async fn wrap_propagates_a_span() {
     use tracing_subscriber::layer::SubscriberExt;
 
     let _guard =
@@ -249,7 +249,7 @@ async fn wrap_carries_a_span() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_outs_errors_panics_and_rules_are_as_without_wrap() {
+async fn wrap_changes_no_outcome() {
     let events = Events::default();
     let layer = carrying()
         .timeout(Duration::from_secs(5))
@@ -285,7 +285,7 @@ async fn time_outs_errors_panics_and_rules_are_as_without_wrap() {
 }
 
 #[tokio::test]
-async fn a_panic_in_the_wrapping_future_is_the_callbacks() {
+async fn panic_in_wrapper_fails_the_callback() {
     let events = Events::default();
     let layer = DeferLayer::new()
         .wrap(|callback| async {
@@ -311,7 +311,7 @@ async fn a_panic_in_the_wrapping_future_is_the_callbacks() {
 }
 
 #[tokio::test]
-async fn a_panic_in_wrap_itself_is_one_of_defer_and_registers_nothing() {
+async fn panic_in_wrap_registers_nothing() {
     let events = Events::default();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
@@ -342,7 +342,7 @@ async fn a_panic_in_wrap_itself_is_one_of_defer_and_registers_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrapping_future_may_hold_something_for_as_long_as_the_callback_runs() {
+async fn wrapper_may_hold_a_guard() {
     let connections = Arc::new(tokio::sync::Semaphore::new(1));
     let shared = connections.clone();
     let layer = DeferLayer::new().concurrent().wrap(move |callback| {

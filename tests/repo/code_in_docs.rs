@@ -40,7 +40,7 @@ fn ignored(document: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_compiled_in_the_docs_is_compiled_elsewhere() {
+fn ignored_code_in_docs_is_compiled() {
     for (document, sources) in SHOWN {
         let blocks = ignored(&read(document));
         assert!(!blocks.is_empty(), "{document} has none");

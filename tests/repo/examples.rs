@@ -65,7 +65,7 @@ fn assert_tells(stdout: &str, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn quickstart_tells_what_ran_when_and_why_not() {
+async fn quickstart_prints_each_outcome() {
     let stdout = run("quickstart").await;
     let chapters: Vec<_> = stdout.split("\n\n").collect();
     let [
@@ -132,7 +132,7 @@ async fn quickstart_tells_what_ran_when_and_why_not() {
 }
 
 #[tokio::test]
-async fn cli_runs_what_its_exit_code_allows() {
+async fn cli_obeys_its_exit_code() {
     let stdout = run("cli").await;
     assert_tells(
         &stdout,
@@ -158,7 +158,7 @@ async fn cli_runs_what_its_exit_code_allows() {
 }
 
 #[tokio::test]
-async fn queue_worker_gives_each_job_a_scope_of_its_own() {
+async fn queue_worker_opens_a_scope_per_job() {
     let stdout = run("queue_worker").await;
     assert_tells(
         &stdout,
@@ -178,7 +178,7 @@ async fn queue_worker_gives_each_job_a_scope_of_its_own() {
 }
 
 #[tokio::test]
-async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skipped_apart() {
+async fn observability_links_spans_and_counts() {
     let stdout = run("observability").await;
     let field = |span: &str, name: &str| {
         span.lines().find_map(|line| {
@@ -229,7 +229,7 @@ async fn observability_links_spans_to_the_request_and_counts_run_failed_and_skip
 }
 
 #[tokio::test]
-async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_has_gone() {
+async fn file_download_deletes_the_file() {
     assert_tells(
         &run("file_download").await,
         &[
@@ -246,7 +246,7 @@ async fn file_download_deletes_after_the_last_byte_an_error_or_when_the_client_h
 }
 
 #[tokio::test]
-async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
+async fn sse_runs_its_callback_at_shutdown() {
     let stdout = run("sse").await;
     assert_tells(&stdout, &["the stream ended: Complete, after "]);
     assert_tells(
@@ -260,7 +260,7 @@ async fn sse_ends_at_shutdown_and_then_runs_its_callback() {
 }
 
 #[tokio::test]
-async fn grpc_runs_what_a_good_call_defers_and_skips_that_of_a_failed_one() {
+async fn grpc_skips_callbacks_of_failed_call() {
     let stdout = run("grpc").await;
     assert_tells(&stdout, &["shop: Serving\n", "casino: NotFound\n"]);
     assert_eq!(stdout.matches("billed\n").count(), 1, "{stdout}");
@@ -271,7 +271,7 @@ async fn grpc_runs_what_a_good_call_defers_and_skips_that_of_a_failed_one() {
 }
 
 #[tokio::test]
-async fn stale_while_revalidate_refreshes_once_for_all_who_ask() {
+async fn stale_while_revalidate_refreshes_once() {
     assert_tells(
         &run("stale_while_revalidate").await,
         &[
@@ -284,7 +284,7 @@ async fn stale_while_revalidate_refreshes_once_for_all_who_ask() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn unix_socket_knows_who_asks() {
+async fn unix_socket_knows_its_peer() {
     assert_tells(
         &run("unix_socket").await,
         &[
@@ -312,7 +312,7 @@ async fn testing_passes_its_tests() {
 }
 
 #[tokio::test]
-async fn tls_asks_itself_and_ends() {
+async fn tls_serves_one_request() {
     assert_tells(
         &run("tls").await,
         &[
@@ -324,7 +324,7 @@ async fn tls_asks_itself_and_ends() {
 }
 
 #[tokio::test]
-async fn live_shows_itself_for_as_many_requests_as_it_is_told() {
+async fn live_serves_n_requests() {
     let mut command = example("live");
     command.arg("20").env("ADDRESS", "127.0.0.1:0");
     let (stdout, output) = output(command).await;
@@ -333,7 +333,7 @@ async fn live_shows_itself_for_as_many_requests_as_it_is_told() {
 }
 
 #[test]
-fn every_example_says_how_to_run_it_is_short_and_is_run_here() {
+fn every_example_is_short_and_run() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let live = root.join("../axum-defer-live/examples/live");
     let mut count = 0;
@@ -428,7 +428,7 @@ async fn hello_answers_and_defers() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn shutdown_waits_for_the_response_and_the_mail_and_reports() {
+async fn shutdown_waits_and_reports() {
     let mut server = Server::start("shutdown").await;
     // The server asks for the body when the handler is at it, so the request is in flight.
     let mut connection = TcpStream::connect(&server.address).await.unwrap();

@@ -15,7 +15,7 @@ type Files = BTreeMap<Vec<String>, String>;
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
-fn no_file_imports_in_a_circle() {
+fn files_import_without_cycles() {
     let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
     let graph = imports(&files);
     assert!(graph.len() > 40, "the files were found: {graph:?}");
@@ -23,7 +23,7 @@ fn no_file_imports_in_a_circle() {
 }
 
 #[test]
-fn no_room_imports_in_a_circle() {
+fn folders_import_without_cycles() {
     let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
     let mut rooms = Graph::new();
     for (file, imported) in imports(&files) {
@@ -43,7 +43,7 @@ fn no_room_imports_in_a_circle() {
 }
 
 #[test]
-fn every_test_file_belongs_to_a_binary() {
+fn test_files_belong_to_a_binary() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(here.join("Cargo.toml")).unwrap();
     let names = |folder: &Path| {
@@ -80,7 +80,7 @@ fn every_test_file_belongs_to_a_binary() {
 }
 
 #[test]
-fn a_circle_is_found_however_it_is_imported() {
+fn cycle_of_any_import_is_found() {
     let file = |path: &[&str], text: &str| {
         let path = path.iter().map(|part| (*part).to_owned()).collect();
         (path, text.to_owned())

@@ -94,7 +94,7 @@ fn front_page_has_the_program_of_the_readme() {
 }
 
 #[test]
-fn functions_without_the_attribute_are_no_tests() {
+fn function_without_attribute_is_no_test() {
     let file = "#[test]\nfn one() {}\n\n#[tokio::test(start_paused = true)]\nasync fn two() {}\n\n\
                 fn three() {}\n";
     assert!(is_test(file, "one") && is_test(file, "two"));

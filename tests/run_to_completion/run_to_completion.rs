@@ -225,7 +225,7 @@ async fn reset_all(address: SocketAddr, path: &str, told: &mut Told) {
 }
 
 #[tokio::test]
-async fn after_a_reset_every_handler_finishes_and_its_callbacks_run_by_its_status() {
+async fn handler_finishes_after_reset() {
     for server in SERVERS {
         for path in ["/", "/empty", "/failing"] {
             let (shared, mut told) = Shared::new();
@@ -258,7 +258,7 @@ async fn after_a_reset_every_handler_finishes_and_its_callbacks_run_by_its_statu
 }
 
 #[tokio::test]
-async fn it_is_off_by_default_and_then_no_handler_finishes() {
+async fn handler_is_dropped_by_default() {
     for server in SERVERS {
         let (shared, mut told) = Shared::new();
         let layer = DeferLayer::new();
@@ -281,7 +281,7 @@ async fn it_is_off_by_default_and_then_no_handler_finishes() {
 }
 
 #[tokio::test]
-async fn after_a_reset_of_an_http_2_stream_the_handler_finishes_and_the_connection_goes_on() {
+async fn handler_finishes_after_http2_reset() {
     for server in SERVERS {
         let (shared, mut told) = Shared::new();
         let layer = DeferLayer::new().run_to_completion();
@@ -342,7 +342,7 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
 const CLOSE: &str = "GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn for_a_client_that_stays_nothing_is_different() {
+async fn response_for_client_is_unchanged() {
     for server in SERVERS {
         for (path, body, bytes) in [("/", "hello", 5), ("/empty", "", 0)] {
             let mut responses = Vec::new();
@@ -375,7 +375,7 @@ async fn for_a_client_that_stays_nothing_is_different() {
 }
 
 #[tokio::test]
-async fn web_sockets_are_upgraded_and_the_callbacks_do_not_wait_for_their_end() {
+async fn websocket_upgrade_does_not_wait() {
     for server in SERVERS {
         let layer = DeferLayer::new().run_to_completion();
         let (fired, mut has_fired) = mpsc::unbounded_channel();
@@ -417,7 +417,7 @@ async fn web_sockets_are_upgraded_and_the_callbacks_do_not_wait_for_their_end() 
 }
 
 #[tokio::test]
-async fn a_request_body_that_breaks_off_is_an_error_for_the_handler_which_goes_on() {
+async fn broken_request_body_is_an_error() {
     for server in SERVERS {
         let (shared, mut told) = Shared::new();
         let (ended, mut has_ended) = mpsc::unbounded_channel();
@@ -466,7 +466,7 @@ async fn a_request_body_that_breaks_off_is_an_error_for_the_handler_which_goes_o
 }
 
 #[tokio::test]
-async fn a_panic_reaches_the_layers_outside_as_before() {
+async fn panic_reaches_outer_layers() {
     for server in SERVERS {
         let (shared, _told) = Shared::new();
         let layer = DeferLayer::new().run_to_completion();
@@ -506,7 +506,7 @@ async fn a_panic_reaches_the_layers_outside_as_before() {
 }
 
 #[tokio::test]
-async fn a_panic_without_a_layer_that_catches_it_reaches_the_caller() {
+async fn uncaught_panic_reaches_the_caller() {
     let service = DeferLayer::new()
         .run_to_completion()
         .layer(service_fn(|_: Request| async {
@@ -521,7 +521,7 @@ async fn a_panic_without_a_layer_that_catches_it_reaches_the_caller() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_after_its_client_went_away_ends_as_no_response() {
+async fn late_panic_is_no_response() {
     let (shared, mut told) = Shared::new();
     let layer = DeferLayer::new().run_to_completion();
     let handle = layer.handle();
@@ -564,7 +564,7 @@ async fn left_alone(server: Server, layer: DeferLayer) -> (Served, Shared, Defer
 }
 
 #[tokio::test]
-async fn the_shutdown_of_our_server_waits_for_the_handler_and_its_callbacks() {
+async fn shutdown_waits_for_handler() {
     let (served, shared, _) = left_alone(Server::AxumDefer, DeferLayer::new()).await;
     served.stop.send(()).unwrap();
     until_refused(served.address).await;
@@ -578,7 +578,7 @@ async fn the_shutdown_of_our_server_waits_for_the_handler_and_its_callbacks() {
 }
 
 #[tokio::test]
-async fn a_drain_by_hand_waits_for_the_handler_and_its_callbacks() {
+async fn drain_waits_for_handler() {
     let events = Events::default();
     let layer = DeferLayer::new().observer(events.clone());
     let (served, shared, handle) = left_alone(Server::Axum, layer).await;
@@ -594,7 +594,7 @@ async fn a_drain_by_hand_waits_for_the_handler_and_its_callbacks() {
 }
 
 #[tokio::test]
-async fn a_handler_that_is_not_through_at_the_deadline_stands_in_the_report() {
+async fn report_lists_unfinished_handler() {
     let layer = DeferLayer::new().run_to_completion();
     let handle = layer.handle();
     let gate = Arc::new(Semaphore::new(0));
@@ -622,7 +622,7 @@ async fn a_handler_that_is_not_through_at_the_deadline_stands_in_the_report() {
 }
 
 #[tokio::test]
-async fn a_layer_inside_whose_request_comes_after_the_shutdown_began_is_waited_for_too() {
+async fn request_during_shutdown_is_awaited() {
     let (shared, mut told) = Shared::new();
     let outer = DeferLayer::new().run_to_completion();
     let inner = DeferLayer::new();
@@ -668,7 +668,7 @@ async fn a_layer_inside_whose_request_comes_after_the_shutdown_began_is_waited_f
 }
 
 #[tokio::test]
-async fn the_span_of_the_request_is_around_the_handler() {
+async fn handler_runs_in_request_span() {
     use tracing_subscriber::layer::SubscriberExt;
 
     /// Writes down in which span each event happens.

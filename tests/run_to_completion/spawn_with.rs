@@ -82,7 +82,7 @@ fn ok() -> [&'static str; 3] {
 }
 
 #[test]
-fn callbacks_run_where_the_layer_was_told_to_without_a_runtime() {
+fn spawn_with_works_without_runtime() {
     for concurrent in [false, true] {
         let (layer, events) = observed();
         let layer = if concurrent {
@@ -109,7 +109,7 @@ fn callbacks_run_where_the_layer_was_told_to_without_a_runtime() {
 }
 
 #[tokio::test]
-async fn callbacks_run_where_the_layer_was_told_to_although_there_is_a_runtime() {
+async fn spawn_with_overrides_the_runtime() {
     let (layer, events) = observed();
     let (layer, tasks) = Tasks::on(layer);
     respond(&layer, || {
@@ -124,7 +124,7 @@ async fn callbacks_run_where_the_layer_was_told_to_although_there_is_a_runtime()
 }
 
 #[test]
-fn a_response_waits_for_a_task_that_goes_on_without_its_client() {
+fn before_response_continues_without_client() {
     let handler = || {
         before_response(async {}).name("before");
         defer(async {}).name("after").always();
@@ -149,7 +149,7 @@ fn a_response_waits_for_a_task_that_goes_on_without_its_client() {
 }
 
 #[test]
-fn what_comes_late_gets_a_task_of_its_own() {
+fn late_callback_gets_its_own_task() {
     let (layer, events) = observed();
     let (layer, tasks) = Tasks::on(layer);
     let mut kept = None;
@@ -160,7 +160,7 @@ fn what_comes_late_gets_a_task_of_its_own() {
 }
 
 #[test]
-fn a_callback_whose_time_out_has_no_timer_fails_and_says_so_and_others_run() {
+fn timeout_without_timer_fails_callback() {
     let (layer, events) = observed();
     let (layer, tasks) = Tasks::on(layer);
     block_on(respond(&layer, || {
@@ -182,7 +182,7 @@ fn a_callback_whose_time_out_has_no_timer_fails_and_says_so_and_others_run() {
 }
 
 #[test]
-fn a_unit_of_work_whose_time_out_has_no_timer_fails_in_the_same_way() {
+fn timeout_without_timer_fails_in_scope() {
     let outcome = Arc::new(Mutex::new(Vec::new()));
     let (layer, events) = observed();
     block_on(layer.timeout(Duration::from_secs(1)).scope(async {
@@ -201,7 +201,7 @@ fn a_unit_of_work_whose_time_out_has_no_timer_fails_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn with_a_timer_there_a_time_out_ends_its_callback() {
+async fn timeout_with_timer_ends_callback() {
     tokio::time::pause();
     let (layer, events) = observed();
     let layer = layer.spawn_with(|task| drop(tokio::spawn(task)));
@@ -225,7 +225,7 @@ fn is_lost(layer: &DeferLayer, events: &Events) {
 }
 
 #[test]
-fn callbacks_are_lost_with_a_task_that_is_dropped() {
+fn dropped_task_loses_callbacks() {
     silence_planned_panics();
     let (layer, events) = observed();
     is_lost(&layer.spawn_with(drop), &events);
@@ -234,7 +234,7 @@ fn callbacks_are_lost_with_a_task_that_is_dropped() {
 }
 
 #[test]
-fn blocking_work_says_that_it_needs_a_runtime() {
+fn blocking_callback_needs_a_runtime() {
     let (layer, events) = observed();
     let (layer, tasks) = Tasks::on(layer);
     block_on(respond(&layer, || {

@@ -85,7 +85,7 @@ async fn read(response: Response) {
 }
 
 #[tokio::test]
-async fn a_platform_is_told_once_of_each_request_and_before_it_has_the_head() {
+async fn hook_runs_once_before_the_head() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let note = |what: &'static str| {
         let order = order.clone();
@@ -110,7 +110,7 @@ async fn a_platform_is_told_once_of_each_request_and_before_it_has_the_head() {
 }
 
 #[tokio::test]
-async fn it_is_told_before_a_client_has_the_head_over_a_socket() {
+async fn hook_runs_before_the_head_over_socket() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let app = Router::new().route("/", get(|| async { "hello" }));
     for (requests, layer) in [(1, layer.clone()), (2, layer.run_to_completion())] {
@@ -123,7 +123,7 @@ async fn it_is_told_before_a_client_has_the_head_over_a_socket() {
 }
 
 #[tokio::test]
-async fn it_is_told_with_the_extensions_that_the_request_came_with() {
+async fn hook_gets_request_extensions() {
     #[derive(Clone)]
     struct Invocation(u32);
 
@@ -147,7 +147,7 @@ async fn it_is_told_with_the_extensions_that_the_request_came_with() {
 }
 
 #[tokio::test]
-async fn a_request_that_deferred_nothing_is_over_with_its_response() {
+async fn request_without_callbacks_ends_at_once() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let response = answer(&layer, || async { "hello".into_response() }).await;
     // Its body could still defer something.
@@ -163,7 +163,7 @@ async fn a_request_that_deferred_nothing_is_over_with_its_response() {
 }
 
 #[tokio::test]
-async fn a_request_is_over_after_its_last_callback_and_what_that_has_captured() {
+async fn request_ends_after_last_callback() {
     for layer in [DeferLayer::new(), DeferLayer::new().concurrent()] {
         let (layer, platform) = Platform::on(layer);
         let (gate, mut arrivals) = Gate::new();
@@ -192,7 +192,7 @@ async fn a_request_is_over_after_its_last_callback_and_what_that_has_captured() 
 }
 
 #[tokio::test]
-async fn a_collection_that_is_kept_holds_the_request_for_what_comes_late() {
+async fn kept_collection_delays_the_end() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let (keep, kept) = mpsc::channel();
     let handler = move || async move {
@@ -213,7 +213,7 @@ async fn a_collection_that_is_kept_holds_the_request_for_what_comes_late() {
 }
 
 #[tokio::test]
-async fn it_is_told_before_a_response_waits_for_anything() {
+async fn hook_runs_before_before_response() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let (gate, mut arrivals) = Gate::new();
     let handler = {
@@ -233,7 +233,7 @@ async fn it_is_told_before_a_response_waits_for_anything() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_the_response_waits_leaves_the_platform_waiting() {
+async fn lost_client_keeps_platform_waiting() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let (gate, mut arrivals) = Gate::new();
     let handler = {
@@ -254,7 +254,7 @@ async fn a_client_that_leaves_while_the_response_waits_leaves_the_platform_waiti
 }
 
 #[tokio::test]
-async fn a_handler_that_is_dropped_with_its_client_is_told_of_too() {
+async fn hook_runs_for_dropped_handler() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let (gate, mut arrivals) = Gate::new();
     let handler = {
@@ -276,7 +276,7 @@ async fn a_handler_that_is_dropped_with_its_client_is_told_of_too() {
 }
 
 #[tokio::test]
-async fn a_handler_that_is_run_to_completion_is_told_of_when_it_has_answered() {
+async fn hook_runs_after_detached_handler() {
     let (layer, platform) = Platform::on(DeferLayer::new().run_to_completion());
     let (handler_gate, mut in_handler) = Gate::new();
     let (gate, mut arrivals) = Gate::new();
@@ -302,7 +302,7 @@ async fn a_handler_that_is_run_to_completion_is_told_of_when_it_has_answered() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_told_of_when_it_does() {
+async fn hook_runs_for_panicking_handler() {
     silence_planned_panics();
     for layer in [DeferLayer::new(), DeferLayer::new().inline()] {
         let (layer, platform) = Platform::on(layer);
@@ -323,7 +323,7 @@ async fn a_handler_that_panics_is_told_of_when_it_does() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_is_told_of() {
+async fn hook_runs_for_failed_service() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let service = service_fn(|_: Request| async { Err::<Response, _>("no response") });
     let failed = layer.layer(service).oneshot(support::get("/")).await;
@@ -332,7 +332,7 @@ async fn a_service_that_fails_is_told_of() {
 }
 
 #[tokio::test]
-async fn inline_it_is_told_before_the_callbacks_run() {
+async fn hook_runs_before_inline_callbacks() {
     let (layer, platform) = Platform::on(DeferLayer::new().inline());
     let (gate, mut arrivals) = Gate::new();
     let handler = {
@@ -352,7 +352,7 @@ async fn inline_it_is_told_before_the_callbacks_run() {
 }
 
 #[tokio::test]
-async fn callbacks_that_are_skipped_or_withdrawn_hold_nothing_up() {
+async fn skipped_callbacks_delay_nothing() {
     let (layer, events) = observed();
     let (layer, platform) = Platform::on(layer);
     let handler = || async {
@@ -367,7 +367,7 @@ async fn callbacks_that_are_skipped_or_withdrawn_hold_nothing_up() {
 }
 
 #[test]
-fn callbacks_that_are_lost_with_their_runtime_hold_nothing_up() {
+fn lost_callbacks_delay_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -387,8 +387,7 @@ fn callbacks_that_are_lost_with_their_runtime_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn with_the_accurate_server_a_request_is_over_when_its_response_was_sent_and_its_callbacks_ran()
- {
+async fn serve_ends_request_after_flush() {
     let (layer, platform) = Platform::on(DeferLayer::new());
     let (gate, mut arrivals) = Gate::new();
     let handler = {
@@ -412,7 +411,7 @@ async fn with_the_accurate_server_a_request_is_over_when_its_response_was_sent_a
 }
 
 #[tokio::test]
-async fn each_of_two_layers_tells_its_platform_and_a_unit_that_is_no_request_tells_none() {
+async fn each_layer_calls_its_hook() {
     let (outer, outer_platform) = Platform::on(DeferLayer::new());
     let (inner, inner_platform) = Platform::on(DeferLayer::new());
     let app = Router::new()
@@ -430,7 +429,7 @@ async fn each_of_two_layers_tells_its_platform_and_a_unit_that_is_no_request_tel
 }
 
 #[tokio::test]
-async fn a_panic_in_the_hook_goes_no_further() {
+async fn panic_in_hook_is_isolated() {
     silence_planned_panics();
     let layer = DeferLayer::new().wait_until(|_, _| panic!("{PLANNED}"));
     let response = answer(&layer, || async { "hello".into_response() }).await;
@@ -438,7 +437,7 @@ async fn a_panic_in_the_hook_goes_no_further() {
 }
 
 #[tokio::test]
-async fn nothing_depends_on_the_platform_waiting() {
+async fn platform_need_not_wait() {
     let layer = DeferLayer::new().wait_until(|_, idle| drop(idle));
     let (gate, mut arrivals) = Gate::new();
     gate.open();

@@ -83,7 +83,7 @@ fn tell(word: &str) {
 
 /// The server's part; as a test of its own it has nothing to do.
 #[tokio::test]
-async fn the_server_s_part() {
+async fn child_process_serves() {
     let Ok(level) = std::env::var(SERVER) else {
         return;
     };
@@ -111,7 +111,7 @@ async fn the_server_s_part() {
 /// How many bytes of the body the client gets, and how the server ends.
 fn download(level: &str) -> (usize, ExitStatus) {
     let mut server = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "exit::the_server_s_part", "--nocapture"])
+        .args(["--exact", "exit::child_process_serves", "--nocapture"])
         .env(SERVER, level)
         .stdout(Stdio::piped())
         .spawn()
@@ -141,7 +141,7 @@ fn download(level: &str) -> (usize, ExitStatus) {
 }
 
 #[test]
-fn a_callback_that_exits_takes_no_byte_from_a_client_that_paused() {
+fn exit_in_callback_loses_no_byte() {
     let (received, status) = download("sent");
     assert_eq!(received, TOTAL);
     assert_eq!(status.code(), Some(7), "it was the callback that exited");
@@ -149,7 +149,7 @@ fn a_callback_that_exits_takes_no_byte_from_a_client_that_paused() {
 
 /// What the test above would see if callbacks fired too early.
 #[test]
-fn without_serve_the_same_client_loses_bytes() {
+fn exit_without_serve_loses_bytes() {
     let (received, status) = download("handed over");
     assert!(received < TOTAL);
     assert_eq!(status.code(), Some(7));

@@ -22,7 +22,7 @@ fn report_to(
 }
 
 #[tokio::test]
-async fn a_grpc_status_in_trailers_or_headers_decides_after_it_was_sent() {
+async fn grpc_status_decides_after_flush() {
     let (sender, mut completions) = mpsc::unbounded_channel();
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter

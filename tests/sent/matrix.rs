@@ -336,19 +336,19 @@ async fn check_everywhere(rows: impl Fn() -> Vec<Row>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_of_every_shape_and_size_fires_once_as_sent_over_every_transport() {
+async fn every_body_shape_completes_once() {
     let count = check_everywhere(|| rows(&SIZES)).await;
     assert_eq!(count, 2 * 2 * 2 * Shape::ALL.len() * SIZES.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_response_that_has_no_body_fires_once_as_sent_over_every_transport() {
+async fn empty_responses_complete_once() {
     let count = check_everywhere(rows_without_a_body).await;
     assert_eq!(count, 2 * 2 * 2 * (5 * 3 + 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_streams_at_once_on_one_connection_each_fire_once_as_sent() {
+async fn concurrent_streams_complete_once_each() {
     for privacy in [Privacy::Plain, Privacy::Tls] {
         let (app, mut completions, handle) = app();
         let stream = connect_to_server(Socket::Tcp, privacy, app).await;
@@ -391,7 +391,7 @@ async fn many_streams_at_once_on_one_connection_each_fire_once_as_sent() {
 }
 
 #[tokio::test]
-async fn responses_that_end_with_their_connection_are_sent() {
+async fn close_delimited_responses_complete() {
     for (index, shape) in Shape::ALL.into_iter().enumerate() {
         for (version, header) in [("1.0", ""), ("1.1", "connection: close\r\n")] {
             for size in [0, 13, 100 * 1024] {
@@ -413,7 +413,7 @@ async fn responses_that_end_with_their_connection_are_sent() {
 }
 
 #[tokio::test]
-async fn pipelined_responses_fire_once_each_as_sent() {
+async fn pipelined_responses_complete_once_each() {
     let (app, mut completions, handle) = app();
     let mut stream = connect_to_server(Socket::Tcp, Privacy::Plain, app).await;
     let mut requests = String::new();
@@ -437,7 +437,7 @@ async fn pipelined_responses_fire_once_each_as_sent() {
 
 /// An upgrade is answered, and its callbacks do not wait for the end of what follows.
 #[tokio::test]
-async fn an_upgrade_fires_while_the_upgraded_connection_lives() {
+async fn upgrade_completes_before_its_end() {
     let (sender, mut completions) = mpsc::unbounded_channel::<Completion>();
     let upgrade = get(move |request: axum::extract::Request| async move {
         defer(move |completion: Completion| async move { sender.send(completion) });

@@ -98,7 +98,7 @@ async fn first_frame(request: axum::http::request::Builder, body: &'static str) 
 }
 
 #[tokio::test]
-async fn frames_of_requests_that_defer_nothing_are_not_watched() {
+async fn frames_without_callbacks_are_unwatched() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for prefix in ["", "/nested"] {
             for path in ["/plain", "/request", "/collection"] {
@@ -116,7 +116,7 @@ async fn frames_of_requests_that_defer_nothing_are_not_watched() {
 }
 
 #[tokio::test]
-async fn frames_of_requests_that_defer_or_may_still_are_watched() {
+async fn frames_with_callbacks_are_watched() {
     for path in ["/defers", "/keeps", "/keeps-and-streams"] {
         let frame = first_frame(Request::get(path), "").await;
         assert!(frame.contains("watched: true"), "{path} {frame}");
@@ -135,7 +135,7 @@ fn stream_that_defers_at_its_end(completions: mpsc::UnboundedSender<Completion>)
 }
 
 #[tokio::test]
-async fn what_an_http2_stream_defers_at_its_end_hears_that_a_frame_was_thrown_away() {
+async fn dropped_frame_is_reported_over_http2() {
     let (sender, mut completions) = mpsc::unbounded_channel();
     let app = Router::new()
         .route("/", get(|| async { stream_that_defers_at_its_end(sender) }))
@@ -158,7 +158,7 @@ async fn what_an_http2_stream_defers_at_its_end_hears_that_a_frame_was_thrown_aw
 }
 
 #[tokio::test]
-async fn frames_of_a_stream_are_watched_only_over_http2_and_inside_of_a_layer() {
+async fn streams_are_watched_only_over_http2() {
     let streams = || {
         let stream = || async { Body::from_stream(stream::iter([Ok::<_, Infallible>("frame")])) };
         Router::new().route("/", get(stream))

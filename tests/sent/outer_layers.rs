@@ -110,7 +110,7 @@ fn chunked_body(response: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_layer_that_compresses_fires_with_the_last_compressed_byte() {
+async fn compression_waits_for_last_byte() {
     let (app, mut completions, _) = app();
     let app = app.layer(CompressionLayer::new());
     let (completion, response) = fires_with_the_last_byte(app, &mut completions).await;
@@ -121,7 +121,7 @@ async fn a_layer_that_compresses_fires_with_the_last_compressed_byte() {
 }
 
 #[tokio::test]
-async fn a_layer_that_keeps_every_buffer_for_ever_holds_nothing_up() {
+async fn kept_buffers_delay_nothing() {
     let (app, mut completions, handle) = app();
     let kept = Arc::new(Mutex::new(Vec::new()));
     let cache = kept.clone();
@@ -145,7 +145,7 @@ async fn a_layer_that_keeps_every_buffer_for_ever_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_layer_that_collects_the_body_and_sends_its_own_fires_with_the_last_byte_of_that() {
+async fn replaced_body_waits_for_its_last_byte() {
     let (app, mut completions, handle) = app();
     let kept = Arc::new(Mutex::new(None));
     let cache = kept.clone();
@@ -167,7 +167,7 @@ async fn a_layer_that_collects_the_body_and_sends_its_own_fires_with_the_last_by
 }
 
 #[tokio::test]
-async fn a_layer_that_throws_the_body_away_fires_with_the_response_that_it_gives_instead() {
+async fn replaced_response_is_awaited() {
     let (app, mut completions, handle) = app();
     let app = app.layer(from_fn(|request: Request, next: Next| async move {
         drop(next.run(request).await);
@@ -187,7 +187,7 @@ fn fails() -> &'static str {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_has_no_response_and_waits_for_the_one_that_is_sent_instead() {
+async fn panic_response_is_awaited() {
     let (sender, mut completions) = mpsc::unbounded_channel();
     let panics = move || async move {
         defer(move |completion: Completion| async move { sender.send(completion) }).always();
@@ -209,7 +209,7 @@ async fn a_handler_that_panics_has_no_response_and_waits_for_the_one_that_is_sen
 }
 
 #[tokio::test]
-async fn a_test_that_keeps_the_collected_bytes_can_wait_until_idle() {
+async fn collected_bytes_do_not_delay_idle() {
     let (app, mut completions, handle) = app();
     let response = app
         .oneshot(Request::new(Body::empty()))

@@ -35,7 +35,7 @@ fn reset(stream: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_reset_before_the_response_aborts_it() {
+async fn reset_before_response_is_aborted() {
     let (sender, mut completions) = mpsc::unbounded_channel::<Completion>();
     let app = Router::new()
         .route(
@@ -92,7 +92,7 @@ fn large_windows() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn trailers_behind_a_half_written_frame_are_aborted() {
+async fn trailers_after_partial_frame_abort() {
     const LENGTH: usize = 1 << 20;
     let (sender, mut completions) = mpsc::unbounded_channel();
     let window = Window::new(LENGTH / 2);
@@ -113,7 +113,7 @@ async fn trailers_behind_a_half_written_frame_are_aborted() {
 }
 
 #[tokio::test]
-async fn trailers_behind_a_half_written_frame_are_aborted_over_tcp() {
+async fn trailers_after_partial_frame_abort_over_tcp() {
     const LENGTH: usize = 8 << 20;
     let (sender, mut completions) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

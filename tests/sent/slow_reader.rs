@@ -99,7 +99,7 @@ fn is_whole_http1_response(bytes: &[u8], shape: Shape, size: usize) -> bool {
 }
 
 #[tokio::test]
-async fn over_http1_nothing_fires_before_the_last_byte_was_accepted_and_flushed() {
+async fn http1_waits_for_last_flushed_byte() {
     for vectored in [true, false] {
         for shape in Shape::ALL {
             for size in [13, 255, 1024, 100 * 1024] {
@@ -178,7 +178,7 @@ where
 }
 
 #[tokio::test]
-async fn over_http2_no_stream_fires_before_its_own_last_byte_was_accepted_and_flushed() {
+async fn http2_stream_waits_for_its_last_byte() {
     for vectored in [true, false] {
         let window = Window::new(0).with_vectored_writes(vectored);
         let (app, mut fired) = app();
@@ -237,7 +237,7 @@ async fn over_http2_no_stream_fires_before_its_own_last_byte_was_accepted_and_fl
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_with_bytes_unsent_is_aborted_once() {
+async fn broken_connection_is_aborted_once() {
     for shape in Shape::ALL {
         for flushed in [true, false] {
             let window = Window::new(if flushed { 10_000 } else { usize::MAX });
@@ -259,7 +259,7 @@ async fn a_connection_that_breaks_with_bytes_unsent_is_aborted_once() {
 }
 
 #[tokio::test]
-async fn a_stream_reset_while_others_live_on_is_aborted_alone_and_once() {
+async fn reset_stream_is_aborted_alone() {
     for shape in Shape::ALL {
         let window = Window::new(usize::MAX);
         let (app, mut fired) = app();
@@ -485,7 +485,7 @@ fn assert_all_but_the_kernel_s_was_read((completion, read): (Completion, usize),
 }
 
 #[tokio::test]
-async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
+async fn http1_socket_waits_for_the_kernel() {
     in_time(async {
         let mut slow = slow_connection().await;
         slow.request_without_reading().await;
@@ -502,7 +502,7 @@ async fn over_a_socket_http1_fires_when_all_but_the_kernel_s_buffers_is_with_the
 }
 
 #[tokio::test]
-async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the_client() {
+async fn http2_socket_waits_for_the_kernel() {
     in_time(async {
         let mut slow = slow_connection().await;
         let mut client = http2_client(slow.stream, 65_535).await;
@@ -532,7 +532,7 @@ async fn over_a_socket_http2_fires_when_all_but_the_kernel_s_buffers_is_with_the
 }
 
 #[tokio::test]
-async fn over_a_socket_a_reset_instead_of_reading_is_aborted_once() {
+async fn socket_reset_is_aborted_once() {
     in_time(async {
         let mut slow = slow_connection().await;
         slow.request_without_reading().await;

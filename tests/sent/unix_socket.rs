@@ -125,7 +125,7 @@ impl Listener for One {
 }
 
 #[tokio::test]
-async fn what_is_unread_when_a_callback_runs_lies_in_the_kernel_and_nowhere_else() {
+async fn unread_bytes_are_in_the_kernel() {
     for is_http2 in [false, true] {
         let name = format!("axum-defer-unix-{}-{is_http2}", std::process::id());
         let path = std::env::temp_dir().join(name);

@@ -186,7 +186,7 @@ const FEW_FILES: &str = "AXUM_DEFER_TEST_FEW_FILES";
 
 /// As a test of its own it has nothing to do: it is for a process that may have few files open.
 #[tokio::test]
-async fn the_part_with_few_files() {
+async fn child_process_with_few_files() {
     if std::env::var_os(FEW_FILES).is_none() {
         return;
     }
@@ -225,19 +225,19 @@ async fn the_part_with_few_files() {
 
 #[test]
 #[cfg(unix)]
-fn a_server_without_files_recovers() {
+fn server_without_file_handles_recovers() {
     let test = std::env::current_exe().unwrap();
     let status = Command::new("sh")
         .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
         .arg(test)
-        .args(["--exact", "settings::the_part_with_few_files"])
+        .args(["--exact", "settings::child_process_with_few_files"])
         .env(FEW_FILES, "1")
         .status();
     assert!(status.unwrap().success());
 }
 
 #[tokio::test]
-async fn without_a_signal_it_never_returns() {
+async fn serve_without_signal_never_returns() {
     let (connect, listener) = in_memory();
     let served: String = tokio::select! {
         _ = serve(listener, app()) => unreachable!(),

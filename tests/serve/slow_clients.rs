@@ -307,7 +307,7 @@ async fn half_a_head_and_silence_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heads_have_their_time_from_their_first_byte() {
+async fn head_timeout_starts_at_first_byte() {
     let (connect, listener) = in_memory();
     tokio::spawn(serve(listener, app()).into_future());
     let mut client = connect.connect();
@@ -376,7 +376,7 @@ async fn idle_http2_connections_get_goaway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn goaway_is_followed_by_five_seconds_of_grace() {
+async fn goaway_has_five_seconds_of_grace() {
     let (server, connect) = Serving::in_memory(app(), LONG);
     let mut client = connect.connect();
     client.write_all(&preface()).await.unwrap();
@@ -558,7 +558,7 @@ async fn a_stream_without_a_window_stays_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_streams_do_not_stop_a_server_with_max_pending() {
+async fn stalled_streams_keep_max_pending_free() {
     const STREAMS: u32 = 100;
     let handler = || async {
         axum_defer::defer(async {});

@@ -111,7 +111,7 @@ async fn slow_handshakes_do_not_delay_others() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_shakes_hands_is_let_go() {
+async fn missing_handshake_times_out() {
     let (listener, address, _) = listener(Duration::from_millis(20)).await;
     tokio::spawn(serve(listener, app().0).into_future());
     let mut silent = TcpStream::connect(address).await.unwrap();
@@ -135,7 +135,7 @@ impl<S> Accept<TcpStream, S> for SentAcceptor {
 }
 
 #[tokio::test]
-async fn axum_server_tells_what_was_sent_with_an_acceptor() {
+async fn axum_server_acceptor_reports_flush() {
     let (app, mut completions) = app();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

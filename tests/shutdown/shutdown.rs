@@ -134,7 +134,7 @@ fn waiting_app(gate: Gate) -> (Router, axum_defer::DeferHandle) {
 }
 
 #[tokio::test]
-async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
+async fn open_responses_finish_and_drain() {
     let (gate, mut entries) = Gate::new();
     let (app, handle) = waiting_app(gate.clone());
     let server = Server::start(app, LONG, None).await;
@@ -171,7 +171,7 @@ async fn responses_in_flight_finish_their_callbacks_are_drained_and_counted() {
 }
 
 #[tokio::test]
-async fn idle_keep_alive_connections_are_closed_at_once() {
+async fn idle_connections_close_at_once() {
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
         .layer(DeferLayer::new());
@@ -192,7 +192,7 @@ async fn idle_keep_alive_connections_are_closed_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
+async fn report_names_unfinished_callbacks() {
     let (gate, mut starts) = Gate::new();
     let in_callback = gate.clone();
     let handler = move || async move {
@@ -238,7 +238,7 @@ async fn what_is_not_finished_at_the_deadline_stands_in_the_report_by_name() {
 }
 
 #[tokio::test]
-async fn a_callback_that_waits_for_its_handle_stands_in_the_report() {
+async fn report_lists_callback_with_handle() {
     let layer = DeferLayer::new();
     let deferred = layer
         .scope(async { Ok::<_, ()>(DeferredCallbackCollection::current().unwrap()) })
@@ -289,7 +289,7 @@ async fn first_event(
 }
 
 #[tokio::test]
-async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline() {
+async fn endless_response_ends_at_deadline() {
     for is_http2 in [false, true] {
         let (sender, mut completions) = mpsc::unbounded_channel();
         let server = Server::start(events(sender), SHORT, None).await;
@@ -308,7 +308,7 @@ async fn a_response_that_never_ends_does_not_hold_the_shutdown_past_the_deadline
 }
 
 #[tokio::test]
-async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_the_drain() {
+async fn aborted_response_is_drained() {
     for is_http2 in [false, true] {
         let (sender, mut completions) = mpsc::unbounded_channel();
         let server = Server::start(events(sender), LONG, Some(SHORT)).await;
@@ -347,7 +347,7 @@ impl Listener for InMemory {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
+async fn connections_get_nine_tenths_by_default() {
     let (sender, mut completions) = mpsc::unbounded_channel();
     let (client, io) = tokio::io::duplex(1024);
     let (shut_down, signal) = oneshot::channel::<()>();
@@ -372,7 +372,7 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
 }
 
 #[tokio::test]
-async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
+async fn detached_handler_is_drained() {
     let (gate, mut entries) = Gate::new();
     let in_handler = gate.clone();
     let app = Router::new()
@@ -401,7 +401,7 @@ async fn a_handler_that_runs_to_completion_is_drained_without_its_client() {
 }
 
 #[tokio::test]
-async fn callbacks_of_two_layers_are_drained_together() {
+async fn two_layers_are_drained_together() {
     let app = Router::new()
         .route("/a", get(|| async { drop(defer(async {}).name("a")) }))
         .layer(DeferLayer::new())
@@ -446,7 +446,7 @@ where
 }
 
 #[tokio::test]
-async fn a_make_service_gives_handlers_the_address_of_the_client() {
+async fn make_service_gives_client_address() {
     let (sender, mut levels) = mpsc::unbounded_channel();
     let app = Router::new()
         .route(
@@ -480,7 +480,7 @@ async fn a_make_service_gives_handlers_the_address_of_the_client() {
 }
 
 #[tokio::test]
-async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
+async fn method_router_and_handler_are_served() {
     let (sender, mut levels) = mpsc::unbounded_channel();
     let handler = move || async move {
         tell(&sender);
@@ -513,7 +513,7 @@ async fn a_method_router_a_handler_and_a_router_s_make_service_are_served() {
 }
 
 #[tokio::test]
-async fn a_service_is_called_when_it_is_ready_and_not_before() {
+async fn service_is_called_only_when_ready() {
     let app = Router::new().route("/", get(|| async { "ready" }));
     // This one panics when it is called before.
     let app = ServiceBuilder::new().concurrency_limit(1).service(app);
@@ -526,7 +526,7 @@ async fn a_service_is_called_when_it_is_ready_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_served() {
+async fn unix_socket_is_served() {
     let (sender, mut levels) = mpsc::unbounded_channel();
     let app = Router::new()
         .route(
@@ -552,7 +552,7 @@ async fn a_unix_socket_is_served() {
 }
 
 #[tokio::test]
-async fn with_axum_serve_the_handle_counts_waits_and_drains() {
+async fn handle_drains_under_axum_serve() {
     let layer = DeferLayer::new();
     let handle = layer.handle();
     let (gate, mut starts) = Gate::new();
@@ -623,7 +623,7 @@ impl axum::serve::Listener for Greeting {
 }
 
 #[tokio::test]
-async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
+async fn handshake_outlives_other_connections() {
     let (tcp, address) = listen().await;
     let (awaits_greeting, mut greetings) = mpsc::unbounded_channel();
     let listener = Greeting {
@@ -660,7 +660,7 @@ async fn a_handshake_in_the_listener_outlives_the_end_of_another_connection() {
 }
 
 #[tokio::test]
-async fn a_request_in_the_socket_is_answered() {
+async fn request_in_socket_is_answered() {
     use std::io::{Read, Write};
     for _ in 0..20 {
         let app = Router::new().route("/", get(|| async { "hello" }));
@@ -693,7 +693,7 @@ async fn a_request_in_the_socket_is_answered() {
 
 /// A request has passed through the layer, and has deferred nothing.
 #[tokio::test]
-async fn scopes_of_a_layer_are_waited_for() {
+async fn scopes_of_a_layer_are_awaited() {
     let layer = DeferLayer::new();
     let app = Router::new()
         .route("/", get(|| async { "hello" }))

@@ -43,7 +43,7 @@ const BEFORE_THE_SIGNAL: usize = 1_500;
 
 /// The server's part; as a test of its own it has nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_s_part() {
+async fn child_process_serves() {
     let Ok(path) = std::env::var(FILE) else {
         return;
     };
@@ -163,7 +163,7 @@ async fn terminate_under_load(never: Option<u64>) -> Outcome {
     std::fs::write(&path, "").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "sigterm::the_server_s_part", "--nocapture"])
+        .args(["--exact", "sigterm::child_process_serves", "--nocapture"])
         .env(FILE, &path)
         .stdout(Stdio::piped());
     if let Some(never) = never {
@@ -222,7 +222,7 @@ async fn terminate_under_load(never: Option<u64>) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_callback_whose_response_was_given_has_run_once_when_there_is_time() {
+async fn sigterm_with_time_runs_each_callback_once() {
     let outcome = terminate_under_load(None).await;
     assert!(outcome.got.len() >= BEFORE_THE_SIGNAL);
     assert!(outcome.unfinished.is_empty());
@@ -234,7 +234,7 @@ async fn every_callback_whose_response_was_given_has_run_once_when_there_is_time
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_callback_that_has_not_run_at_the_deadline_stands_in_the_report() {
+async fn sigterm_at_deadline_reports_unfinished() {
     let outcome = terminate_under_load(Some(50)).await;
     assert!(outcome.got.len() >= BEFORE_THE_SIGNAL);
     for id in &outcome.got {

@@ -682,7 +682,7 @@ async fn storm(servers: [SocketAddr; 2], requests: usize, dice: &mut Dice) {
 }
 
 #[test]
-fn every_callback_of_a_storm_ends_exactly_once() {
+fn each_callback_of_a_storm_ends_once() {
     let _alone = one_at_a_time();
     silence_planned_panics();
     let mut dice = seed();
@@ -760,7 +760,7 @@ fn every_callback_of_a_storm_ends_exactly_once() {
 
 /// The runtime goes away in the middle: what could not run is lost, and says so.
 #[test]
-fn every_callback_of_a_runtime_that_is_dropped_ends_exactly_once() {
+fn each_callback_of_dropped_runtime_ends_once() {
     let _alone = one_at_a_time();
     silence_planned_panics();
     let mut dice = seed();

@@ -988,7 +988,7 @@ fn cases() -> u32 {
 }
 
 #[test]
-fn every_response_and_program_does_what_the_reference_model_says() {
+fn any_program_matches_the_model() {
     silence_planned_panics();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

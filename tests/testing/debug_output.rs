@@ -46,7 +46,7 @@ impl Service<Request<Body>> for Hello {
 }
 
 #[tokio::test]
-async fn a_layer_shows_its_settings_and_what_is_pending() {
+async fn layer_shows_settings_and_pending() {
     let layer = DeferLayer::new()
         .timeout(SECOND)
         .concurrent()
@@ -68,7 +68,7 @@ async fn a_layer_shows_its_settings_and_what_is_pending() {
 }
 
 #[tokio::test]
-async fn what_is_deferred_shows_its_names_and_no_code() {
+async fn callbacks_show_names_and_no_code() {
     let layer = DeferLayer::new().wrap(|callback: CallbackFuture| {
         assert_eq!(shown(&callback), "CallbackFuture { .. }");
         callback
@@ -89,7 +89,7 @@ async fn what_is_deferred_shows_its_names_and_no_code() {
 }
 
 #[tokio::test]
-async fn a_recorder_shows_what_it_recorded() {
+async fn recorder_shows_its_records() {
     let recorder = Recorder::new();
     let layer = DeferLayer::new().observer(recorder.clone());
     layer
@@ -102,7 +102,7 @@ async fn a_recorder_shows_what_it_recorded() {
 }
 
 #[tokio::test]
-async fn services_futures_and_bodies_show_what_they_wrap() {
+async fn services_and_bodies_show_inner_values() {
     let layer = DeferLayer::new();
     let mut service = layer.layer(Hello);
     assert_eq!(shown(&service), "Defer { inner: Hello, .. }");
@@ -122,7 +122,7 @@ async fn services_futures_and_bodies_show_what_they_wrap() {
 }
 
 #[tokio::test]
-async fn the_parts_of_a_connection_show_what_they_wrap() {
+async fn connection_parts_show_inner_values() {
     let io = SentIo::new("a transport");
     assert_eq!(shown(&io), r#"SentIo { io: "a transport", .. }"#);
     let layer = io.layer();
@@ -149,7 +149,7 @@ async fn the_parts_of_a_connection_show_what_they_wrap() {
 }
 
 #[tokio::test]
-async fn a_server_shows_its_listener_and_its_deadlines() {
+async fn server_shows_listener_and_deadlines() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let of_the_listener = shown(&listener);
     let listener = SentListener::new(listener);

@@ -74,7 +74,7 @@ fn times_out() -> TimeoutLayer {
 }
 
 #[tokio::test]
-async fn a_full_body_has_its_callbacks_run_when_the_response_is_returned() {
+async fn full_body_runs_callbacks_first() {
     let (app, recorder) = inline_app(defers_two_and_says_hello);
 
     let response = app.oneshot(request()).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_full_body_has_its_callbacks_run_when_the_response_is_returned() {
 }
 
 #[tokio::test]
-async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
+async fn empty_body_runs_callbacks_first() {
     for status in [
         StatusCode::OK,
         StatusCode::NO_CONTENT,
@@ -105,7 +105,7 @@ async fn an_empty_body_has_its_callbacks_run_when_the_response_is_returned() {
 }
 
 #[tokio::test]
-async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
+async fn head_request_runs_callbacks_first() {
     let (app, recorder) = inline_app(defers_two_and_says_hello);
 
     app.oneshot(Request::head("/").body(Body::empty()).unwrap())
@@ -116,7 +116,7 @@ async fn a_head_request_has_its_callbacks_run_when_the_response_is_returned() {
 }
 
 #[tokio::test]
-async fn a_stream_has_its_callbacks_run_before_it_is_read() {
+async fn stream_runs_callbacks_before_reading() {
     let (app, recorder) = inline_app(|| async {
         defer_two();
         Body::from_stream(tokio_stream::iter(["one", "two"].map(Ok::<_, Infallible>)))
@@ -131,7 +131,7 @@ async fn a_stream_has_its_callbacks_run_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_a_stream_defers_while_it_is_read_runs_on_a_task() {
+async fn callback_of_read_stream_runs_on_task() {
     let (layer, recorder) = inline();
     let deferred = layer.handle();
     let handler = || async {
@@ -153,7 +153,7 @@ async fn what_a_stream_defers_while_it_is_read_runs_on_a_task() {
 }
 
 #[tokio::test]
-async fn nested_callbacks_are_done_too() {
+async fn nested_callbacks_run_inline() {
     let (app, recorder) = inline_app(|| async {
         defer(async {
             defer(async {
@@ -175,7 +175,7 @@ async fn nested_callbacks_are_done_too() {
 }
 
 #[tokio::test]
-async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
+async fn failed_callback_affects_no_other() {
     let (app, recorder) = inline_app(|| async {
         defer(async { assert!(false_hope(), "out of ink") }).name("panics");
         defer(async { Err::<(), _>("no such mailbox") }).name("errs");
@@ -195,7 +195,7 @@ async fn a_callback_that_fails_harms_neither_the_next_nor_the_response() {
 }
 
 #[tokio::test]
-async fn the_status_decides_which_callbacks_run() {
+async fn status_decides_which_callbacks_run() {
     let seen = Arc::new(Mutex::new(None));
     let sees = seen.clone();
     let (app, recorder) = inline_app(move || async move {
@@ -219,7 +219,7 @@ async fn the_status_decides_which_callbacks_run() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_has_its_callbacks_run_before_the_panic_goes_on() {
+async fn panic_runs_callbacks_first() {
     for to_completion in [false, true] {
         let (layer, recorder) = inline();
         let handler = || async {
@@ -251,7 +251,7 @@ async fn a_handler_that_panics_has_its_callbacks_run_before_the_panic_goes_on() 
 }
 
 #[tokio::test]
-async fn a_service_that_fails_has_its_callbacks_run_before_the_error_is_returned() {
+async fn service_error_runs_callbacks_first() {
     let (layer, recorder) = inline();
     let app = ServiceBuilder::new()
         .layer(layer)
@@ -268,7 +268,7 @@ async fn a_service_that_fails_has_its_callbacks_run_before_the_error_is_returned
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_inside_of_the_layer_is_a_response_like_any_other() {
+async fn timeout_inside_is_a_response() {
     let (layer, recorder) = inline();
     let handler = || async {
         defer_two();
@@ -287,7 +287,7 @@ async fn a_time_out_inside_of_the_layer_is_a_response_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_outside_of_the_layer_moves_the_callbacks_to_a_task() {
+async fn timeout_outside_moves_callbacks_to_task() {
     let (layer, recorder) = inline();
     let deferred = layer.handle();
     let handler = || async {
@@ -307,7 +307,7 @@ async fn a_time_out_outside_of_the_layer_moves_the_callbacks_to_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task() {
+async fn timeout_during_inline_run_moves_the_rest() {
     let (layer, recorder) = inline();
     let deferred = layer.handle();
     let handler = || async {
@@ -334,7 +334,7 @@ async fn a_time_out_cut_off_while_callbacks_run_inline_moves_the_rest_to_a_task(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_takes_too_long_ends_alone() {
+async fn timed_out_callback_ends_alone() {
     let (layer, recorder) = inline();
     let layer = layer.timeout(Duration::from_secs(30));
     let handler = || async {
@@ -392,7 +392,7 @@ fn health_check(service: &str) -> Request {
 }
 
 #[tokio::test]
-async fn a_grpc_service_is_judged_by_the_status_in_its_headers() {
+async fn grpc_status_in_headers_decides() {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_service_status("shop", tonic_health::ServingStatus::Serving)
@@ -423,7 +423,7 @@ async fn a_grpc_service_is_judged_by_the_status_in_its_headers() {
 }
 
 #[tokio::test]
-async fn a_grpc_status_in_trailers_passes_through() {
+async fn grpc_status_in_trailers_is_unchanged() {
     let (recorder, failed) = (Recorder::new(), Arc::new(Mutex::new(None)));
     let layer = DeferLayer::new_for_grpc()
         .inline()
@@ -459,7 +459,7 @@ async fn a_grpc_status_in_trailers_passes_through() {
 }
 
 #[tokio::test]
-async fn a_unit_of_work_is_recorded_like_a_request() {
+async fn scope_is_recorded_like_a_request() {
     let (layer, recorder) = observed();
 
     let output = layer
@@ -477,7 +477,7 @@ async fn a_unit_of_work_is_recorded_like_a_request() {
 }
 
 #[tokio::test]
-async fn the_recorder_tells_everything_apart_and_in_order() {
+async fn recorder_keeps_kind_and_order() {
     let (layer, recorder) = observed();
 
     layer
@@ -532,7 +532,7 @@ async fn the_recorder_tells_everything_apart_and_in_order() {
 }
 
 #[tokio::test]
-async fn an_unnamed_callback_goes_by_the_place_where_it_was_deferred() {
+async fn unnamed_callback_has_its_location() {
     let (layer, recorder) = observed();
     let line = line!() + 3;
     layer
@@ -550,7 +550,7 @@ fn panic_of(code: impl FnOnce()) -> String {
 }
 
 #[tokio::test]
-async fn an_assertion_that_fails_tells_what_happened_instead() {
+async fn failed_assertion_shows_what_happened() {
     let (layer, recorder) = inline();
     let handler = || async {
         defer_two();
@@ -584,7 +584,7 @@ async fn an_assertion_that_fails_tells_what_happened_instead() {
 }
 
 #[tokio::test]
-async fn the_order_matters_to_an_assertion() {
+async fn assertion_checks_the_order() {
     let (layer, recorder) = observed();
     layer
         .scope(async {
@@ -596,13 +596,13 @@ async fn the_order_matters_to_an_assertion() {
 }
 
 #[tokio::test]
-async fn a_recorder_that_nobody_told_says_so() {
+async fn unused_recorder_says_so() {
     let message = panic_of(|| Recorder::new().assert_succeeded(["mail"]));
     assert!(message.contains("is the recorder an observer"), "{message}");
 }
 
 #[tokio::test]
-async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
+async fn running_callback_is_neither_lost_nor_done() {
     let (layer, recorder) = observed();
     let deferred = layer.handle();
     let app: Router = Router::new()
@@ -622,7 +622,7 @@ async fn what_has_not_ended_is_not_taken_for_lost_or_well() {
 }
 
 #[tokio::test]
-async fn a_callback_that_runs_is_unfinished_until_it_ends() {
+async fn running_callback_is_unfinished() {
     let (layer, recorder) = inline();
     let inside = recorder.clone();
     let unit = layer.scope(async move {
@@ -634,7 +634,7 @@ async fn a_callback_that_runs_is_unfinished_until_it_ends() {
 }
 
 #[tokio::test]
-async fn one_signature_of_an_app_takes_whatever_layer() {
+async fn app_signature_accepts_any_layer() {
     fn app(layer: DeferLayer) -> Router {
         let handler = || async {
             defer(async {}).name("mail");
@@ -658,7 +658,7 @@ async fn one_signature_of_an_app_takes_whatever_layer() {
 }
 
 #[tokio::test]
-async fn inline_the_bytes_are_those_of_a_body_that_knows_its_length() {
+async fn inline_body_bytes_are_known() {
     let bytes_of = async |method: &str, body: fn() -> Body| {
         let (sender, bytes) = std::sync::mpsc::channel();
         let (app, _) = inline_app(move || async move {
