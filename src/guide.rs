@@ -1,29 +1,30 @@
-//! The longer texts, a page each, in the order in which they read best.
+//! Guide: one page per topic.
 //!
-//! To use it:
+//! Writing callbacks:
 //!
-//! 1. [What can be deferred](deferring), from where, and work that is no request
-//! 2. [Which callbacks run](which_callbacks_run): rules, order, names, nesting, each for itself
-//! 3. [When a response is over](when_it_is_over), and the two levels of sent
-//! 4. [What a callback may hold](what_a_callback_may_hold), and for how long
-//! 5. [How sure must it be](how_sure)? `before_response`, an outbox, a queue
+//! 1. [Deferring work](deferring): callbacks, scopes, and work outside of requests
+//! 2. [Rules and order](which_callbacks_run): which callbacks run, names, nesting, and isolation
+//! 3. [End of a response](end_of_response): delivery and its levels
+//! 4. [Resources](resources): what to capture, and how long it is held
+//! 5. [Durability](durability): `before_response`, queues, and the transactional outbox
+//! 6. [Recipes](recipes)
 //!
-//! To put it into an app:
+//! Setting up an app:
 //!
-//! 6. [Layer order](layer_order): where the layer goes, beside which others
-//! 7. [Limits](limits)
-//! 8. [Shutdown](shutdown)
-//! 9. [Observing](observing): spans, metrics, observers; and [the live view](https://docs.rs/axum-defer-live)
-//! 10. [Testing](crate::testing) an app that defers
-//! 11. [Platforms](platforms) that freeze, end or stop a process
+//! 7. [Layer order](layer_order): the position of the layer among other layers
+//! 8. [Limits](limits): timeouts, concurrency, and backpressure
+//! 9. [Graceful shutdown](shutdown)
+//! 10. [Observability](observing): spans, events, metrics, and observers
+//! 11. [Testing](crate::testing)
+//! 12. [Platforms](platforms) that freeze, end, or stop a process
 //!
-//! For those who know how to do it elsewhere: [coming from](coming_from) Laravel, Starlette, Next.js,
-//! Express, PHP-FPM, or `tokio::spawn`.
+//! [Migrating](migrating) from another framework: Laravel, Starlette and FastAPI, Next.js, Express and
+//! Fastify, PHP-FPM, or `tokio::spawn`.
 //!
-//! The modules [`serve`](mod@crate::serve) and [`sent`](crate::sent) begin with a page each, too.
+//! The modules [`serve`](mod@crate::serve) and [`sent`](crate::sent) also start with a page.
 //!
-//! All code on these pages compiles, and runs unless it is a server that would run for ever. What can
-//! be said, in three lines:
+//! The code on these pages compiles, and runs if it is not a server that runs forever. The three kinds of
+//! callbacks:
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -31,8 +32,8 @@
 //!
 //! async fn order() -> &'static str {
 //!     before_response(async { /* a commit: the client waits for it */ });
-//!     defer(async { /* a mail: if all of that was a success */ });
-//!     defer(async { /* an audit line: in any case */ }).always();
+//!     defer(async { /* a mail: only after a success */ });
+//!     defer(async { /* an audit line: after every response */ }).always();
 //!     "thank you"
 //! }
 //!
@@ -47,21 +48,23 @@ pub mod which_callbacks_run {
     #![doc = include_str!("../docs/which-callbacks-run.md")]
 }
 
-pub mod when_it_is_over {
-    #![doc = include_str!("../docs/when-it-is-over.md")]
-    // Without an empty line around it, it would be part of a sentence.
+pub mod end_of_response {
+    #![doc = include_str!("../docs/end-of-response.md")]
+    // Without an empty line before it, the picture would be part of a sentence.
     #![doc = ""]
     #![doc = include_str!("../docs/pictures/when_it_fires.svg")]
-    #![doc = ""]
-    #![doc = include_str!("../docs/where-the-bytes-are.md")]
 }
 
-pub mod what_a_callback_may_hold {
-    #![doc = include_str!("../docs/what-a-callback-may-hold.md")]
+pub mod resources {
+    #![doc = include_str!("../docs/resources.md")]
 }
 
-pub mod how_sure {
-    #![doc = include_str!("../docs/how-sure.md")]
+pub mod durability {
+    #![doc = include_str!("../docs/durability.md")]
+}
+
+pub mod recipes {
+    #![doc = include_str!("../docs/recipes.md")]
 }
 
 pub mod layer_order {
@@ -84,11 +87,35 @@ pub mod platforms {
     #![doc = include_str!("../docs/platforms.md")]
 }
 
-pub mod coming_from {
-    #![doc = include_str!("../docs/coming-from.md")]
+pub mod migrating {
+    #![doc = include_str!("../docs/migrating.md")]
+
+    pub mod laravel {
+        #![doc = include_str!("../docs/migrating/laravel.md")]
+    }
+
+    pub mod starlette {
+        #![doc = include_str!("../docs/migrating/starlette.md")]
+    }
+
+    pub mod nextjs {
+        #![doc = include_str!("../docs/migrating/nextjs.md")]
+    }
+
+    pub mod express {
+        #![doc = include_str!("../docs/migrating/express.md")]
+    }
+
+    pub mod php_fpm {
+        #![doc = include_str!("../docs/migrating/php-fpm.md")]
+    }
+
+    pub mod tokio_spawn {
+        #![doc = include_str!("../docs/migrating/tokio-spawn.md")]
+    }
 }
 
-/// The code in the README compiles.
-#[cfg(doctest)]
+/// Compiles the code in the README, which uses the feature `serve`.
+#[cfg(all(doctest, feature = "serve"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

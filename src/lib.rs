@@ -1,92 +1,86 @@
-//! Runs work after the HTTP response has been sent: Laravel's `defer()` for [axum], [tonic] and
-//! every other [Tower] stack.
-//!
-//! A handler that sends a mail, writes an audit log or refreshes a cache lets its client wait for
-//! something that the client has no interest in. Add one layer, and say `defer` instead of `.await`:
+//! Runs work after the HTTP response has been sent, for [axum], [tonic], and any [Tower] service.
 //!
 //! ```no_run
+//! # #[cfg(feature = "serve")]
+//! use std::time::Duration;
+//! # #[cfg(feature = "serve")]
 //! use axum::{Router, routing::post};
-//! use axum_defer::{DeferLayer, defer};
+//! # #[cfg(feature = "serve")]
+//! use axum_defer::{DeferLayer, defer, shutdown_signal};
 //!
-//! # async fn send_welcome_mail() {}
-//! # async fn audit(_: &str) {}
+//! # #[cfg(feature = "serve")]
 //! async fn sign_up() -> &'static str {
-//!     defer(send_welcome_mail());                        // only if the response was a success
-//!     defer(audit("sign-up")).name("audit").always();    // whatever happened
-//!     "welcome"
+//!     defer(async { println!("welcome mail") }); // if the response succeeds
+//!     defer(async { println!("audit log") }).always(); // in any case
+//!     "welcome\n"
 //! }
 //!
-//! # #[tokio::main]
-//! # async fn main() -> std::io::Result<()> {
-//! let app = Router::new().route("/sign-up", post(sign_up)).layer(DeferLayer::new());
-//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//! axum::serve(listener, app).await?;
-//! # Ok(()) }
+//! # #[cfg(feature = "serve")]
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let layer = DeferLayer::new();
+//!     let deferred = layer.handle();
+//!     let app = Router::new().route("/", post(sign_up)).layer(layer);
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app).with_graceful_shutdown(shutdown_signal()).await?;
+//!     println!("{}", deferred.drain(Duration::from_secs(20)).await);
+//!     Ok(())
+//! }
+//! # #[cfg(not(feature = "serve"))]
+//! # fn main() {}
 //! ```
 //!
-//! `cargo run --example quickstart` shows what happens when.
+//! With [`serve()`] instead of `axum::serve`, callbacks run after the operating system has accepted the
+//! last byte of the response, and the drain is included.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! | promise | in detail |
-//! |---|---|
-//! | Exactly once | However a response ends, and whatever else happens at that moment, its callbacks are decided on once, and each runs at most once. |
-//! | Nobody waits | Callbacks run on a task of their own: neither the client nor the next request on its connection waits for them. |
-//! | After the end | They start when the response [is over](guide::end_of_response); with [`serve()`] that means when the operating system [has its last byte](guide::end_of_response#two-levels-of-sent). |
-//! | Only if it went well | By default they run if the response was a success, [or as the callback says](guide::which_callbacks_run). |
-//! | In order, by name | [First come, first run](guide::which_callbacks_run#order); a name is there once. |
-//! | Before the answer, if it must | [`before_response`](before_response()) runs before the client sees any of the response, which becomes a 503 if it fails. |
-//! | Each for itself | A callback that panics, fails or takes too long [ends alone](guide::which_callbacks_run#each-for-itself). |
-//! | Nothing is lost in silence | What does not run was skipped, cancelled, replaced, a duplicate or lost, and each of these is [reported](guide::observing) with its reason. |
-//! | Bounded, if you say so | How long, how many at once, how much at all: [limits](guide::limits). |
-//! | Nothing is forgotten at shutdown | [A drain](guide::shutdown) waits for what was deferred, and names what it could not wait for. |
-//! | The response stays as it is | Status, headers, frames, trailers, size hint, back-pressure and errors pass through unchanged. |
-//!
-//! The README names for each promise the test that pins it.
+//! - **Exactly once.** A callback runs at most once. If it does not run, it is
+//!   [reported](guide::observing) as skipped, cancelled, replaced, deduplicated, or lost.
+//! - **After the response.** Callbacks run on a task of their own when the response
+//!   [has ended](guide::end_of_response). Neither the client nor the next request on its connection
+//!   waits for them.
+//! - **Only on success**, unless a callback has [another rule](guide::which_callbacks_run).
+//! - **Isolated.** A callback that panics, fails, or times out does not affect the others.
+//! - **Bounded.** [Limits](guide::limits) apply to the time, the concurrency, and the number of callbacks.
+//! - **Drained.** A graceful [shutdown](guide::shutdown) waits for callbacks, and lists what did not finish.
+//! - **Transparent.** Status, headers, frames, trailers, and errors pass through unchanged.
 //!
 //! # When not to use it
 //!
-//! - **The work must survive a crash.** What is deferred lives in memory. Give it to a job queue
-//!   *before* you answer, with [`before_response`](before_response()), or write it in the handler's
-//!   transaction: [how sure must it be](guide::durability)? A queue also retries, schedules, and
-//!   spreads work over machines; this crate does none of that.
-//! - **The client has to know whether it worked.** Await it, then answer.
-//! - **It takes minutes.** A deployment waits for it, or cuts it off. Use a queue.
-//! - **It has nothing to do with the response.** [`tokio::spawn`] is simpler, and starts at once.
+//! - The work must survive a crash. Callbacks are kept in memory, and are not retried. Use
+//!   [`before_response`](before_response()) and a queue, or an outbox: see [durability](guide::durability).
+//! - The client needs the result. Await it.
+//! - The work takes minutes. A shutdown would wait for it, or abort it.
+//! - The work is unrelated to the response. [`tokio::spawn`] is simpler.
 //!
-//! [Compared](guide::deferring#compared) with `tokio::spawn`, tower-http's `on_early_drop` and a job queue.
+//! # Guide
 //!
-//! # Where to read on
-//!
-//! | to | read |
+//! | topic | pages |
 //! |---|---|
-//! | defer something | [what can be deferred](guide::deferring), from where, and work that is no request |
-//! | know what will happen | [which callbacks run](guide::which_callbacks_run), in which order; [when a response is over](guide::end_of_response) |
-//! | write a callback | [what it may hold](guide::resources), and for how long; [request data in callbacks](guide::migrating#request-data-in-callbacks) |
-//! | lose nothing | [how sure must it be](guide::durability): `before_response`, an outbox, a queue |
-//! | add the layer | [layer order](guide::layer_order): where it goes, beside which others; [limits](guide::limits) |
-//! | run it | [the server](mod@serve), with TLS, Unix sockets, slow clients; [shutdown](guide::shutdown); [platforms](guide::platforms) |
-//! | look at it | [spans, events, metrics, observers](guide::observing); [the live view](https://docs.rs/axum-defer-live) |
-//! | test an app | [testing] |
-//! | translate | [coming from](guide::migrating) Laravel, Starlette, Next.js, Express, PHP-FPM, `tokio::spawn` |
-//! | use another server | [the parts](sent) that see when the operating system has the bytes |
+//! | callbacks | [registering](guide::deferring), [rules, order, and names](guide::which_callbacks_run), [resources](guide::resources), [durability](guide::durability), [recipes](guide::recipes) |
+//! | layer | [order of layers](guide::layer_order), [limits](guide::limits), [end of a response](guide::end_of_response) |
+//! | operation | [server](mod@serve), [shutdown](guide::shutdown), [platforms](guide::platforms), [observing](guide::observing), [live view](https://docs.rs/axum-defer-live) |
+//! | tests | [testing] |
+//! | migration | [from Laravel, Starlette, Next.js, Express, PHP-FPM, and `tokio::spawn`](guide::migrating) |
+//! | other servers | [sent] |
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `axum` | yes | [`DeferredCallbackCollection`] as an extractor |
-//! | `serve` | yes | [`serve()`], [`Shutdown`], and [`shutdown_signal`] |
+//! | `serve` | yes | [`serve()`], [`Shutdown`], and [`shutdown_signal`]; enables `axum`, `sent`, and `matched-path` |
 //! | `http2` | no | HTTP/2 for [`serve()`] |
-//! | `sent` | with `serve` | the [`sent`] module, for other servers |
+//! | `sent` | by `serve` | the [`sent`] module, for other servers |
+//! | `matched-path` | by `serve` | [`RequestInfo::route`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `matched-path` | with `serve` | [`RequestInfo::route`] |
-//! | `testing` | no | `DeferLayer::inline` and the [`testing`] module |
+//! | `testing` | no | [`DeferLayer::inline`] and the [`testing`] module |
 //!
-//! Without any of them it works on every `tower_service::Service<http::Request<_>>` whose response
-//! body is an `http_body::Body`. It needs a Tokio runtime, with its time driver where there is a
-//! time-out; or something else to run callbacks on, with [`DeferLayer::spawn_with`].
+//! Without features, the layer wraps every `tower_service::Service<http::Request<_>>` whose response body is
+//! an `http_body::Body`. Callbacks run on the Tokio runtime of the request, or where
+//! [`DeferLayer::spawn_with`] runs them. Timeouts need Tokio's time driver.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

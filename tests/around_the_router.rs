@@ -382,6 +382,7 @@ async fn logged(serve: impl AsyncFnOnce(TcpListener, DeferLayer, Router)) -> Str
     let app = Router::new().route(
         "/orders/{id}",
         get(|| async {
+            let _request = tracing::info_span!("request").entered();
             defer(async { tracing::info!("in a callback") });
             "hello"
         }),

@@ -167,7 +167,7 @@ async fn after_the_run_there_is_nothing_to_cancel_or_to_forget() {
     assert_eq!(collection.forget("ran") + collection.forget("skipped"), 0);
     drop(handles);
     assert_eq!(events.of("ran"), ["registered", "started", "finished ok"]);
-    assert_eq!(events.of("skipped"), ["registered", "skipped Sent"]);
+    assert_eq!(events.of("skipped"), ["registered", "skipped Complete"]);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use axum::{
     routing::get,
 };
 use axum_defer::{
-    CallbackResult, CallbackFuture, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
+    CallbackFuture, CallbackResult, Completion, DeferLayer, DeferredCallbackCollection, Delivery,
     defer, defer_blocking,
 };
 use events::Events;
@@ -279,7 +279,7 @@ async fn time_outs_errors_panics_and_rules_are_as_without_wrap() {
         ("blocking panic", "finished panicked: of the callback"),
         ("stuck", "finished timed out after 5s"),
         ("closure", "finished panicked: of the closure"),
-        ("skipped", "skipped Sent"),
+        ("skipped", "skipped Complete"),
         ("cancelled", "cancelled"),
         ("last", "finished ok"),
     ] {

@@ -108,7 +108,10 @@ async fn a_connection_that_the_shutdown_cuts_is_a_client_that_has_gone() {
     in_time(starts.recv()).await.unwrap();
     let report = server.stopped().await;
     // Cut at nine tenths of the time, the handler has ended in the rest of it.
-    assert_eq!((report.aborted_connections, report.running_handlers), (1, 0));
+    assert_eq!(
+        (report.aborted_connections, report.running_handlers),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 
 /// The documents, and where what is not compiled in them comes from.
 const SHOWN: &[(&str, &[&str])] = &[
+    ("docs/recipes.md", &["tests/recipes.rs"]),
     (
         "docs/serve.md",
         &["examples/integrations/tls.rs", "tests/serve_tls.rs"],

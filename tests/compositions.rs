@@ -14,7 +14,7 @@ use axum::{
 };
 use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection,
-    Delivery::{Aborted, NoResponse, Complete},
+    Delivery::{Aborted, Complete, NoResponse},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -114,7 +114,10 @@ async fn the_layer_covers_what_it_is_put_around() {
         assert_eq!(body_of(&server, covered).await, "deferred", "{case}");
         let (ran, completion) = verdict(&mut events).await;
         assert!(ran, "{case}");
-        assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
+        assert_eq!(
+            (completion.delivery(), completion.body_bytes()),
+            (Complete, 8)
+        );
         if let Some(path) = left_alone {
             assert_eq!(body_of(&server, path).await, "no scope", "{case}");
         }
@@ -181,7 +184,10 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
     assert_eq!(client.response(false).await.unwrap().body, b"deferred");
     let (ran, completion) = verdict(&mut events).await;
     assert!(ran);
-    assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
+    assert_eq!(
+        (completion.delivery(), completion.body_bytes()),
+        (Complete, 8)
+    );
     client.get("/error").await;
     assert!(client.response(false).await.is_none());
     let (ran, completion) = verdict(&mut events).await;

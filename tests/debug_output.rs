@@ -54,7 +54,7 @@ async fn a_layer_shows_its_settings_and_what_is_pending() {
     assert_eq!(
         shown(&layer),
         "DeferLayer { timeout: Some(1s), concurrent: true, max_pending: Some(7), \
-         handle: DeferHandle { pending: 0, running: 0 }, .. }"
+         pending: 0, running: 0, .. }"
     );
     let handle = layer.handle();
     let inside = handle.clone();
@@ -96,7 +96,7 @@ async fn a_recorder_shows_what_it_recorded() {
         .scope(async { drop(defer(async {}).name("mail")) })
         .await;
     let of_the_recorder = shown(recorder);
-    let last = r#"Recorded { callback: "mail", phase: After, event: Ran }] }"#;
+    let last = r#"phase: After, event: Succeeded }] }"#;
     assert!(of_the_recorder.starts_with("Recorder { events: ["));
     assert!(of_the_recorder.ends_with(last), "{of_the_recorder}");
 }
@@ -115,10 +115,10 @@ async fn services_futures_and_bodies_show_what_they_wrap() {
     let mut body = response.await.unwrap().into_body();
     assert_eq!(
         shown(&body),
-        r#"ResponseBody { inner: "hello", is_over: false }"#
+        r#"ResponseBody { inner: "hello", has_ended: false }"#
     );
     body.frame().await.unwrap().unwrap();
-    assert!(shown(&body).ends_with("is_over: true }"));
+    assert!(shown(&body).ends_with("has_ended: true }"));
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn the_parts_of_a_connection_show_what_they_wrap() {
     assert_eq!(shown(&io), r#"SentIo { io: "a transport", .. }"#);
     let layer = io.layer();
     assert_eq!(shown(&layer), "SentLayer { .. }");
-    assert_eq!(shown(layer.layer(Hello)), "Sent { inner: Hello, .. }");
+    assert_eq!(shown(layer.layer(Hello)), "Complete { inner: Hello, .. }");
     let mut service = layer.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new("hello".to_owned()))
     }));
@@ -137,7 +137,8 @@ async fn the_parts_of_a_connection_show_what_they_wrap() {
     let of_the_body = shown(&body);
     assert!(of_the_body.contains(r#"inner: "hello""#), "{of_the_body}");
     assert!(
-        of_the_body.contains("ResponseDelivery { ended: None, unconsumed: 0, bytes: 0, outcome: None"),
+        of_the_body
+            .contains("ResponseDelivery { ended: None, unconsumed: 0, bytes: 0, outcome: None"),
         "{of_the_body}"
     );
     let frame = body.frame().await.unwrap().unwrap();

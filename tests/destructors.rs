@@ -217,6 +217,9 @@ async fn of_a_callback_of_which_nobody_is_told() {
     drop(service);
     in_time(has_run.recv()).await.unwrap();
     for name in ["always", "by the rule"] {
-        assert_eq!(in_time(told.recv()).await.unwrap(), (name, Delivery::Complete));
+        assert_eq!(
+            in_time(told.recv()).await.unwrap(),
+            (name, Delivery::Complete)
+        );
     }
 }

@@ -21,8 +21,8 @@ use axum::{
 };
 use axum_defer::{
     BeforeResponseFailed, DeferLayer,
-    Delivery::{NoResponse, Complete},
-    defer,
+    Delivery::{Complete, NoResponse},
+    InScope, defer, try_defer,
 };
 use beside::{
     Beside,
@@ -205,6 +205,35 @@ async fn a_refusal_by_a_middleware_inside_is_a_failure_and_one_outside_never_com
         let (response, seen) = ask(place, auth, "GET /text\nauthorization: me").await;
         assert_eq!(response.status, 200);
         assert!(seen.unwrap().ran);
+    }
+}
+
+#[tokio::test]
+async fn handler_on_task_inside_needs_in_current_scope() {
+    async fn spawn(request: Request, next: Next) -> Response {
+        tokio::spawn(next.run(request)).await.unwrap()
+    }
+    async fn spawn_in_scope(request: Request, next: Next) -> Response {
+        let handler = next.run(request).in_current_scope();
+        tokio::spawn(handler).await.unwrap()
+    }
+    async fn handler() -> &'static str {
+        try_defer(async {}).map_or("no scope", |_| "deferred")
+    }
+    let routes = || Router::new().route("/", get(handler));
+    let layer = DeferLayer::new;
+    let apps: [(Router, &str); 3] = [
+        (routes().layer(from_fn(spawn)).layer(layer()), "no scope"),
+        (
+            routes().layer(from_fn(spawn_in_scope)).layer(layer()),
+            "deferred",
+        ),
+        (routes().layer(layer()).layer(from_fn(spawn)), "deferred"),
+    ];
+    for (app, expected) in apps {
+        let response = app.oneshot(support::get::<Body>("/")).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, expected);
     }
 }
 

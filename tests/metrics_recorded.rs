@@ -24,7 +24,7 @@ const OUTCOMES: [&str; 9] = [
     "skipped",
     "cancelled",
     "replaced",
-    "duplicate",
+    "deduplicated",
     "lost",
 ];
 

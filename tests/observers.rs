@@ -122,7 +122,7 @@ async fn every_registered_callback_ends_in_exactly_one_way_that_is_told() {
         ("error", &["started", "finished error: no luck"]),
         ("panic", &["started", "finished panicked: of the callback"]),
         ("slow", &["started", "finished timed out after 0ns"]),
-        ("skipped", &["skipped Sent"]),
+        ("skipped", &["skipped Complete"]),
         ("predicate", &["finished panicked: of the predicate"]),
         ("cancelled", &["cancelled"]),
         ("forgotten", &["cancelled"]),
@@ -181,7 +181,7 @@ async fn callbacks_are_told_of_in_the_order_in_which_things_happen() {
             "finished a ok",
             "started kept",
             "finished kept ok",
-            "skipped b Sent",
+            "skipped b Complete",
             "started c",
             "finished c ok",
         ]
@@ -211,7 +211,7 @@ async fn the_name_is_known_at_the_registration_whatever_comes_first() {
         })
         .await;
     assert_eq!(events.of("runs"), ["registered", "started", "finished ok"]);
-    assert_eq!(events.of("is skipped"), ["registered", "skipped Sent"]);
+    assert_eq!(events.of("is skipped"), ["registered", "skipped Complete"]);
     let told = events.all();
     drop(handles);
     assert_eq!(
@@ -654,7 +654,10 @@ async fn events_have_start_head_and_completion() {
             assert!(callback.scope_info().map(ScopeInfo::started_at).is_some());
             let scope = callback.scope_info().map(ScopeInfo::id);
             assert_eq!(scope, Some(callback.scope()));
-            let _ = self.0.send(format!("registered {:?}", callback.scope_info().and_then(ScopeInfo::time_to_head)));
+            let _ = self.0.send(format!(
+                "registered {:?}",
+                callback.scope_info().and_then(ScopeInfo::time_to_head)
+            ));
         }
         fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
             let answered = scope.time_to_head().unwrap();
@@ -665,7 +668,12 @@ async fn events_have_start_head_and_completion() {
             let _ = self.0.send(format!("decided {request} {bytes}"));
         }
         fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
-            assert!(callback.scope_info().and_then(ScopeInfo::time_to_head).is_some());
+            assert!(
+                callback
+                    .scope_info()
+                    .and_then(ScopeInfo::time_to_head)
+                    .is_some()
+            );
             let _ = self.0.send("started".to_owned());
         }
     }

@@ -1,4 +1,4 @@
-//! What the README and the texts beside it point at is there: tests, files, pages of the docs.
+//! Checks that the tests, files, and pages that the README and CONTRIBUTING name exist.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -16,23 +16,23 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The cells of the table below this heading, without its head.
+/// Returns the cells of the first table below a heading, without the header.
 fn table<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
-    let (_, below) = text.split_once(heading).expect("the heading is there");
-    let rows = below.trim_start().lines();
+    let (_, below) = text.split_once(heading).expect("the heading exists");
+    let rows = below.lines().skip_while(|line| !line.starts_with('|'));
     let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
     rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
         .collect()
 }
 
 #[test]
-fn each_promise_names_a_test_that_is_there() {
-    let readme = text("README.md");
-    let promises = table(&readme, "## What is promised\n");
+fn promises_name_existing_tests() {
+    let contributing = text("CONTRIBUTING.md");
+    let promises = table(&contributing, "## Promises and their tests\n");
     assert!(promises.len() > 10, "the table was found");
     for promise in promises {
-        let [name, _, pinned_by] = promise[..] else {
-            panic!("not three cells: {promise:?}");
+        let [name, pinned_by] = promise[..] else {
+            panic!("not two cells: {promise:?}");
         };
         let mut tests = 0;
         // `one` and `other` in [file](path), `third` in [file](path)
@@ -53,12 +53,12 @@ fn each_promise_names_a_test_that_is_there() {
     }
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// A function with the attribute of a test right above it.
+/// Returns `true` if the file has this function, with the attribute of a test above it.
 fn is_test(file: &str, name: &str) -> bool {
     let lines: Vec<_> = file.lines().map(str::trim).collect();
     let [plain, future] = ["fn ", "async fn "].map(|start| format!("{start}{name}("));
@@ -74,14 +74,34 @@ fn is_test(file: &str, name: &str) -> bool {
 }
 
 #[test]
-fn a_test_is_told_from_a_function() {
+fn front_page_has_the_program_of_the_readme() {
+    let readme = text("README.md");
+    let (_, program) = readme
+        .split_once("```rust,no_run\n")
+        .expect("the README has a program");
+    let program: Vec<_> = program.lines().take_while(|line| *line != "```").collect();
+    let front_page = text("src/lib.rs");
+    let lines = front_page.lines().map(|line| {
+        let line = line.strip_prefix("//!").unwrap_or_default();
+        line.strip_prefix(' ').unwrap_or(line)
+    });
+    let shown = lines
+        .skip_while(|line| *line != "```no_run")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .filter(|line| !line.starts_with("# "));
+    assert_eq!(shown.collect::<Vec<_>>(), program);
+}
+
+#[test]
+fn functions_without_the_attribute_are_no_tests() {
     let file = "#[test]\nfn one() {}\n\n#[tokio::test(start_paused = true)]\nasync fn two() {}\n\n\
                 fn three() {}\n";
     assert!(is_test(file, "one") && is_test(file, "two"));
     assert!(!is_test(file, "three") && !is_test(file, "on") && !is_test(file, "four"));
 }
 
-/// The targets of all links: `[text](target)`, and `[text]: target`.
+/// Returns the targets of all links: `[text](target)` and `[text]: target`.
 fn links(text: &str) -> BTreeSet<&str> {
     let mut links = BTreeSet::new();
     let mut is_code = false;
@@ -100,7 +120,7 @@ fn links(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn links_point_at_files_that_are_there() {
+fn links_have_existing_targets() {
     for document in [
         "README.md",
         "CHANGELOG.md",
@@ -129,7 +149,7 @@ fn links_point_at_files_that_are_there() {
 const DOCS: &str = "https://docs.rs/axum-defer/latest/axum_defer/";
 const SOURCE: &str = "https://docs.rs/crate/axum-defer/latest/source/";
 
-/// The module of this page is there, and on a page of the guide the heading, too.
+/// Panics if the module of this page does not exist, or the heading on a page of the guide.
 fn assert_page(document: &str, page: &str, anchor: &str) {
     let module = page.strip_suffix("index.html").expect("a module's page");
     let module = module.trim_end_matches('/');
@@ -148,7 +168,7 @@ fn assert_page(document: &str, page: &str, anchor: &str) {
     }
 }
 
-/// With the anchor that rustdoc and GitHub make of a heading.
+/// Returns `true` if a heading has this anchor, as rustdoc and GitHub derive it.
 fn has_heading(text: &str, anchor: &str) -> bool {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let mut anchors = headings.map(|heading| {

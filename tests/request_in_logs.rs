@@ -62,14 +62,15 @@ async fn with_fmt_each_line_of_a_callback_names_its_request() {
     let _listening = listen(subscriber);
     request(DeferLayer::new()).await;
 
-    let own = r#"deferred{method="GET" path="/orders/{id}" request_id="abc-123" scope="#;
+    let own = r#"deferred{method="GET" path="/orders/{id}" request_id="abc-123""#;
+    let fields = r#"method="GET" path="/orders/{id}" request_id="abc-123""#;
     for line in ["in a callback", "in a blocking callback", "failed"] {
         let line = log.line(line);
-        assert!(line.contains(own), "{line}");
+        assert!(line.contains(own) && line.contains(fields), "{line}");
         assert!(!line.contains("secret"), "{line}");
         assert!(!line.contains("request{"), "{line}");
     }
-    assert!(log.line("in a callback").contains(r#"name="mail""#));
+    assert!(log.line("in a callback").contains(r#"callback="mail""#));
     assert!(log.line("failed").contains("no luck"));
     assert!(log.line("in the handler").contains("request{"));
 }
@@ -124,13 +125,10 @@ async fn with_opentelemetry_the_request_is_in_attributes_and_its_span_has_ended(
         .filter(|span| span.name == "deferred")
         .collect();
     assert_eq!(deferred.len(), 3);
-    let number = attribute(deferred[0], "scope");
-    assert!(number.is_some());
     for span in deferred {
         assert_eq!(attribute(span, "method").as_deref(), Some("GET"));
         assert_eq!(attribute(span, "path").as_deref(), Some("/orders/{id}"));
         assert_eq!(attribute(span, "request_id").as_deref(), Some("abc-123"));
-        assert_eq!(attribute(span, "scope"), number);
         let links = span.links.iter();
         assert!(
             links
@@ -155,37 +153,36 @@ async fn a_layer_may_make_another_span() {
             parent: None,
             "after",
             route,
-            name = tracing::field::Empty,
-            outcome = tracing::field::Empty,
+            callback = tracing::field::Empty,
         )
     });
     request(layer).await;
     let line = log.line("in a callback");
     assert!(
-        line.contains(r#"after{route="/orders/{id}" name="mail"}"#),
+        line.contains(r#"after{route="/orders/{id}" callback="mail"}"#),
         "{line}"
     );
-    assert!(
-        log.line("failed")
-            .contains(r#"name="audit" outcome="error"}"#)
-    );
+    assert!(log.line("failed").contains(r#"callback="audit"}"#));
     assert!(log.lines("deferred{").is_empty());
 }
 
 #[tokio::test]
-async fn without_a_request_the_span_has_a_number_and_no_request() {
+async fn span_without_enabled_parent_is_debug() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
         .with_ansi(false)
         .finish();
     let _listening = listen(subscriber);
-    DeferLayer::new()
-        .scope(async { drop(defer(async { info!("in a callback") })) })
-        .await;
+    let unit = || {
+        DeferLayer::new().scope(async { drop(defer(async { info!("in a callback") }).name("a")) })
+    };
+    unit().await;
+    assert!(!log.line("in a callback").contains("deferred"));
+    log.clear();
+    tracing::Instrument::instrument(unit(), info_span!("job")).await;
     let line = log.line("in a callback");
-    assert!(line.contains("deferred{scope="), "{line}");
-    assert!(!line.contains("method"), "{line}");
+    assert!(line.contains(r#"deferred{callback="a"}"#), "{line}");
 }
 
 /// Of each callback that ended: its id and scope, and what is known of its request.

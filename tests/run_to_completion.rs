@@ -327,7 +327,10 @@ async fn after_a_reset_of_an_http_2_stream_the_handler_finishes_and_the_connecti
         assert_eq!(body, "hello");
         in_time(handle.wait_idle()).await;
         let last = shared.completions("by status")[1];
-        assert_eq!((last.delivery(), last.body_bytes()), (Delivery::Complete, 5));
+        assert_eq!(
+            (last.delivery(), last.body_bytes()),
+            (Delivery::Complete, 5)
+        );
         drop(client);
         in_time(connection).await.unwrap().unwrap();
         served.stop().await;

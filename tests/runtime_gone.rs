@@ -63,7 +63,7 @@ fn a_response_that_outlives_its_runtime_loses_its_callbacks() {
 }
 
 #[test]
-fn an_answer_that_its_runtime_took_along_never_comes() {
+fn handler_of_ended_runtime_becomes_503() {
     let handler = service_fn(|_: Request| std::future::pending::<Result<Response, Infallible>>());
     let mut service = DeferLayer::new().run_to_completion().layer(handler);
     let runtime = runtime();
@@ -72,7 +72,8 @@ fn an_answer_that_its_runtime_took_along_never_comes() {
         service.call(support::get("/"))
     };
     drop(runtime);
-    assert!((&mut answer).now_or_never().is_none());
+    let response = (&mut answer).now_or_never().unwrap().unwrap();
+    assert_eq!(response.status(), 503);
 }
 
 #[test]

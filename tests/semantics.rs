@@ -28,7 +28,7 @@ use axum::{
 };
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection,
-    Delivery::{self, Aborted, BodyError, NoResponse, Complete},
+    Delivery::{self, Aborted, BodyError, Complete, NoResponse},
     Finished, Level, LostReason, defer, defer_blocking, scope, try_defer,
 };
 use bytes::Bytes;
@@ -512,18 +512,15 @@ mod late {
         let callbacks = callbacks.into_inner().unwrap().unwrap();
         let handle = callbacks.defer(steps.on_run("first"));
         let (release, released) = oneshot::channel::<()>();
+        let (start, started) = oneshot::channel::<()>();
         let second = steps.on_run("second");
         drop(callbacks.defer(async move {
             second.await;
+            start.send(()).unwrap();
             released.await.unwrap();
         }));
         drop(callbacks.defer(steps.on_run("third")));
-        in_time(async {
-            while idle.running() == 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        in_time(started).await.unwrap();
         assert_eq!(steps.take(), ["second"]);
         drop(handle);
         release.send(()).unwrap();
@@ -1398,7 +1395,7 @@ mod units_of_work {
         assert_eq!(
             steps.take(),
             [
-                "lost cut off: it was cut off while it was running",
+                "lost cut off: it was interrupted while it was running",
                 "finished rest: ok"
             ]
         );

@@ -4,7 +4,7 @@
 #[path = "support/window.rs"]
 mod window;
 
-use std::{convert::Infallible, future::IntoFuture, time::Duration};
+use std::{convert::Infallible, future::IntoFuture, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response, routing::get};
 use axum_defer::{Completion, DeferLayer, Delivery, Level, defer};
@@ -12,7 +12,7 @@ use http_body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use window::{Window, serve_window};
 
@@ -142,4 +142,37 @@ async fn trailers_behind_a_half_written_frame_are_aborted_over_tcp() {
     let completion = completion.expect("it is decided").expect("a callback ran");
     assert_eq!(completion.delivery(), Delivery::Aborted);
     drop(client);
+}
+
+#[tokio::test]
+#[ignore = "known fault: a control frame is taken for the end of the response"]
+async fn reset_and_ping_in_one_round_is_aborted() {
+    let (sender, mut completions) = mpsc::unbounded_channel::<Completion>();
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || {
+                let (sender, gate) = (sender.clone(), gate.clone());
+                async move {
+                    defer(move |completion: Completion| async move { sender.send(completion) });
+                    gate.notified().await;
+                }
+            }),
+        )
+        .layer(DeferLayer::new());
+    let window = Window::new(usize::MAX);
+    serve_window(&window, app);
+    window.send(&[PREFACE, SETTINGS, &get_request(1)].concat());
+    window.settle().await;
+    // First the response enters h2's queue. Then h2 drops it, and writes the acknowledgment of the
+    // ping in its place.
+    opened.notify_one();
+    let ping = frame(6, 0, 0, &[7; 8]);
+    window.send(&[&reset(1)[..], &ping].concat());
+    window.settle().await;
+
+    let completion = completions.try_recv().expect("the scope is decided");
+    assert_eq!(completion.delivery(), Delivery::Aborted);
 }

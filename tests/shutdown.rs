@@ -318,7 +318,10 @@ async fn a_response_that_is_cut_at_the_connection_timeout_has_its_callback_in_th
         let server = Server::start(events(sender), LONG, Some(SHORT)).await;
         let (body, _client) = first_event(&server, is_http2).await;
         let report = server.shut_down().await;
-        assert!(report.unfinished.is_empty() && report.succeeded == 1, "{report}");
+        assert!(
+            report.unfinished.is_empty() && report.succeeded == 1,
+            "{report}"
+        );
         assert_eq!(report.aborted_connections, 1);
         let completion = completions.try_recv().unwrap();
         assert_eq!(completion.delivery(), Delivery::Aborted);
@@ -365,7 +368,10 @@ async fn connections_have_nine_tenths_of_the_shutdown_by_default() {
     in_time(completions.recv()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(9));
     let report = in_time(report).await.unwrap().unwrap();
-    assert!(report.unfinished.is_empty() && report.succeeded == 1, "{report}");
+    assert!(
+        report.unfinished.is_empty() && report.succeeded == 1,
+        "{report}"
+    );
     assert_eq!(report.aborted_connections, 1);
 }
 
@@ -712,5 +718,9 @@ async fn scopes_of_a_layer_are_waited_for() {
     assert!(!server.is_finished());
     go_on.send(()).unwrap();
     let report = in_time(server).await.unwrap().unwrap();
-    assert_eq!((report.succeeded, report.is_complete()), (1, true), "{report}");
+    assert_eq!(
+        (report.succeeded, report.is_complete()),
+        (1, true),
+        "{report}"
+    );
 }

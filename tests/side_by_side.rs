@@ -190,7 +190,7 @@ async fn one_that_panics_fails_or_is_skipped_stops_no_other() {
         ("one", "finished ok"),
         ("panic", "finished panicked: of the callback"),
         ("error", "finished error: no luck"),
-        ("skipped", "skipped Sent"),
+        ("skipped", "skipped Complete"),
         ("stuck", "finished timed out after 0ns"),
         ("other", "finished ok"),
     ] {

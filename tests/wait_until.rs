@@ -366,7 +366,7 @@ async fn callbacks_that_are_skipped_or_withdrawn_hold_nothing_up() {
     };
     read(answer(&layer, handler).await).await;
     platform.idle().await;
-    assert_eq!(events.of("skipped"), ["registered", "skipped Sent"]);
+    assert_eq!(events.of("skipped"), ["registered", "skipped Complete"]);
     assert_eq!(events.of("cancelled"), ["registered", "cancelled"]);
 }
 

@@ -47,7 +47,7 @@ def where_the_bytes_are(results):
             text = f"{told['mib_read']} MiB"
             rows.append((found["title"], share, text, colour(name)))
     return bars(
-        "Of a download of 20 MiB: what a slow client had read when the callback began",
+        "MiB of a 20 MiB download that a slow client had read when the callback began",
         "grey: still in the server, or in the buffers of the operating system",
         rows,
     )

@@ -1,10 +1,10 @@
-"""Draws where the bytes of a response are when each level of "sent" fires.
+"""Draws where the bytes of a response are at each delivery level.
 
     python3 docs/pictures/when_it_fires.py            writes when_it_fires.svg beside this file
-    python3 docs/pictures/when_it_fires.py --check    fails if that file is not what it would write
+    python3 docs/pictures/when_it_fires.py --check    fails if that file is out of date
 
-The picture is part of the docs as HTML, so its first tag is a line of its own, no line is empty, and it
-brings its own background: it looks the same on a dark page. It shows which place holds how much in principle, and no measurement.
+The picture is embedded in the docs as HTML, so its first tag is on a line of its own and no line is empty.
+It has a background, so that it looks the same on a dark page. The shares are illustrative, not measured.
 """
 
 import pathlib
@@ -15,36 +15,36 @@ PLACES = [
     ["the handler", "and its body"],
     ["the server's", "buffers"],
     ["the kernel's", "send buffer"],
-    ["on the way", ""],
+    ["in transit", ""],
     ["the client's", "kernel"],
     ["the client", ""],
 ]
-# What ends with the process.
+# The places that end with the process.
 IN_THE_PROCESS = 2
 
-# Each moment: its name, what is said of it, and the share of the response in each place.
+# Each moment: name, description, share of the response in each place, and callback start.
 MOMENTS = [
     (
-        "The handler has answered",
-        "nothing was sent",
+        "The handler has returned",
+        "no byte was sent",
         [1.0, 0, 0, 0, 0, 0],
         None,
     ),
     (
-        "Level::HandedOver",
-        "the server has taken the last piece: if the process ends now, the rest is lost",
+        "Level::HandedOff",
+        "the server has taken the last frame: if the process ends now, the rest is lost",
         [0, 0.62, 0.14, 0.04, 0.14, 0.06],
         "callbacks start under axum::serve",
     ),
     (
-        "Level::Sent",
-        "the process has nothing left: the kernel sends the rest without it",
+        "Level::Flushed",
+        "the process holds no bytes of the response: the kernel sends the rest",
         [0, 0, 0.14, 0.04, 0.14, 0.68],
         "callbacks start under axum_defer::serve",
     ),
     (
-        "The client has it all",
-        "no server is told of this: only the client can say so, in a request of its own",
+        "The client has the response",
+        "a server cannot detect this: only the client knows",
         [0, 0, 0, 0, 0, 1.0],
         None,
     ),
@@ -107,7 +107,7 @@ def moment(number, name, meaning, shares, fires):
 
 
 def picture():
-    title = "Where the bytes of a response are when each level of sent fires"
+    title = "Bytes of a response at each delivery level"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}"'
         f' role="img" aria-label="{title}" style="max-width: 100%; height: auto" {FONT}>',
@@ -124,8 +124,8 @@ def main():
     file = pathlib.Path(__file__).with_suffix(".svg")
     if sys.argv[1:] == ["--check"]:
         if not file.exists() or file.read_text() != picture():
-            sys.exit(f"{file} is not what the script draws: run it, and commit what it writes")
-        print(f"{file.name} is what the script draws")
+            sys.exit(f"{file} is out of date: run the script and commit the file")
+        print(f"{file.name} is up to date")
     elif sys.argv[1:]:
         sys.exit(__doc__)
     else:

@@ -28,7 +28,7 @@ use crate::completion::Completion;
 /// ```
 /// use axum_defer::{CallbackOutput, Deferrable, DeferredCallback, defer};
 ///
-/// /// Defers a mail under the rule that all mails of this app have.
+/// /// Defers a mail with the rule for all mails of this app.
 /// #[track_caller]
 /// fn defer_mail<M, C>(mail: C) -> DeferredCallback
 /// where
@@ -77,7 +77,7 @@ where
     where
         Self::Output: CallbackOutput,
     {
-        FutureCallback { future: Some(self) }
+        FutureCallback { future: self }
     }
 }
 
@@ -118,15 +118,12 @@ pub trait Callback: Send {
         cx: &mut Context<'_>,
         completion: &Completion,
     ) -> Poll<Result<(), Failure>>;
-
-    /// Drops the code. It is not polled again.
-    fn drop_callback(self: Pin<&mut Self>);
 }
 
 pin_project! {
     pub(crate) struct FutureCallback<F> {
         #[pin]
-        future: Option<F>,
+        future: F,
     }
 }
 
@@ -139,14 +136,10 @@ where
         cx: &mut Context<'_>,
         _: &Completion,
     ) -> Poll<Result<(), Failure>> {
-        match self.project().future.as_pin_mut() {
-            Some(future) => future.poll(cx).map(CallbackOutput::into_result),
-            None => Poll::Ready(Err(Failure::Lost)),
-        }
-    }
-
-    fn drop_callback(self: Pin<&mut Self>) {
-        self.project().future.set(None);
+        self.project()
+            .future
+            .poll(cx)
+            .map(CallbackOutput::into_result)
     }
 }
 
@@ -191,9 +184,5 @@ where
             };
             self.set(Self::Running { future });
         }
-    }
-
-    fn drop_callback(mut self: Pin<&mut Self>) {
-        self.set(Self::Waiting { closure: None });
     }
 }

@@ -183,9 +183,4 @@ impl Entry {
     ) -> Poll<Result<(), Failure>> {
         self.project().callback.poll_callback(cx, completion)
     }
-
-    /// Drops the code, and with it everything that it captured.
-    pub(crate) fn drop_callback(self: Pin<&mut Self>) {
-        self.project().callback.drop_callback();
-    }
 }

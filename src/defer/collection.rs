@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
-    scope::{
-        Scope,
-        current::{self, Current},
-    },
+    scope::{Current, Scope, current},
 };
 
 /// A cheap, cloneable handle to the callbacks of one scope.
@@ -148,7 +145,7 @@ impl DeferredCallbackCollection {
     }
 
     fn as_current(&self) -> Current {
-        Current::for_caller(self.scope.clone())
+        current::for_caller(self.scope.clone())
     }
 
     /// Waits until the client has left before it received a response, while the handler is
@@ -156,7 +153,7 @@ impl DeferredCallbackCollection {
     ///
     /// A handler can then omit work that only the client needs. The client has left when the server
     /// drops the response future: the connection was lost, the stream was reset, or a shutdown closed
-    /// it. A server that does not read from the connection meanwhile notices this late.
+    /// it. A server that does not read from the connection in the meantime notices this late.
     ///
     /// Pending forever once there is a response, and if handlers are not run to completion, because
     /// they are dropped with their client. Several tasks may wait.

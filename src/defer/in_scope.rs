@@ -10,9 +10,10 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::collection::DeferredCallbackCollection;
-use crate::scope::current::{self, Current};
+use crate::scope::{Current, current};
 
-/// Carries the current scope into a future, as `tracing::Instrument` carries a span.
+/// An extension trait for futures that carries the current scope into a task, as
+/// `tracing::Instrument` carries a span.
 ///
 /// ```
 /// use axum_defer::{InScope, defer};

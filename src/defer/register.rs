@@ -12,10 +12,7 @@ use crate::{
     catch_panic::drop_catching_panic,
     observe::phase::Phase,
     runner,
-    scope::{
-        Scope,
-        current::{self, Current, Role},
-    },
+    scope::{Current, Role, Scope, current},
 };
 
 #[inline]

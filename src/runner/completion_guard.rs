@@ -8,13 +8,13 @@ use super::before;
 use crate::{
     completion::{Completion, Delivery, Level},
     scope::{
-        Scope,
-        current::{self, Current, Entered},
+        Current, Scope,
+        current::{self, Entered},
     },
     sent::delivery::DeliveryOutcome,
 };
 
-/// Decides a scope when it is dropped, with its verdict at that time.
+/// A guard that decides a scope when it is dropped, with its verdict at that time.
 ///
 /// The response future has it first and passes it to the response body. It cannot be copied, and
 /// its drop is the only place that decides, so each scope is decided exactly once, however the

@@ -29,15 +29,14 @@ use crate::{
         phase::Phase,
     },
     scope::{
-        Ended, Registration, Scope, Then,
-        current::{self, Current, Role},
+        Current, Ended, Registration, Role, Scope, Then, current,
         names::{Claim, Claiming},
         queue::Taken,
         store::Disposition,
     },
 };
 
-/// Runs the callbacks of a scope one after the other.
+/// The execution of callbacks of a scope, one after the other.
 ///
 /// ```text
 ///             rule, name                 poll                report, drop
@@ -306,7 +305,7 @@ impl Execution {
             return;
         }
         match clock::sleep(limit) {
-            // Unconstrained, because a callback that uses up its budget must time out, too.
+            // Unconstrained, because a callback that uses up its budget must also time out.
             Ok(sleep) => {
                 self.rare_mut().timeout = Some(Box::pin(coop::unconstrained(sleep)));
             }
@@ -323,13 +322,7 @@ impl Execution {
             #[cfg(feature = "tracing")]
             let _span = entry.header.span().map(|span| span.clone().entered());
             let _entered = current::enter(&mut self.current);
-            let polled = catch_panic(|| entry.as_mut().poll_callback(cx, completion));
-            if !matches!(polled, Ok(Poll::Pending)) {
-                // Before the end is reported, and inside the scope: what it captured may defer
-                // something when it is dropped.
-                let _ = catch_panic(|| entry.as_mut().drop_callback());
-            }
-            polled
+            catch_panic(|| entry.as_mut().poll_callback(cx, completion))
         };
         match polled {
             Ok(Poll::Pending) => return self.poll_timeout(cx, completion),
@@ -417,8 +410,8 @@ impl Execution {
         }
     }
 
-    /// Drops the callback. Its end is counted after that, so that nothing of it is left when a drain
-    /// ends.
+    /// Drops the callback inside of its scope, because what it captured may defer something. Its end
+    /// is counted after that, so that nothing of it is left when a drain ends.
     #[inline]
     fn end(&mut self, disposition: Disposition) {
         let Some(entry) = self.entry.take() else {
@@ -443,7 +436,7 @@ impl Execution {
         self.rare.get_or_insert_default()
     }
 
-    /// Ends a callback that cannot go on, and counts its end.
+    /// Ends a callback that cannot continue, and counts its end.
     pub(super) fn abandon(&mut self) {
         self.lose(match self.stage {
             Stage::Running => LostReason::Interrupted,

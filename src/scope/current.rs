@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, marker::PhantomData, mem::ManuallyDrop, sync::Arc};
 
-use super::{Scope, names::Holder};
+use super::{Current, Role, Scope};
 
 thread_local! {
     /// Has no destructor, so that an access need not check whether it has run. Every guard restores
@@ -11,61 +11,9 @@ thread_local! {
         const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-/// A scope, and the relation of the running code to it.
-#[derive(Clone)]
-pub(crate) struct Current {
-    pub(crate) scope: Arc<Scope>,
-    pub(crate) role: Role,
-}
-
-/// The relation of code to its scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// The scope polls this code: the handler, or the body. The runner is not at work meanwhile.
-    Polled,
-    /// The runner polls this code: the callback with this number.
-    Callback(u64),
-    /// The runner may be at work at the same time.
-    External,
-}
-
-impl Current {
-    /// Returns the relation of the calling code to `scope`.
-    pub(crate) fn for_caller(scope: Arc<Scope>) -> Self {
-        let role = with(|current| Arc::ptr_eq(&current.scope, &scope).then_some(current.role));
-        Self {
-            scope,
-            role: role.flatten().unwrap_or(Role::External),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn polled(scope: Arc<Scope>) -> Self {
-        Self {
-            scope,
-            role: Role::Polled,
-        }
-    }
-
-    pub(crate) fn external(scope: Arc<Scope>) -> Self {
-        Self {
-            scope,
-            role: Role::External,
-        }
-    }
-
-    /// Returns the callback that is running, if this is one.
-    pub(crate) fn holder(&self) -> Option<Holder> {
-        match self.role {
-            Role::Callback(callback) => Some(self.scope.holder(callback)),
-            Role::Polled | Role::External => None,
-        }
-    }
-}
-
-/// Makes a scope current until it is dropped.
+/// A guard that makes a scope current until it is dropped.
 ///
-/// A guard instead of a closure, because a closure would move requests and responses through it.
+/// It replaces a closure, because a closure would move requests and responses through it.
 #[must_use = "the scope is current until the guard is dropped"]
 pub(crate) struct Entered<'a> {
     /// Holds the previous scope while the guard exists.
@@ -95,6 +43,15 @@ impl Drop for Entered<'_> {
 #[inline]
 pub(crate) fn get() -> Option<Current> {
     with(Current::clone)
+}
+
+/// Returns the relation of the calling code to `scope`.
+pub(crate) fn for_caller(scope: Arc<Scope>) -> Current {
+    let role = with(|current| Arc::ptr_eq(&current.scope, &scope).then_some(current.role));
+    Current {
+        scope,
+        role: role.flatten().unwrap_or(Role::External),
+    }
 }
 
 /// Propagates the current scope into a closure that runs on another thread.

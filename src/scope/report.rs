@@ -21,18 +21,30 @@ impl Scope {
     }
 
     fn fill_in(&self, header: &mut Header) {
+        let interest = self.interest;
         #[cfg(feature = "tracing")]
-        let span = self
-            .interest
-            .spans
-            .then(|| self.options.observers.span(&self.callback_info(header)))
-            .flatten();
+        let needs_id = interest.observers || self.options.observers.make_span.is_some();
+        #[cfg(not(feature = "tracing"))]
+        let needs_id = interest.observers;
+        let id = if needs_id {
+            callback_info::next_id()
+        } else {
+            0
+        };
         #[cfg(feature = "tracing")]
-        if span.is_none() && !self.interest.observers && !self.interest.timing {
+        let span = match interest.spans {
+            true => self.options.observers.span(&CallbackInfo {
+                id,
+                ..self.callback_info(header)
+            }),
+            false => None,
+        };
+        #[cfg(feature = "tracing")]
+        if span.is_none() && !interest.observers && !interest.timing {
             return;
         }
         header.observe(Observed {
-            id: callback_info::next_id(),
+            id,
             registered: Instant::now(),
             #[cfg(feature = "tracing")]
             span,

@@ -89,7 +89,7 @@ impl<L, M, S, B, F> WithGracefulShutdown<L, M, S, B, F> {
     ///
     /// fn main() -> std::io::Result<()> {
     ///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    ///     let result = runtime.block_on(run()); // serves, and drains
+    ///     let result = runtime.block_on(run()); // serves and drains
     ///     runtime.shutdown_timeout(Duration::from_secs(5));
     ///     result
     /// }
@@ -144,6 +144,13 @@ where
         ServeFuture::new(async move {
             let server = acceptor.server(Some(Drain::default()));
             let mut tasks = JoinSet::new();
+            // Counts from here on, because the shutdown begins when the acceptor is dropped.
+            let signal = async {
+                signal.await;
+                if let Some(drain) = &server.drain {
+                    drain.start();
+                }
+            };
             // Dropping the future that accepts closes the listener, and begins the shutdown.
             tokio::select! {
                 biased;
@@ -156,9 +163,6 @@ where
 }
 
 async fn shut_down(server: &Server, mut tasks: JoinSet<()>, timeouts: Timeouts) -> DrainReport {
-    if let Some(drain) = &server.drain {
-        drain.start();
-    }
     let start = Instant::now();
     let after = |timeout: Duration| start.checked_add(timeout);
     let deadline = after(timeouts.drain);
