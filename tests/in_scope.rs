@@ -281,7 +281,9 @@ async fn defer_or_spawn_outside_runs_on_a_task() {
 #[tokio::test]
 async fn defer_or_spawn_waits_for_its_handle() {
     let (sent, mut received) = oneshot::channel();
-    let handle = defer_or_spawn(async move { drop(sent.send(())) });
+    let handle = defer_or_spawn(async move {
+        let _ = sent.send(());
+    });
     settle().await;
     assert!(received.try_recv().is_err());
 
@@ -293,12 +295,19 @@ async fn defer_or_spawn_waits_for_its_handle() {
 #[tokio::test]
 async fn defer_or_spawn_outside_obeys_options() {
     let (sent, received) = oneshot::channel::<()>();
-    let skipped = defer_or_spawn(async move { drop(sent.send(())) });
+    let skipped = defer_or_spawn(async move {
+        let _ = sent.send(());
+    });
     drop(skipped.when(|completion| !completion.is_success()));
     assert!(received.await.is_err());
 
     let (sent, received) = oneshot::channel::<()>();
-    assert!(defer_or_spawn(async move { drop(sent.send(())) }).cancel());
+    assert!(
+        defer_or_spawn(async move {
+            let _ = sent.send(());
+        })
+        .cancel()
+    );
     assert!(received.await.is_err());
 }
 
@@ -306,7 +315,9 @@ async fn defer_or_spawn_outside_obeys_options() {
 async fn defer_or_spawn_callback_may_defer() {
     let (sent, received) = oneshot::channel();
     defer_or_spawn(async move {
-        defer(async move { drop(sent.send("nested")) });
+        defer(async move {
+            let _ = sent.send("nested");
+        });
     });
     assert_eq!(received.await.unwrap(), "nested");
 }
@@ -319,7 +330,7 @@ fn defer_or_spawn_without_runtime_panics() {
 }
 
 #[tokio::test]
-async fn waiting_for_own_layer_panics_in_callback() {
+async fn waiting_for_own_layer_panics() {
     let (layer, recorder) = observed();
     let (idle, drained) = (layer.handle(), layer.handle());
     layer
@@ -337,7 +348,7 @@ async fn waiting_for_own_layer_panics_in_callback() {
 }
 
 #[tokio::test]
-async fn waiting_in_nested_scope_panics_in_callback() {
+async fn waiting_in_nested_scope_panics() {
     let (layer, recorder) = observed();
     let handle = layer.handle();
     layer

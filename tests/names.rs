@@ -335,6 +335,63 @@ async fn names_of_two_layers_are_separate() {
 }
 
 #[tokio::test]
+async fn option_may_precede_the_name() {
+    let set = |handle: DeferredCallback, named_first: bool| match named_first {
+        true => handle.name("refresh").unique(),
+        false => handle.unique().name("refresh"),
+    };
+    for named_first in [true, false] {
+        let layer = Layer::new();
+        let (gate, mut arrivals) = Gate::new();
+        let pass = gate.clone().pass();
+        let task = tokio::spawn(layer.layer.scope(async move {
+            drop(set(defer(pass), named_first));
+        }));
+        arrivals.recv().await.unwrap();
+        let second = layer
+            .layer
+            .scope(async { drop(set(defer(async {}), named_first)) });
+        second.await;
+        layer.recorder.assert_deduplicated(["refresh"]);
+        Held { gate, task }.release().await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_last_name_is_claimed() {
+    let layer = Layer::new();
+    let (gate, mut arrivals) = Gate::new();
+    let pass = gate.clone().pass();
+    let task = tokio::spawn(layer.layer.scope(async move {
+        drop(Unique.set(defer(pass)).name("other"));
+    }));
+    arrivals.recv().await.unwrap();
+    layer.run(Unique).await;
+    layer.recorder.assert_deduplicated([]);
+    layer.recorder.assert_succeeded(["refresh"]);
+    Held { gate, task }.release().await;
+}
+
+#[tokio::test]
+async fn last_registration_of_a_scope_runs() {
+    for mode in [Unique, Coalesce] {
+        let layer = Layer::new();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let number_of_run = ran.clone();
+        let scope = layer.layer.scope(async move {
+            for number in 1..=3 {
+                let ran = number_of_run.clone();
+                drop(mode.set(defer(async move { ran.store(number, SeqCst) })));
+            }
+        });
+        scope.await;
+        assert_eq!(ran.load(SeqCst), 3);
+        layer.recorder.assert_deduplicated([]);
+        layer.recorder.assert_replaced(["refresh", "refresh"]);
+    }
+}
+
+#[tokio::test]
 async fn unique_successor_runs_after_its_holder() {
     for concurrent in [false, true] {
         let layer = Layer::with(match concurrent {
@@ -525,12 +582,26 @@ async fn queued_callback_of_dropped_scope_moves() {
     layer.recorder.assert_nothing_lost();
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
 #[test]
-fn queued_callback_is_lost_with_its_runtime() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
+fn lost_callback_releases_its_name() {
+    for mode in [Unique, Coalesce] {
+        let layer = Layer::new();
+        let first = runtime();
+        let _held = first.block_on(layer.hold(mode));
+        drop(first);
+        assert_eq!(layer.recorder.lost(), ["refresh"]);
+        runtime().block_on(layer.run(mode));
+        layer.recorder.assert_succeeded(["refresh"]);
+    }
+}
+
+#[test]
+fn queued_callback_lost_with_runtime() {
     let layer = Layer::new();
     let (of_first, of_second) = (runtime(), runtime());
     let first = of_first.block_on(layer.hold(Coalesce));

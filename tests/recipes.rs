@@ -306,7 +306,7 @@ async fn failed_invalidation_responds_with_503() {
 
 // Batching and debouncing
 
-/// Keeps each batch, and fails as often as it is told to.
+/// Stores each batch. The first `failures` insertions fail.
 #[derive(Default)]
 struct Database {
     batches: Mutex<Vec<Vec<String>>>,
@@ -315,7 +315,7 @@ struct Database {
 
 impl Database {
     async fn insert(&self, batch: &[String]) -> Result<(), std::io::Error> {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         if self.failures.load(Ordering::SeqCst) > 0 {
             self.failures.fetch_sub(1, Ordering::SeqCst);
             return Err(std::io::Error::other("the database is down"));
@@ -431,7 +431,8 @@ async fn drain_writes_the_last_rows() {
     read(&app, "POST", "/view", "first").await;
     // The first flush has taken its rows when the last request arrives.
     until("the pause", || deferred.running() == 1).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(125)).await;
+    assert!(views.take().is_empty());
     read(&app, "POST", "/view", "last").await;
 
     let report = deferred.drain(Duration::from_secs(20)).await;
