@@ -3,6 +3,17 @@
 // Each test file is a crate and uses only a part of this module.
 #![allow(dead_code)]
 
+pub(crate) mod beside;
+pub(crate) mod events;
+pub(crate) mod gate;
+pub(crate) mod log;
+pub(crate) mod planned_panics;
+pub(crate) mod serving;
+pub(crate) mod shapes;
+pub(crate) mod subscriber;
+pub(crate) mod websocket;
+pub(crate) mod window;
+
 use std::{
     convert::Infallible,
     future::Future,
