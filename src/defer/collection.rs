@@ -158,7 +158,8 @@ impl DeferredCallbackCollection {
     /// Pending forever once there is a response, and if handlers are not run to completion, because
     /// they are dropped with their client. Several tasks may wait.
     ///
-    /// ```
+    #[cfg_attr(feature = "axum", doc = "```")]
+    #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
     /// use axum::{Router, routing::get};
     /// use axum_defer::{DeferLayer, DeferredCallbackCollection};
     ///

@@ -195,7 +195,8 @@ impl DeferredCallback {
     /// The running callback may have read its input before a duplicate was registered. If the last
     /// registration must have an effect, use [`coalesce`](Self::coalesce).
     ///
-    /// ```
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// use axum_defer::{DeferLayer, defer, testing::Recorder};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -238,7 +239,8 @@ impl DeferredCallback {
     /// replaced. In a [`scope`](crate::scope()) that the
     /// claiming callback awaits, it is a duplicate, because it would wait for itself.
     ///
-    /// ```
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// use axum_defer::{DeferLayer, defer, testing::Recorder};
     ///
     /// # #[tokio::main(flavor = "current_thread")]

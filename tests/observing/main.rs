@@ -1,4 +1,4 @@
-//! Observers, metrics, spans, events, and snapshots.
+//! Observers, metrics, spans, events, snapshots, and what they retain.
 
 mod metrics;
 mod observers;
