@@ -291,7 +291,11 @@ async fn the_first_that_fails_makes_the_response_a_503_and_the_unit_a_failure() 
             );
             assert_eq!(steps.take(), ["first", "end Some(503) false Complete"]);
             assert!(events.of("never").contains(&"skipped Pending".to_owned()));
-            assert!(events.of("deferred").contains(&"skipped Complete".to_owned()));
+            assert!(
+                events
+                    .of("deferred")
+                    .contains(&"skipped Complete".to_owned())
+            );
         }
     }
 }
@@ -598,7 +602,11 @@ async fn in_a_scope_it_runs_before_the_output_and_a_failure_makes_it_one() {
         .await;
         assert_eq!(output, Ok(42));
         let expected: &[&str] = match fails {
-            false => &["before None true Pending", "deferred", "end None true Complete"],
+            false => &[
+                "before None true Pending",
+                "deferred",
+                "end None true Complete",
+            ],
             true => &["before None true Pending", "end None false Complete"],
         };
         assert_eq!(steps.take(), expected);

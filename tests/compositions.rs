@@ -114,7 +114,10 @@ async fn the_layer_covers_what_it_is_put_around() {
         assert_eq!(body_of(&server, covered).await, "deferred", "{case}");
         let (ran, completion) = verdict(&mut events).await;
         assert!(ran, "{case}");
-        assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
+        assert_eq!(
+            (completion.delivery(), completion.body_bytes()),
+            (Complete, 8)
+        );
         if let Some(path) = left_alone {
             assert_eq!(body_of(&server, path).await, "no scope", "{case}");
         }
@@ -181,7 +184,10 @@ async fn a_service_without_axum_with_bodies_and_errors_of_its_own() {
     assert_eq!(client.response(false).await.unwrap().body, b"deferred");
     let (ran, completion) = verdict(&mut events).await;
     assert!(ran);
-    assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 8));
+    assert_eq!(
+        (completion.delivery(), completion.body_bytes()),
+        (Complete, 8)
+    );
     client.get("/error").await;
     assert!(client.response(false).await.is_none());
     let (ran, completion) = verdict(&mut events).await;
@@ -364,7 +370,10 @@ mod grpc {
             *request.version_mut() = http::Version::HTTP_2;
             let response = layer.layer(service).oneshot(request).await.unwrap();
             let mut body = response.into_body();
-            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+            assert_eq!(
+                body.frame().await.unwrap().unwrap().into_data().unwrap(),
+                "hello"
+            );
             // A server drops the body while the panic unwinds.
             let rest = tokio::spawn(async move {
                 match end {

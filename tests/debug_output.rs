@@ -137,7 +137,8 @@ async fn the_parts_of_a_connection_show_what_they_wrap() {
     let of_the_body = shown(&body);
     assert!(of_the_body.contains(r#"inner: "hello""#), "{of_the_body}");
     assert!(
-        of_the_body.contains("ResponseDelivery { ended: None, unconsumed: 0, bytes: 0, outcome: None"),
+        of_the_body
+            .contains("ResponseDelivery { ended: None, unconsumed: 0, bytes: 0, outcome: None"),
         "{of_the_body}"
     );
     let frame = body.frame().await.unwrap().unwrap();

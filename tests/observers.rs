@@ -654,7 +654,10 @@ async fn events_have_start_head_and_completion() {
             assert!(callback.scope_info().map(ScopeInfo::started_at).is_some());
             let scope = callback.scope_info().map(ScopeInfo::id);
             assert_eq!(scope, Some(callback.scope()));
-            let _ = self.0.send(format!("registered {:?}", callback.scope_info().and_then(ScopeInfo::time_to_head)));
+            let _ = self.0.send(format!(
+                "registered {:?}",
+                callback.scope_info().and_then(ScopeInfo::time_to_head)
+            ));
         }
         fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
             let answered = scope.time_to_head().unwrap();
@@ -665,7 +668,12 @@ async fn events_have_start_head_and_completion() {
             let _ = self.0.send(format!("decided {request} {bytes}"));
         }
         fn started(&self, callback: &CallbackInfo<'_>, _: Duration) {
-            assert!(callback.scope_info().and_then(ScopeInfo::time_to_head).is_some());
+            assert!(
+                callback
+                    .scope_info()
+                    .and_then(ScopeInfo::time_to_head)
+                    .is_some()
+            );
             let _ = self.0.send("started".to_owned());
         }
     }

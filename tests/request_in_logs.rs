@@ -162,10 +162,7 @@ async fn a_layer_may_make_another_span() {
         line.contains(r#"after{route="/orders/{id}" callback="mail"}"#),
         "{line}"
     );
-    assert!(
-        log.line("failed")
-            .contains(r#"callback="audit"}"#)
-    );
+    assert!(log.line("failed").contains(r#"callback="audit"}"#));
     assert!(log.lines("deferred{").is_empty());
 }
 

@@ -28,7 +28,7 @@ use axum::{
 };
 use axum_defer::{
     CallbackInfo, Completion, DeferLayer, DeferObserver, DeferredCallbackCollection,
-    Delivery::{self, Aborted, BodyError, NoResponse, Complete},
+    Delivery::{self, Aborted, BodyError, Complete, NoResponse},
     Finished, Level, LostReason, defer, defer_blocking, scope, try_defer,
 };
 use bytes::Bytes;

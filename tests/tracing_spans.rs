@@ -347,7 +347,10 @@ async fn failures_and_losses_are_errors_and_what_was_wanted_is_at_debug_level() 
         capture.events("panicked")[0].fields["outcome"],
         ["panicked: of the callback"]
     );
-    assert_eq!(capture.events("skipped")[0].fields["delivery"], ["Complete"]);
+    assert_eq!(
+        capture.events("skipped")[0].fields["delivery"],
+        ["Complete"]
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use axum::{
 };
 use axum_defer::{
     DeferLayer,
-    Delivery::{self, Aborted, BodyError, NoResponse, Complete},
+    Delivery::{self, Aborted, BodyError, Complete, NoResponse},
     Level,
 };
 use bytes::Bytes;
@@ -232,7 +232,10 @@ async fn over_http_2_the_body_of_a_304_reaches_the_client_and_is_counted() {
     assert_eq!(body.unwrap().to_bytes(), "ten bytes.");
     let (_, what) = events.next().await;
     let completion = what.completion();
-    assert_eq!((completion.delivery(), completion.body_bytes()), (Complete, 10));
+    assert_eq!(
+        (completion.delivery(), completion.body_bytes()),
+        (Complete, 10)
+    );
 }
 
 async fn check(wire: Wire) {

@@ -40,7 +40,8 @@ impl Serialize for Snapshot {
     }
 }
 
-/// Serializes one item after the other, so that the whole record is never in memory as [`Value`]s.
+/// A list that serializes one item after the other, so that the whole record is never in memory as
+/// [`Value`]s.
 struct Items<'a, T>(&'a Clock, &'a [T], fn(&Clock, &T) -> Value);
 
 impl<T> Serialize for Items<'_, T> {

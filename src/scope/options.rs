@@ -14,10 +14,11 @@ use crate::{
 
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Receives the extensions of each request, and a future that is ready when its scope is closed.
+/// A hook that receives the extensions of each request, and a future that is ready when its scope is
+/// closed.
 pub(crate) type WaitUntil = dyn Fn(&Extensions, BoxFuture) + Send + Sync;
 
-/// Spawns a task somewhere else than on a Tokio runtime.
+/// A function that spawns a task on something other than a Tokio runtime.
 pub(crate) type Spawn = dyn Fn(BoxFuture) + Send + Sync;
 
 #[derive(Clone, Default)]

@@ -65,7 +65,7 @@ pin_project! {
     }
 }
 
-/// Decides the scope once: at the end of the body, or when it is dropped.
+/// The state of the body. It decides the scope once: at the end of the body, or when it is dropped.
 #[derive(Default)]
 struct Watch {
     guard: Option<CompletionGuard>,
@@ -77,7 +77,7 @@ struct Watch {
     handed_off: bool,
     /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
     /// body, and the body may still defer.
-    decided_early: Option<Arc<Scope>>,
+    late_scope: Option<Arc<Scope>>,
 }
 
 impl Watch {
@@ -98,30 +98,30 @@ impl Watch {
         let end = EndOfBody::of(exchange, response);
         Self {
             guard: Some(guard),
-            ends_at_hand_off: end.is_over_already(response.body()),
+            ends_at_hand_off: end.has_ended_unpolled(response.body()),
             end,
             at_end: at_end.map(Box::new),
             handed_off: false,
-            decided_early: None,
+            late_scope: None,
         }
     }
 
     fn late_scope(&self) -> Option<Current> {
-        self.decided_early.clone().map(Current::external)
+        self.late_scope.clone().map(Current::external)
     }
 
     fn keep_scope(&mut self) {
         if let Some(guard) = &self.guard {
-            self.decided_early = guard.scope().cloned();
+            self.late_scope = guard.scope().cloned();
         }
     }
 
-    /// The body has ended by itself.
+    /// Records that the body has ended on its own.
     #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
             Progress::Short => Delivery::BodyError,
-            Progress::Over | Progress::Continues => Delivery::Complete,
+            Progress::Ended | Progress::Continues => Delivery::Complete,
         };
         self.complete(delivery, trailers);
     }
@@ -145,8 +145,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(guard) = &mut self.guard {
-            let awaits_trailers = self.at_end.is_some();
-            let whole = self.handed_off && self.end.may_be_dropped(awaits_trailers);
+            let needs_trailers = self.at_end.is_some();
+            let whole = self.handed_off && self.end.may_be_dropped(needs_trailers);
             guard.verdict.delivery = if whole {
                 Delivery::Complete
             } else {
@@ -180,7 +180,7 @@ impl<B: Body> ResponseBody<B> {
         })
     }
 
-    /// The response leaves the layer. A body that servers do not poll ends now.
+    /// Records that the response leaves the layer. A body that servers do not poll ends now.
     #[inline]
     pub(crate) fn handed_off(&mut self) {
         self.watch.handed_off = true;
@@ -209,7 +209,7 @@ impl<B: Body> ResponseBody<B> {
         self.watch.guard = Some(guard);
     }
 
-    /// Takes the right to decide before the end of the body, as if it had gone out.
+    /// Takes the right to decide before the end of the body, as if all of it had been sent.
     pub(super) fn complete_early(&mut self) -> Option<CompletionGuard> {
         self.watch.keep_scope();
         let mut guard = self.watch.guard.take()?;
@@ -259,7 +259,7 @@ impl<B: Body> Body for ResponseBody<B> {
                 }
                 match watch.end.frame(frame, &*inner) {
                     Progress::Continues => {}
-                    Progress::Over | Progress::Short => {
+                    Progress::Ended | Progress::Short => {
                         if !inner.is_end_stream() {
                             watch.keep_scope();
                         }
