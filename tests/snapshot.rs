@@ -4,10 +4,11 @@
 #[path = "support/gate.rs"]
 mod gate;
 
-use std::time::Duration;
+use std::{sync::mpsc, thread, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, routing::get};
 use axum_defer::{DeferLayer, defer};
+use futures_util::FutureExt;
 use gate::Gate;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -84,16 +85,56 @@ async fn a_scope_is_no_request() {
 }
 
 #[tokio::test]
-async fn who_has_asked_for_no_handle_keeps_no_times() {
+async fn without_a_handle_no_times_are_kept() {
     let layer = DeferLayer::new();
     let later = layer.clone();
+    // Neither of these observes the callbacks of later scopes.
+    assert!(!format!("{layer:?} {:?}", layer.layer(())).is_empty());
+    drop(layer.handle());
     layer
         .scope(async move {
+            assert!(!format!("{later:?}").is_empty());
             defer(async {});
             let snapshot = later.handle().snapshot();
             assert_eq!(snapshot.len(), 1);
-            // With `metrics`, the times of all callbacks are kept.
-            assert_eq!(snapshot[0].age().is_some(), cfg!(feature = "metrics"));
+            assert_eq!(snapshot[0].age(), None);
         })
         .await;
+}
+
+/// Each token is one callback at a time, which moves from thread to thread.
+#[test]
+fn counts_never_exceed_what_existed() {
+    const THREADS: usize = 4;
+    const TOKENS: usize = 6;
+    const HOPS: usize = 3_000;
+    let layer = DeferLayer::new();
+    let deferred = layer.handle();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
+    for token in 0..TOKENS {
+        senders[token % THREADS].send(HOPS).unwrap();
+    }
+    thread::scope(|threads| {
+        let mut workers = Vec::new();
+        for (number, hops) in receivers.into_iter().enumerate() {
+            let next = senders[(number + 1) % THREADS].clone();
+            let layer = &layer;
+            workers.push(threads.spawn(move || {
+                // A token that has ended ends the thread that has it, and so all others.
+                while let Ok(hops) = hops.recv() {
+                    let unit = layer.scope(async { drop(defer(async {})) });
+                    assert!(unit.now_or_never().is_some());
+                    if hops == 0 || next.send(hops - 1).is_err() {
+                        break;
+                    }
+                }
+            }));
+        }
+        drop(senders);
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            let counts = deferred.counts();
+            assert!(counts.total() <= TOKENS, "{counts:?}");
+        }
+    });
+    assert_eq!(deferred.counts().total(), 0);
 }
