@@ -753,16 +753,30 @@ fn pass_on(mut layers: [DeferredCallbackCollection; 2], hops: usize, ended: Arc<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_moves_between_layers_is_drained() {
-    const HOPS: usize = 5_000;
+    const HOPS: usize = 20_000;
     let (collections, mut kept) = mpsc::unbounded_channel();
     let keep = move |deferred: DeferredCallbackCollection| async move {
         collections.send(deferred).unwrap();
     };
+    // One look at all layers takes time, so work can move past it.
+    let all: Vec<_> = (0..1_000).map(|_| DeferLayer::new()).collect();
     let app = Router::new()
-        .route("/a", get(keep.clone()).layer(DeferLayer::new()))
-        .route("/b", get(keep).layer(DeferLayer::new()));
-    let server = Server::start(app, LONG, None).await;
-    let address = server.address;
+        .route("/a", get(keep.clone()).layer(all[0].clone()))
+        .route("/b", get(keep).layer(all[999].clone()));
+    let (listener, address) = listen().await;
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let mut server = serve(listener, app);
+    for layer in &all {
+        server = server.drain(layer.handle());
+    }
+    let server = server
+        .with_graceful_shutdown(async move { signal.await.unwrap() })
+        .drain_timeout(LONG);
+    let server = Server {
+        address,
+        shut_down,
+        report: tokio::spawn(async { server.await.unwrap() }),
+    };
     for path in ["/a", "/b"] {
         let mut client = server.http1().await;
         client.send_request(request(path)).await.unwrap();
