@@ -170,6 +170,57 @@ async fn rules_names_and_handles_apply() {
     assert_eq!(events.of("cancelled"), ["registered", "cancelled"]);
 }
 
+/// The rule in the docs of `DeferLayer::when`.
+fn only_if_complete(layer: DeferLayer) -> DeferLayer {
+    layer.when(|completion| completion.is_success() && completion.is_complete())
+}
+
+/// Registers a commit and a callback after the response, both without a rule of their own.
+fn commits(fails: bool) {
+    let commit = async move { if fails { Err("no luck") } else { Ok(()) } };
+    before_response(commit).name("commit");
+    defer(async {}).name("mail");
+}
+
+#[tokio::test]
+async fn layer_rule_does_not_apply_before_response() {
+    for (fails, status, commit, mail) in [
+        (false, 200, "finished ok", "finished ok"),
+        (true, 503, "finished error: no luck", "skipped Complete"),
+    ] {
+        for to_completion in [false, true] {
+            let (layer, events) = observed();
+            let mut layer = only_if_complete(layer);
+            if to_completion {
+                layer = layer.run_to_completion();
+            }
+            let (parts, _) = respond(&layer, || async move {
+                commits(fails);
+                "hello".into_response()
+            })
+            .await;
+            assert_eq!(parts.status, status);
+            assert_eq!(events.of("commit"), ["registered", "started", commit]);
+            assert_eq!(events.of("mail").pop().unwrap(), mail);
+        }
+    }
+}
+
+#[tokio::test]
+async fn layer_rule_does_not_apply_before_output() {
+    for (fails, commit, mail) in [
+        (false, "finished ok", "finished ok"),
+        (true, "finished error: no luck", "skipped Complete"),
+    ] {
+        let (layer, events) = observed();
+        only_if_complete(layer)
+            .scope(async move { commits(fails) })
+            .await;
+        assert_eq!(events.of("commit"), ["registered", "started", commit]);
+        assert_eq!(events.of("mail").pop().unwrap(), mail);
+    }
+}
+
 fn plan_a_failure(steps: &Steps, failure: &'static str) {
     before_response(steps.on_run("first"));
     match failure {
@@ -585,13 +636,87 @@ async fn dropped_scope_continues_on_a_task() {
     assert_eq!(last("deferred"), "finished ok");
 }
 
+#[tokio::test]
+async fn dropped_scope_makes_the_unit_a_failure() {
+    let (layer, events) = observed();
+    let steps = Steps::default();
+    let in_unit = steps.clone();
+    let mut unit = Box::pin(layer.scope(async move {
+        before_response(pending::<()>()).name("commit");
+        defer(async {}).name("mail");
+        tells_the_end(&in_unit);
+    }));
+    assert!(futures_util::poll!(&mut unit).is_pending());
+    drop(unit);
+    in_time(layer.handle().wait_idle()).await;
+    let commit = events.of("commit").pop().unwrap();
+    assert_eq!(commit, "lost Interrupted");
+    assert_eq!(events.of("mail").pop().unwrap(), "skipped Complete");
+    assert_eq!(steps.take(), ["end None false Complete"]);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// The runtime of the commit ends, and the server's does not.
+#[test]
+fn ended_runtime_makes_the_response_a_503() {
+    for spawns_elsewhere in [false, true] {
+        let (own, other) = (runtime(), runtime());
+        let (mut layer, events) = observed();
+        if spawns_elsewhere {
+            // The first task is that of the commit, and the next one that of the deferred callbacks.
+            let runtimes = Mutex::new(vec![other.handle().clone(), own.handle().clone()]);
+            layer = layer.spawn_with(move |task| {
+                let runtime = runtimes.lock().unwrap().pop().unwrap();
+                runtime.spawn(task);
+            });
+        }
+        let steps = Steps::default();
+        let in_handler = steps.clone();
+        let mut service = layer.layer(service_fn(move |_: Request| {
+            before_response(pending::<()>()).name("commit");
+            defer(async {}).name("mail");
+            tells_the_end(&in_handler);
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("hello"))))
+        }));
+        let mut response = Box::pin(own.block_on(async { service.call(support::get("/")) }));
+        let polled = own.block_on(async { futures_util::poll!(&mut response) });
+        assert!(polled.is_pending());
+        own.block_on(async {
+            while layer.handle().running() == 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        drop(own);
+
+        let response = other.block_on(in_time(response)).unwrap();
+
+        assert_eq!(response.status(), 503);
+        let failed = response.extensions().get::<BeforeResponseFailed>().unwrap();
+        assert_eq!(failed.name(), Some("commit"));
+        assert!(failed.message().starts_with("lost"), "{failed}");
+        drop(response);
+        other.block_on(in_time(layer.handle().wait_idle()));
+        assert_eq!(events.of("commit").pop().unwrap(), "lost Interrupted");
+        let mail = events.of("mail").pop().unwrap();
+        if spawns_elsewhere {
+            assert_eq!(mail, "skipped Complete");
+            assert_eq!(steps.take(), ["end Some(503) false Complete"]);
+        } else {
+            // Their runtime has ended, too.
+            assert_eq!(mail, "lost NoRuntime");
+            assert_eq!(steps.take(), [""; 0]);
+        }
+    }
+}
+
 #[test]
 fn ended_runtime_loses_both_phases_once() {
     let (layer, events) = observed();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let service = service_fn(|_: Request| async {
             before_response(pending::<()>()).name("running");
@@ -779,7 +904,7 @@ proptest! {
         to_completion in any::<bool>(),
     ) {
         silence_planned_panics();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = runtime();
         let (status, told, events) = runtime.block_on(async {
             let (mut layer, events) = observed();
             if to_completion {

@@ -134,7 +134,7 @@ const TABLE: &[Row] = &[
     // What goes wrong after the head.
     row("body error",                   EVERY,    "GET /body-error",      ReadsAll, 200, SUCCESS, BodyError, Exactly(5), Both),
     row("body error of a failure",      EVERY,    "GET /500-body-error",  ReadsAll, 500, FAILURE, BodyError, Exactly(5), OnlyAlways),
-    row("body that panics",             EVERY,    "GET /body-panic",      ReadsAll, 200, SUCCESS, Aborted, Exactly(5), Both),
+    row("body that panics",             EVERY,    "GET /body-panic",      ReadsAll, 200, SUCCESS, BodyError, Exactly(5), Both),
     row("shorter than its Content-Length", EVERY, "GET /short",           ReadsAll, 200, SUCCESS, BodyError, Exactly(5), Both),
     row("longer than its Content-Length",  HTTP_1, "GET /long",           ReadsAll, 200, SUCCESS, Complete, Exactly(5), Both),
     row("reset in mid-body",            EVERY,    "GET /stalls",          ResetsAfter("hello"), 200, SUCCESS, Aborted, Exactly(5), Both),

@@ -1,6 +1,6 @@
 //! The layer in every place that a Tower stack has for it.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::Pin};
 
 use axum::{
     Router,
@@ -12,7 +12,7 @@ use axum::{
 };
 use axum_defer::{
     Completion, DeferLayer, DeferredCallbackCollection,
-    Delivery::{Aborted, Complete, NoResponse},
+    Delivery::{Aborted, BodyError, Complete, NoResponse},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -342,6 +342,49 @@ mod grpc {
                 "{status} {head:?} {trailers:?}"
             );
             assert_eq!(completion.delivery(), Complete);
+        }
+    }
+
+    /// The call ends without a grpc-status. Its message has been sent with HTTP status 200.
+    #[tokio::test]
+    async fn end_without_status_depends_on_its_cause() {
+        let panics = || -> [_; 0] { panic!("on purpose, in the body") };
+        let fails = || [Err(io::Error::other("on purpose"))];
+        let cases: [(_, Body, _, _); 3] = [
+            ("panic", support::hello_and_then(panics), BodyError, false),
+            ("error", support::hello_and_then(fails), BodyError, false),
+            // The client leaves before the end.
+            ("drop", support::stream_of(["hello", "more"]), Aborted, true),
+        ];
+        for (end, body, delivery, success) in cases {
+            let (log, mut events) = Log::new();
+            let in_service = log.clone();
+            let mut response = Some(Response::new(body));
+            let service = service_fn(|_: Request| {
+                defers(&in_service);
+                std::future::ready(Ok::<_, Infallible>(response.take().unwrap()))
+            });
+            let layer = DeferLayer::new_for_grpc().observer(log);
+            let mut request: Request = support::get("/");
+            *request.version_mut() = http::Version::HTTP_2;
+            let response = layer.layer(service).oneshot(request).await.unwrap();
+            let mut body = response.into_body();
+            assert_eq!(
+                body.frame().await.unwrap().unwrap().into_data().unwrap(),
+                "hello"
+            );
+            // A server drops the body while the panic unwinds.
+            let rest = tokio::spawn(async move {
+                match end {
+                    "drop" => drop(body),
+                    _ => drop(body.collect().await),
+                }
+            });
+            assert_eq!(rest.await.is_err(), end == "panic");
+            let (ran, completion) = verdict(&mut events).await;
+            assert_eq!(completion.delivery(), delivery, "{end}");
+            assert_eq!((ran, completion.is_success()), (success, success), "{end}");
+            assert_eq!(completion.body_bytes(), 5);
         }
     }
 

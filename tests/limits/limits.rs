@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -316,6 +317,109 @@ async fn idle_waiter_does_not_block_others() {
     drop(abandoned);
 }
 
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// On a runtime without timers, because a waiter must not depend on one.
+#[test]
+fn woken_waiter_without_a_poll_takes_no_permit() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    for is_kept in [false, true] {
+        runtime.block_on(async {
+            let layer = DeferLayer::new().max_pending(1);
+            let gate = Arc::new(Semaphore::new(0));
+            let service = gated(&layer, &gate, 1);
+            send(service.clone()).await;
+            let woken = Arc::new(Woken::default());
+            let mut first = Some(service.clone());
+            let waker = Waker::from(woken.clone());
+            let polled = first
+                .as_mut()
+                .unwrap()
+                .poll_ready(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            let second = tokio::spawn(send(service));
+            let_others_run().await;
+
+            gate.add_permits(1);
+            while !woken.0.load(SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            if !is_kept {
+                first = None;
+            }
+            gate.add_permits(1);
+            let_others_run().await;
+
+            assert!(second.is_finished(), "kept: {is_kept}");
+            drop(first);
+        });
+    }
+}
+
+/// Counts the calls of `poll_ready`.
+#[derive(Clone)]
+struct CountsPolls<S> {
+    inner: S,
+    polls: Arc<AtomicUsize>,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for CountsPolls<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.polls.fetch_add(1, SeqCst);
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[test]
+fn freed_permit_wakes_few_waiters() {
+    const WAITERS: usize = 1_000;
+    let mut one_thread = tokio::runtime::Builder::new_current_thread();
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    for builder in [&mut one_thread, threads.worker_threads(2)] {
+        let runtime = builder.enable_time().build().unwrap();
+        runtime.block_on(in_time(async {
+            let layer = DeferLayer::new().max_pending(1);
+            let gate = Arc::new(Semaphore::new(0));
+            send(gated(&layer, &gate, 1)).await;
+            let polls = Arc::new(AtomicUsize::new(0));
+            let service = CountsPolls {
+                inner: gated(&layer, &gate, 1),
+                polls: polls.clone(),
+            };
+            let waiters: Vec<_> = (0..WAITERS)
+                .map(|_| tokio::spawn(send(service.clone())))
+                .collect();
+            while polls.load(SeqCst) < WAITERS {
+                tokio::task::yield_now().await;
+            }
+            gate.add_permits(WAITERS + 1);
+            for waiter in waiters {
+                waiter.await.unwrap();
+            }
+            layer.handle().wait_idle().await;
+            let polls = polls.load(SeqCst);
+            assert!(polls <= 10 * WAITERS, "{polls} polls");
+        }));
+    }
+}
+
 #[tokio::test]
 async fn free_permit_serves_many_in_turn() {
     let layer = DeferLayer::new().max_pending(1);
@@ -373,7 +477,7 @@ struct Highest {
 
 impl DeferObserver for Highest {
     fn registered(&self, _: &CallbackInfo<'_>) {
-        let callbacks = self.handle.pending() + self.handle.running();
+        let callbacks = self.handle.counts().total();
         self.callbacks.fetch_max(callbacks, SeqCst);
         if callbacks >= BOUND {
             self.bound_reached.notify_one();
@@ -653,7 +757,7 @@ async fn admitted_request_holds_a_permit() {
     gate.add_permits(500);
     for done in 0..500 {
         let_others_run().await;
-        let inside = handle.pending() + handle.running();
+        let inside = handle.counts().total();
         assert!(inside <= 3, "{inside} after {done}");
         assert!(inside > 0);
         callbacks.add_permits(1);

@@ -9,9 +9,10 @@ use axum_defer::{CallbackInfo, DeferLayer, DeferObserver, Finished, defer, defer
 use http_body_util::BodyExt;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_http::trace::{DefaultMakeSpan, TraceLayer};
-use tracing::{Level, info, info_span};
+use tracing::{Level, info, info_span, level_filters::LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::{log::Log, subscriber::listen};
@@ -28,15 +29,17 @@ async fn show_order() -> &'static str {
     "hello"
 }
 
-/// Sends one request through a router whose layers are as one would have them.
+/// Sends one request through a router with a span of the level `INFO` per request.
 async fn request(layer: DeferLayer) {
+    request_in(layer, Level::INFO).await;
+}
+
+async fn request_in(layer: DeferLayer, level: Level) {
     let deferred = layer.handle();
     let app: Router = Router::new()
         .route("/orders/{id}", get(show_order))
         .layer(layer)
-        .layer(
-            TraceLayer::new_for_http().make_span_with(DefaultMakeSpan::new().level(Level::INFO)),
-        );
+        .layer(TraceLayer::new_for_http().make_span_with(DefaultMakeSpan::new().level(level)));
     let request = Request::get("/orders/7?secret=1")
         .header("x-request-id", "abc-123")
         .body(Body::empty())
@@ -71,23 +74,36 @@ async fn fmt_lines_name_the_request() {
 }
 
 #[tokio::test]
-async fn json_span_has_request_fields() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_writer(log.clone())
-        .finish();
-    let _listening = listen(subscriber);
-    request(DeferLayer::new()).await;
+async fn with_json_lines_of_a_callback_name_their_request() {
+    for (flattened, current) in [(false, true), (false, false), (true, true), (true, false)] {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(flattened)
+            .with_current_span(current)
+            .with_writer(log.clone())
+            .finish();
+        let _listening = listen(subscriber);
+        request(DeferLayer::new()).await;
 
-    let line = log.line("in a callback");
-    for field in [
-        r#""method":"GET""#,
-        r#""path":"/orders/{id}""#,
-        r#""request_id":"abc-123""#,
-        r#""name":"deferred""#,
-    ] {
-        assert!(line.contains(field), "{field} in {line}");
+        let parse = |line: &str| serde_json::from_str::<Value>(&log.line(line)).unwrap();
+        let own = json!({
+            "name": "deferred",
+            "callback": "mail",
+            "method": "GET",
+            "path": "/orders/{id}",
+            "request_id": "abc-123",
+        });
+        let line = parse("in a callback");
+        assert_eq!(line["spans"], json!([own]));
+        assert_eq!(line["span"], if current { own } else { Value::Null });
+
+        let line = parse("deferred callback failed");
+        let fields = if flattened { &line } else { &line["fields"] };
+        assert_eq!(fields["message"], "deferred callback failed");
+        assert_eq!(fields["callback"], "audit");
+        assert_eq!(fields["request_id"], "abc-123");
+        assert_eq!(line["level"], "ERROR");
     }
 }
 
@@ -159,6 +175,35 @@ async fn layer_may_replace_the_span() {
     );
     assert!(log.line("failed").contains(r#"callback="audit"}"#));
     assert!(log.lines("deferred{").is_empty());
+}
+
+/// The span of the request has the level `DEBUG`, which is the default of tower-http.
+#[tokio::test]
+async fn request_span_that_is_off_causes_no_span() {
+    let log = Log::default();
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
+    let telemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(log.clone())
+        .with_ansi(false);
+    let subscriber = tracing_subscriber::registry()
+        .with(telemetry)
+        .with(lines)
+        .with(LevelFilter::INFO);
+    let _listening = listen(subscriber);
+    request_in(DeferLayer::new(), Level::DEBUG).await;
+    provider.force_flush().unwrap();
+
+    assert!(exporter.get_finished_spans().unwrap().is_empty());
+    assert!(log.line("in a callback").ends_with(": in a callback"));
+    // The event has fields of its own.
+    let failed = log.line("deferred callback failed");
+    for field in [r#"path="/orders/{id}""#, r#"request_id="abc-123""#] {
+        assert!(failed.contains(field), "{failed}");
+    }
 }
 
 #[tokio::test]

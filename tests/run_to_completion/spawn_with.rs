@@ -5,19 +5,24 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Duration,
 };
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
 use axum_defer::{
-    DeferLayer, DeferredCallbackCollection, before_response, defer, defer_blocking, scope,
+    BeforeResponseFailed, Completion, DeferLayer, DeferredCallbackCollection, Level,
+    before_response, defer, defer_blocking, scope,
 };
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tower::{ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn, util::MapResponseLayer};
 
 use crate::support::{
     self,
@@ -175,7 +180,8 @@ fn timeout_without_timer_fails_callback() {
         [
             "registered",
             "started",
-            "finished error: there is no timer for its time-out: it runs outside of a Tokio runtime"
+            "finished error: there is no timer for the timeout: the callback runs outside of a Tokio \
+             runtime"
         ]
     );
     assert_eq!(events.of("after"), ok());
@@ -231,6 +237,132 @@ fn dropped_task_loses_callbacks() {
     is_lost(&layer.spawn_with(drop), &events);
     let (layer, events) = observed();
     is_lost(&layer.spawn_with(|_| panic!("{PLANNED}")), &events);
+}
+
+/// What a spawner does with the task of the callbacks before the response.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Drops,
+    Panics,
+    DropsOnAnotherThread,
+}
+
+const FAULTS: [Fault; 3] = [Fault::Drops, Fault::Panics, Fault::DropsOnAnotherThread];
+
+impl Fault {
+    /// The first task suffers from the fault. Later ones run on the current runtime.
+    fn on(self, layer: DeferLayer) -> DeferLayer {
+        silence_planned_panics();
+        let is_first = AtomicBool::new(true);
+        let runtime = tokio::runtime::Handle::current();
+        layer.spawn_with(move |task| {
+            if !is_first.swap(false, SeqCst) {
+                runtime.spawn(task);
+                return;
+            }
+            match self {
+                Self::Drops => drop(task),
+                Self::Panics => panic!("{PLANNED}"),
+                Self::DropsOnAnotherThread => drop(thread::spawn(move || drop(task))),
+            }
+        })
+    }
+}
+
+/// The handler's response would have a body, and does not reach the client.
+fn commits(ends: &mpsc::Sender<Completion>) -> &'static str {
+    before_response(async {}).name("commit");
+    defer(async {}).name("mail");
+    let ends = ends.clone();
+    defer(move |completion: Completion| async move { ends.send(completion).unwrap() }).always();
+    "hello"
+}
+
+/// Notes the failure that an outer layer sees.
+fn with_message(response: Response) -> Response {
+    let failed = response.extensions().get::<BeforeResponseFailed>();
+    let message = failed.map(|failed| failed.to_string()).unwrap_or_default();
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert("message", message.parse().unwrap());
+    Response::from_parts(parts, body)
+}
+
+#[tokio::test]
+async fn commit_without_a_task_becomes_503() {
+    for fault in FAULTS {
+        for is_flushed in [false, true] {
+            let (layer, events) = observed();
+            let layer = fault.on(layer);
+            let (ends, ended) = mpsc::channel();
+            let app = Router::new()
+                .route("/", get(async move || commits(&ends)))
+                .layer(layer.clone())
+                .layer(MapResponseLayer::new(with_message));
+            let (listener, address) = support::listen().await;
+            let server = match is_flushed {
+                true => tokio::spawn(axum_defer::serve(listener, app).into_future().map(drop)),
+                false => tokio::spawn(axum::serve(listener, app).into_future().map(drop)),
+            };
+            let mut client = support::RawClient::connect(address).await;
+            client.get("/").await;
+
+            let response = in_time(client.response(false)).await.unwrap();
+
+            assert_eq!(response.status, 503, "{fault:?}");
+            assert!(response.body.is_empty());
+            let message = "before the response, commit (";
+            assert!(response.head.contains(message), "{}", response.head);
+            assert!(response.head.contains(") lost"), "{}", response.head);
+            in_time(layer.handle().wait_idle()).await;
+            assert_eq!(events.of("commit"), ["registered", "lost NoRuntime"]);
+            assert_eq!(events.of("mail"), ["registered", "skipped Complete"]);
+            let end = ended.try_recv().unwrap();
+            assert_eq!(end.status().unwrap(), 503);
+            assert!(!end.is_success() && end.is_complete());
+            let level = match is_flushed {
+                true => Level::Flushed,
+                false => Level::HandedOff,
+            };
+            assert_eq!(end.level(), level);
+            server.abort();
+        }
+    }
+}
+
+#[tokio::test]
+async fn grpc_commit_without_a_task_is_unavailable() {
+    for fault in FAULTS {
+        let layer = fault.on(DeferLayer::new_for_grpc());
+        let (ends, ended) = mpsc::channel();
+        let service = service_fn(move |_: Request| {
+            let hello = commits(&ends);
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(hello))))
+        });
+        let response = in_time(layer.layer(service).oneshot(support::get("/"))).await;
+        let response = response.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        let failed = response.extensions().get::<BeforeResponseFailed>();
+        assert_eq!(failed.unwrap().name(), Some("commit"));
+        let body = response.into_body().collect().await.unwrap();
+        assert!(body.to_bytes().is_empty());
+        in_time(layer.handle().wait_idle()).await;
+        let end = ended.try_recv().unwrap();
+        assert!(!end.is_success() && end.is_complete(), "{fault:?}");
+    }
+}
+
+#[test]
+fn commit_without_a_runtime_becomes_503() {
+    let (layer, events) = observed();
+    let service = service_fn(move |_: Request| {
+        before_response(async {}).name("commit");
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("hello"))))
+    });
+    let response = layer.layer(service).oneshot(support::get("/"));
+    let response = response.now_or_never().unwrap().unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(events.of("commit"), ["registered", "lost NoRuntime"]);
 }
 
 #[test]

@@ -3,7 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{convert::Infallible, future::pending, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -12,11 +22,12 @@ use axum::{
     handler::{Handler, HandlerWithoutStateExt},
     http::{Request, StatusCode},
     response::sse::{Event, Sse},
-    routing::get,
+    routing::{MethodRouter, get},
     serve::{Listener, ListenerExt},
 };
 use axum_defer::{
-    Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, Level, defer, serve,
+    Completion, DeferLayer, DeferredCallbackCollection, Delivery, DrainReport, InScope, Level,
+    defer, scope, serve,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -719,4 +730,116 @@ async fn scopes_of_a_layer_are_awaited() {
         (1, true),
         "{report}"
     );
+}
+
+/// Callbacks of two layers register each other through kept collections, one at a time.
+fn pass_on(mut layers: [DeferredCallbackCollection; 2], hops: usize, ended: Arc<AtomicUsize>) {
+    layers.swap(0, 1);
+    let next = layers[0].clone();
+    next.defer(async move {
+        if hops % 7 == 0 {
+            tokio::task::yield_now().await;
+        }
+        ended.fetch_add(1, SeqCst);
+        if hops > 1 {
+            pass_on(layers, hops - 1, ended);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_moves_between_layers_is_drained() {
+    const HOPS: usize = 20_000;
+    let (collections, mut kept) = mpsc::unbounded_channel();
+    let keep = move |deferred: DeferredCallbackCollection| async move {
+        collections.send(deferred).unwrap();
+    };
+    // One look at all layers takes time, so work can move past it.
+    let all: Vec<_> = (0..1_000).map(|_| DeferLayer::new()).collect();
+    let app = Router::new()
+        .route("/a", get(keep.clone()).layer(all[0].clone()))
+        .route("/b", get(keep).layer(all[999].clone()));
+    let (listener, address) = listen().await;
+    let (shut_down, signal) = oneshot::channel::<()>();
+    let mut server = serve(listener, app);
+    for layer in &all {
+        server = server.drain(layer.handle());
+    }
+    let server = server
+        .with_graceful_shutdown(async move { signal.await.unwrap() })
+        .drain_timeout(LONG);
+    let server = Server {
+        address,
+        shut_down,
+        report: tokio::spawn(async { server.await.unwrap() }),
+    };
+    for path in ["/a", "/b"] {
+        let mut client = server.http1().await;
+        client.send_request(request(path)).await.unwrap();
+    }
+    let layers = [kept.recv().await.unwrap(), kept.recv().await.unwrap()];
+    let (gate, mut starts) = Gate::new();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let (in_first, opened) = (ended.clone(), gate.clone());
+    let first = layers[0].clone();
+    first.defer(async move {
+        gate.pass().await;
+        pass_on(layers, HOPS, in_first);
+    });
+    in_time(starts.recv()).await.unwrap();
+    server.shut_down.send(()).unwrap();
+    until_refused(address).await;
+    assert!(!server.report.is_finished());
+
+    opened.open();
+    let report = in_time(server.report).await.unwrap();
+
+    assert_eq!(ended.load(SeqCst), HOPS, "{report}");
+    assert_eq!(report.succeeded, HOPS as u64 + 1, "{report}");
+    assert!(report.is_complete(), "{report}");
+}
+
+/// A callback spawns a unit of work in a layer that no request passes through.
+fn spawned_by_callback(gate: Gate) -> MethodRouter {
+    get(|| async move {
+        defer(async move {
+            let job = DeferLayer::new().scope(async { drop(defer(gate.pass())) });
+            tokio::spawn(job.in_current_scope());
+        });
+    })
+}
+
+fn awaited_by_callback(gate: Gate) -> MethodRouter {
+    get(|| async move {
+        defer(DeferLayer::new().scope(async { drop(defer(gate.pass())) }));
+    })
+}
+
+fn spawned_by_handler(gate: Gate) -> MethodRouter {
+    get(|| async move {
+        let unit = scope(async { drop(defer(gate.pass())) });
+        tokio::spawn(unit.in_current_scope());
+    })
+}
+
+#[tokio::test]
+async fn scopes_opened_by_a_request_are_drained() {
+    for opens in [spawned_by_callback, awaited_by_callback, spawned_by_handler] {
+        let (gate, mut starts) = Gate::new();
+        let app = Router::new()
+            .route("/", opens(gate.clone()))
+            .layer(DeferLayer::new());
+        let server = Server::start(app, LONG, None).await;
+        let address = server.address;
+        let mut client = server.http1().await;
+        client.send_request(request("/")).await.unwrap();
+        in_time(starts.recv()).await.unwrap();
+        server.shut_down.send(()).unwrap();
+        until_refused(address).await;
+        assert!(!server.report.is_finished());
+
+        gate.open();
+        let report = in_time(server.report).await.unwrap();
+        assert!(report.is_complete() && report.succeeded > 0, "{report}");
+    }
 }
