@@ -188,24 +188,28 @@ impl Server {
         self.beside(move |server| server.defer(&collection))
     }
 
+    fn add_written(&self, bytes: usize) {
+        self.connection.progress.add_written(bytes, bytes);
+    }
+
     fn enqueue(&self, queued: Queued) {
         lock(&self.queue).push_back(queued);
     }
 
     /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
     pub(super) fn write_and_flush(&self) {
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         let queued = self.take_queued();
         let mut written = 0;
         for queued in queued {
             match queued {
                 Queued::Data(mut data) => {
                     let length = data.remaining();
-                    self.connection.progress.add_written(HEAD + length);
+                    self.add_written(HEAD + length);
                     data.advance(length);
                     written += length as u64;
                 }
-                Queued::EndOfStream => self.connection.progress.add_written(HEAD),
+                Queued::EndOfStream => self.add_written(HEAD),
             }
         }
         self.arrived.fetch_add(written, SeqCst);
@@ -215,16 +219,16 @@ impl Server {
     /// A connection that was writing a frame when the client reset its stream: it reads the reset,
     /// writes the rest of the frame, and flushes; it finds nothing more, and flushes again.
     pub(super) fn write_half_and_reset(&self) {
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         let mut frames = self.take_queued();
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         // h2 drops what is queued behind the frame.
         frames.truncate(1);
         self.throw_away();
         for queued in frames {
             if let Queued::Data(mut data) = queued {
                 let length = data.remaining();
-                self.connection.progress.add_written(HEAD + length);
+                self.add_written(HEAD + length);
                 data.advance(length);
             }
         }
