@@ -9,6 +9,7 @@ use super::super::delivery::DeliveryOutcome;
 pub(super) enum Byte {
     Framing(usize),
     Body(usize),
+    Control,
 }
 
 /// The reference: what the transport has seen, and what became of each response.
@@ -64,6 +65,9 @@ impl Model {
                 }
                 if is_http1 && !(expected.is_whole && body + framing == expected.total_bytes) {
                     return Some("the server has more of it");
+                }
+                if self.responses.len() == 1 && body + framing == 0 {
+                    return Some("nothing of it was flushed");
                 }
                 if expected.watched_from_the_start && body != expected.body_bytes {
                     return Some("early by body bytes");
