@@ -46,8 +46,8 @@ struct Outgoing {
     last_frame_watched: bool,
     /// Bytes of unwatched frames.
     unwatched: u64,
-    /// HTTP/2: an upper bound of the bytes that the connection had written when the server took the
-    /// response or its last unwatched frame, plus the length of that frame.
+    /// HTTP/2: an upper bound of the bytes of responses that the connection had written when the
+    /// server took the response, or its last unwatched frame, plus the length of that frame.
     unwatched_offset: u64,
     /// HTTP/2: the response is aborted if it stalls.
     may_stall: bool,
@@ -69,7 +69,7 @@ impl<B: Body> SentBody<B> {
             is_sending: false,
             has_ended: false,
         };
-        outgoing.unwatched_offset = outgoing.handle.written();
+        outgoing.unwatched_offset = outgoing.handle.offset();
         if multiplexed && outgoing.handle.has_scope() {
             outgoing.may_stall = true;
             outgoing.handle.abort_if_stalled();
@@ -108,7 +108,7 @@ impl Outgoing {
         } else if self.last_frame_watched {
             Flush::OF_BUFFERS
         } else {
-            Flush::PastOffset(self.handle.written().max(self.unwatched_offset))
+            Flush::PastOffset(self.handle.offset().max(self.unwatched_offset))
         }
     }
 
@@ -139,7 +139,7 @@ impl Outgoing {
         } else {
             self.unwatched += length;
             // The flush must cover at least one more byte: the head of this frame.
-            self.unwatched_offset = self.handle.written() + length;
+            self.unwatched_offset = self.handle.offset() + length;
             if self.multiplexed && length > 0 {
                 SentBuf::counted(data, &self.handle, length)
             } else {

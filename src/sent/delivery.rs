@@ -77,7 +77,7 @@ struct State {
 pub(super) enum Flush {
     /// The flush with this number.
     Number(u64),
-    /// The next flush that covers more than this many bytes of the connection.
+    /// The next flush that covers more than this many bytes of the connection's responses.
     ///
     /// The end of an HTTP/2 response without a buffer of its own (its only HEADERS, its trailers, an
     /// empty DATA frame) leaves h2's queue unseen, but has not been written yet.
@@ -153,7 +153,7 @@ impl ResponseDelivery {
         state.flush_of_buffers = progress.next_flush();
         if let Some(Flush::PastOffset(offset)) = &mut state.ended {
             // The end is written after the last buffer.
-            *offset = (*offset).max(progress.written());
+            *offset = (*offset).max(progress.offset());
             // The end could not leave the queue before this buffer. h2 looks for it after the flush
             // of this buffer, which is a round of its own.
             if self.queued_round.load(Ordering::Acquire) != NOT_QUEUED {

@@ -10,11 +10,13 @@ use crate::sync::{
 #[derive(Default)]
 pub(super) struct WriteProgress {
     written: AtomicU64,
-    /// The value of `written` at the last flush.
+    /// The part of `written` that belongs to responses.
+    offset: AtomicU64,
+    /// The value of `offset` at the last flush.
     flushed: AtomicU64,
     /// Number of completed flushes.
     flushes: AtomicU64,
-    /// Number of reads that have begun and flushes that have completed.
+    /// Number of reads that have found nothing more, and flushes that have completed.
     ///
     /// h2 looks for queued frames after each read that finds nothing more, and between two flushes if
     /// it writes nothing in between.
@@ -28,23 +30,32 @@ pub(super) struct WriteProgress {
 pub(super) struct FlushTarget {
     /// The number of the first flush that may complete it.
     pub(super) number: u64,
-    /// If set, the flush must cover more than this many bytes of the connection.
+    /// If set, the flush must cover more than this many bytes of the connection's responses.
     pub(super) past_offset: Option<u64>,
 }
 
 impl WriteProgress {
     /// Returns the number of bytes that the transport has accepted.
+    #[cfg(feature = "serve")]
     pub(super) fn written(&self) -> u64 {
-        self.written.load(Acquire)
+        self.written.load(Relaxed)
+    }
+
+    /// Returns the number of accepted bytes that belong to responses.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset.load(Acquire)
     }
 
     /// Counts bytes that the transport has accepted.
-    pub(super) fn add_written(&self, bytes: usize) {
-        self.written.store(self.written() + bytes as u64, Release);
+    pub(super) fn add_written(&self, bytes: usize, of_responses: usize) {
+        let written = self.written.load(Relaxed);
+        self.written.store(written + bytes as u64, Relaxed);
+        let offset = self.offset.load(Relaxed);
+        self.offset.store(offset + of_responses as u64, Release);
     }
 
-    /// Counts a read that begins.
-    pub(super) fn begin_read(&self) {
+    /// Counts a read that has found nothing more.
+    pub(super) fn begin_round(&self) {
         self.rounds.store(self.rounds() + 1, Relaxed);
     }
 
@@ -65,7 +76,7 @@ impl WriteProgress {
     pub(super) fn add_flush(&self) {
         let round = self.rounds();
         self.flushed_round.store(round, Relaxed);
-        self.flushed.store(self.written(), Relaxed);
+        self.flushed.store(self.offset(), Relaxed);
         // Published last: a reader that sees this flush also sees the values above.
         self.flushes.store(self.next_flush(), SeqCst);
         self.rounds.store(round + 1, Relaxed);

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 #[cfg(feature = "serve")]
 use super::frames::FrameTracker;
-use super::{connection::Connection, layer::SentLayer};
+use super::{connection::Connection, layer::SentLayer, written::WrittenFrames};
 #[cfg(feature = "serve")]
 use crate::drain::server::Server;
 
@@ -56,6 +56,7 @@ pin_project! {
 /// A guard that aborts the responses that still wait when the IO is dropped.
 struct ConnectionGuard {
     connection: Arc<Connection>,
+    written: WrittenFrames,
     #[cfg(feature = "serve")]
     frames: Option<FrameTracker>,
     /// Bytes that were read to detect the protocol, and that the server has not seen.
@@ -67,12 +68,20 @@ struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+    fn wrote(&mut self, polled: &Poll<io::Result<usize>>, bufs: &[IoSlice<'_>]) {
         self.connection
             .activity
             .set_write_blocked(polled.is_pending());
         if let Poll::Ready(Ok(written)) = polled {
-            self.connection.progress.add_written(*written);
+            let mut rest = *written;
+            let mut of_responses = 0;
+            for buf in bufs {
+                let accepted = &buf[..buf.len().min(rest)];
+                of_responses += self.written.count(accepted);
+                rest -= accepted.len();
+            }
+            let progress = &self.connection.progress;
+            progress.add_written(*written, of_responses);
         }
     }
 
@@ -101,6 +110,7 @@ impl<I> SentIo<I> {
             io,
             guard: ConnectionGuard {
                 connection: Connection::new(),
+                written: WrittenFrames::default(),
                 #[cfg(feature = "serve")]
                 frames: None,
                 #[cfg(feature = "http2")]
@@ -118,6 +128,7 @@ impl<I> SentIo<I> {
             io,
             guard: ConnectionGuard {
                 connection: Connection::served(server),
+                written: WrittenFrames::default(),
                 frames: Some(FrameTracker::new()),
                 #[cfg(feature = "http2")]
                 prefix: Vec::new(),
@@ -156,11 +167,7 @@ impl<I: AsyncRead + Unpin> SentIo<I> {
         while self.guard.connection.is_protocol_unknown() {
             let mut bytes = [0; 24];
             let mut buf = ReadBuf::new(&mut bytes[self.guard.prefix.len()..]);
-            std::future::poll_fn(|cx| {
-                self.guard.connection.progress.begin_read();
-                Pin::new(&mut self.io).poll_read(cx, &mut buf)
-            })
-            .await?;
+            std::future::poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, &mut buf)).await?;
             if buf.filled().is_empty() {
                 // The client has closed the connection, or its sending half.
                 break;
@@ -179,7 +186,6 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        this.guard.connection.progress.begin_read();
         #[cfg(feature = "http2")]
         if !this.guard.prefix.is_empty() {
             let length = this.guard.prefix.len().min(buf.remaining());
@@ -192,8 +198,13 @@ impl<I: AsyncRead> AsyncRead for SentIo<I> {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(this.io.poll_read(cx, buf))?;
-        this.guard.read(&buf.filled()[before..]);
+        let polled = this.io.poll_read(cx, buf);
+        let bytes = &buf.filled()[before..];
+        if bytes.is_empty() {
+            this.guard.connection.progress.begin_round();
+        }
+        ready!(polled)?;
+        this.guard.read(bytes);
         Poll::Ready(Ok(()))
     }
 }
@@ -206,7 +217,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let polled = this.io.poll_write(cx, buf);
-        this.guard.wrote(&polled);
+        this.guard.wrote(&polled, &[IoSlice::new(buf)]);
         polled
     }
 
@@ -217,7 +228,7 @@ impl<I: AsyncWrite> AsyncWrite for SentIo<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let polled = this.io.poll_write_vectored(cx, bufs);
-        this.guard.wrote(&polled);
+        this.guard.wrote(&polled, bufs);
         polled
     }
 

@@ -61,9 +61,9 @@
 //!
 //! The end of an HTTP/2 response without data of its own (its only HEADERS, its trailers, an empty DATA
 //! frame) passes through h2's queue unseen. It is complete with the first flush that covers more bytes
-//! than were written when the server took it. If the client resets the stream before that, h2 drops the
-//! end silently. The next flush after h2 has looked at its queue then covers no more bytes, and the
-//! response was aborted. While several responses share the connection, this may be early by those few
+//! of responses than were written when the server took it. Control frames do not count. If the client
+//! resets the stream before that, h2 drops the end silently. The next flush after h2 has looked at its
+//! queue then covers no more bytes, and the response was aborted. While several responses share the connection, this may be early by those few
 //! bytes, but never by bytes of the body, and it never waits without a limit.
 //!
 //! Frames are watched only if the request has deferred something, or if they belong to an HTTP/2 stream
@@ -88,6 +88,7 @@ pub(crate) mod response;
 pub(crate) mod streams;
 #[cfg(all(test, not(axum_defer_loom)))]
 mod tests;
+mod written;
 
 #[cfg(feature = "serve")]
 pub use self::listener::SentListener;

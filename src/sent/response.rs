@@ -85,9 +85,9 @@ impl ResponseHandle {
         self.0.delivery.has_scope()
     }
 
-    /// Returns the number of bytes that were written to the connection.
-    pub(super) fn written(&self) -> u64 {
-        self.0.connection.progress.written()
+    /// Returns the number of bytes of responses that were written to the connection.
+    pub(super) fn offset(&self) -> u64 {
+        self.0.connection.progress.offset()
     }
 
     /// Returns the flush that covers the current writes of the task that owns the IO.

@@ -12,7 +12,7 @@ use super::{
     connection::{self, Settings},
     incoming_stream::IncomingStream,
     service::ConnectionService,
-    span::{self, Instrument},
+    span::{self, InSpan},
 };
 use crate::{
     callback::output::BoxError,
@@ -114,7 +114,7 @@ where
             let service = ConnectionService::new(service, &io, span.clone());
             let token = shutdown.token().clone();
             let connection = connection::serve(settings.clone(), io, service, token);
-            tasks.spawn(connection.instrument(span));
+            tasks.spawn(InSpan::new(connection, Some(span)));
         }
     }
 }

@@ -1,11 +1,9 @@
 //! One connection, from its first byte to its last.
 
-#[cfg(feature = "http2")]
-use std::pin::pin;
 use std::{
     convert::Infallible,
     future::{Future, ready},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
 };
 
@@ -27,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
+    poll_on_wake::PollOnWake,
     service::ConnectionService,
     timeouts::{ConnectionTimer, Expired, Timeouts},
 };
@@ -125,12 +124,13 @@ impl Serving {
     }
 
     async fn run(&mut self, mut connection: Pin<Box<impl GracefulConnection>>) {
+        let mut shutdown = pin!(PollOnWake::new(self.shutdown.cancelled()));
         // The connection is polled first, so that the timer sees its latest state. An error is the
         // client's; callbacks see it as an aborted response.
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = self.shutdown.cancelled() => {
+            () = shutdown.as_mut() => {
                 // Serves a request that has already arrived.
                 if poll_after_yield(connection.as_mut()).await.is_some() {
                     return;

@@ -33,6 +33,7 @@ mod connection;
 mod graceful;
 mod incoming_stream;
 mod make_service;
+mod poll_on_wake;
 mod request_body;
 mod serve_future;
 mod service;

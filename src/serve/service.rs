@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::{
     request_body::RequestBody,
-    span::{Instrument, Instrumented, Span},
+    span::{InSpan, Span},
 };
 use crate::sent::{SentBody, SentFuture, connection::Connection, io::SentIo};
 
@@ -38,18 +38,15 @@ where
 {
     type Response = Response<SentBody<B>>;
     type Error = Infallible;
-    type Future = SentFuture<Instrumented<TowerToHyperServiceFuture<S, Request>>>;
+    type Future = SentFuture<InSpan<TowerToHyperServiceFuture<S, Request>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         // An HTTP/2 request runs on a task of its own, outside of the connection's span.
-        let span = if request.version() == Version::HTTP_2 {
-            self.span.clone()
-        } else {
-            Span::none()
-        };
+        let is_http2 = request.version() == Version::HTTP_2;
+        let span = is_http2.then(|| self.span.clone());
         let request: Request = request.map(|body| RequestBody::wrap(body, &self.connection));
         SentFuture::new(&self.connection, request, |request| {
-            self.service.call(request).instrument(span)
+            InSpan::new(self.service.call(request), span)
         })
     }
 }

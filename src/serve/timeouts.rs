@@ -89,7 +89,10 @@ impl ConnectionTimer {
     /// Limits the idle time to the grace period from now on.
     pub(super) fn begin_closing(&mut self) {
         self.is_closing = true;
-        self.current = None;
+        // Their limit changes. Other timeouts continue.
+        if let Some((Expecting::Head(_) | Expecting::NextHttp2 { .. }, _)) = self.current {
+            self.current = None;
+        }
     }
 
     fn expecting(&mut self) -> Option<Expecting> {

@@ -451,6 +451,24 @@ async fn readers_that_stop_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stall_timeout_continues_at_shutdown() {
+    let app = Router::new().route("/", get(|| async { vec![b'x'; 64 * 1024] }));
+    let (app, mut completions) = completing(app);
+    let request = [preface(), get_request(END_STREAM | END_HEADERS)].concat();
+    for request in [GET, &request] {
+        let (server, connect) = Serving::in_memory(app.clone(), LONG);
+        let mut client = connect.connect_over(1024);
+        client.write_all(request).await.unwrap();
+        let start = Instant::now();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        let report = server.stop();
+        assert!(!in_days(completions.recv()).await.unwrap().is_complete());
+        assert_eq!(start.elapsed(), Duration::from_secs(60));
+        assert!(in_days(report).await.unwrap().is_complete());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_readers_do_not_time_out() {
     const SIZE: usize = 16 * 1024;
     let app = Router::new().route("/", get(|| async { vec![b'x'; SIZE] }));

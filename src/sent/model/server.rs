@@ -188,24 +188,28 @@ impl Server {
         self.spawn(move |server| server.defer(&collection))
     }
 
+    fn add_written(&self, bytes: usize) {
+        self.connection.progress.add_written(bytes, bytes);
+    }
+
     fn enqueue(&self, queued: Queued) {
         lock(&self.queue).push_back(queued);
     }
 
     /// Polls the connection: reads, writes the queued frames, and flushes.
     pub(super) fn write_and_flush(&self) {
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         let queued = self.take_queued();
         let mut written = 0;
         for queued in queued {
             match queued {
                 Queued::Data(mut data) => {
                     let length = data.remaining();
-                    self.connection.progress.add_written(HEAD + length);
+                    self.add_written(HEAD + length);
                     data.advance(length);
                     written += length as u64;
                 }
-                Queued::EndOfStream => self.connection.progress.add_written(HEAD),
+                Queued::EndOfStream => self.add_written(HEAD),
             }
         }
         self.flushed_bytes.fetch_add(written, SeqCst);
@@ -215,16 +219,16 @@ impl Server {
     /// Polls a connection whose client resets the stream in the middle of a frame: reads the reset,
     /// writes the rest of the frame, flushes, finds nothing more, and flushes again.
     pub(super) fn write_half_and_reset(&self) {
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         let mut frames = self.take_queued();
-        self.connection.progress.begin_read();
+        self.connection.progress.begin_round();
         // h2 discards the frames behind this one.
         frames.truncate(1);
         self.discard_queued();
         for queued in frames {
             if let Queued::Data(mut data) = queued {
                 let length = data.remaining();
-                self.connection.progress.add_written(HEAD + length);
+                self.add_written(HEAD + length);
                 data.advance(length);
             }
         }

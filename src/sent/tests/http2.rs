@@ -14,6 +14,10 @@ use super::{
     world::{Piece, World, cx},
 };
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PONG: &[u8] = &[0, 0, 8, 6, 1, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7];
+
 /// One stream of h2.
 struct Stream {
     index: usize,
@@ -102,7 +106,7 @@ impl Http2 {
         } else if !stream.has_head {
             stream.has_head = true;
             let is_end = body.is_end_stream();
-            stream.polled = Some((world.framing(index, 9), is_end));
+            stream.polled = Some((world.frame_head(index, HEADERS, 0), is_end));
         } else if stream.was_reset {
             stream.body = None;
         } else {
@@ -115,10 +119,10 @@ impl Http2 {
                     if data.has_remaining() {
                         (world.buffer(index, data), is_end)
                     } else {
-                        (world.framing(index, 9), is_end)
+                        (world.frame_head(index, DATA, 0), is_end)
                     }
                 }
-                Some(Ok(Err(_))) | None => (world.framing(index, 9), true),
+                Some(Ok(Err(_))) | None => (world.frame_head(index, HEADERS, 0), true),
                 Some(Err(error)) => match error {},
             });
         }
@@ -138,7 +142,7 @@ impl Http2 {
                 let holds_data_back = !forced && self.world.choices.one_in(3);
                 let may_be_sent = |piece: &Piece| match piece {
                     Piece::Buffer(..) => !holds_data_back,
-                    Piece::Framing(..) | Piece::Copied(..) => true,
+                    Piece::Framing(..) | Piece::Control(_) | Piece::Copied(..) => true,
                 };
                 let ready: Vec<_> = (0..self.streams.len())
                     .filter(|at| self.streams[*at].queue.front().is_some_and(may_be_sent))
@@ -204,21 +208,26 @@ impl Http2 {
         for at in std::mem::take(&mut self.arrived) {
             self.reset(at);
         }
+        // h2 acknowledges a ping before it looks at the queues, unless it is writing a frame.
+        if self.in_flight.is_none() && self.world.choices.one_in(4) {
+            self.codec
+                .push_back(Piece::Control(Bytes::from_static(PONG)));
+        }
     }
 
     fn take(&mut self, at: usize, piece: Piece) {
         let index = self.streams[at].index;
         match piece {
             Piece::Buffer(_, buffer, length) if length >= 16 => {
-                let head = self.world.framing(index, 9);
-                self.codec.push_back(head);
                 let now = 1 + self.world.choices.below(length);
+                let head = self.world.frame_head(index, DATA, now);
+                self.codec.push_back(head);
                 self.in_flight = Some((at, Piece::Buffer(index, buffer, now)));
                 self.codec_was_full = true;
                 self.phase = Phase::Writing;
             }
-            Piece::Buffer(..) => {
-                let head = self.world.framing(index, 9);
+            Piece::Buffer(_, _, length) => {
+                let head = self.world.frame_head(index, DATA, length);
                 self.codec.push_back(head);
                 self.codec.push_back(World::copied(piece));
             }

@@ -9,6 +9,7 @@ use super::super::delivery::DeliveryOutcome;
 pub(super) enum Byte {
     Framing(usize),
     Body(usize),
+    Control,
 }
 
 /// The bytes that the transport accepted, and the state of each response.
@@ -64,6 +65,9 @@ impl Model {
                 }
                 if is_http1 && !(expected.is_whole && body + framing == expected.total_bytes) {
                     return Some("early by unsent bytes");
+                }
+                if self.responses.len() == 1 && body + framing == 0 {
+                    return Some("nothing of it was flushed");
                 }
                 if expected.watched_from_start && body != expected.body_bytes {
                     return Some("early by body bytes");

@@ -23,7 +23,9 @@ use crate::sync::{MutexGuard, lock};
 
 /// Bytes that the server has not written.
 pub(super) enum Piece {
-    Framing(usize, usize),
+    Framing(usize, Bytes),
+    /// An HTTP/2 frame of no response.
+    Control(Bytes),
     Copied(usize, usize),
     /// A buffer of the response, and the number of its bytes in this piece.
     Buffer(usize, SentBuf<Bytes>, usize),
@@ -32,9 +34,8 @@ pub(super) enum Piece {
 impl Piece {
     pub(super) fn remaining(&self) -> usize {
         match self {
-            Self::Framing(_, length) | Self::Copied(_, length) | Self::Buffer(_, _, length) => {
-                *length
-            }
+            Self::Framing(_, bytes) | Self::Control(bytes) => bytes.len(),
+            Self::Copied(_, length) | Self::Buffer(_, _, length) => *length,
         }
     }
 }
@@ -167,17 +168,21 @@ impl World {
     }
 
     pub(super) fn write_some(&mut self, piece: &mut Piece, count: usize) {
-        let byte = match piece {
-            Piece::Framing(index, _) => Byte::Framing(*index),
-            Piece::Copied(index, _) | Piece::Buffer(index, _, _) => Byte::Body(*index),
+        let (byte, bytes) = match piece {
+            Piece::Framing(index, bytes) => (Byte::Framing(*index), bytes.split_to(count)),
+            Piece::Control(bytes) => (Byte::Control, bytes.split_to(count)),
+            Piece::Copied(index, _) | Piece::Buffer(index, _, _) => {
+                (Byte::Body(*index), vec![b'x'; count].into())
+            }
         };
         *lock(&self.next_bytes) = vec![byte; count];
         if let Some(io) = &mut self.io {
-            let written = Pin::new(io).poll_write(&mut cx(), &vec![0; count]);
+            let written = Pin::new(io).poll_write(&mut cx(), &bytes);
             assert!(matches!(written, Poll::Ready(Ok(written)) if written == count));
         }
         match piece {
-            Piece::Framing(_, length) | Piece::Copied(_, length) => *length -= count,
+            Piece::Framing(..) | Piece::Control(_) => {}
+            Piece::Copied(_, length) => *length -= count,
             Piece::Buffer(_, buffer, length) => {
                 buffer.advance(count);
                 *length -= count;
@@ -196,7 +201,15 @@ impl World {
 
     pub(super) fn framing(&mut self, index: usize, length: usize) -> Piece {
         self.model().responses[index].total_bytes += length;
-        Piece::Framing(index, length)
+        Piece::Framing(index, vec![b'x'; length].into())
+    }
+
+    /// The head of an HTTP/2 frame, whose payload has this length.
+    pub(super) fn frame_head(&mut self, index: usize, kind: u8, length: usize) -> Piece {
+        let length = u8::try_from(length).expect("short frames only");
+        let head = Bytes::from(vec![0, 0, length, kind, 0, 0, 0, 0, 1]);
+        self.model().responses[index].total_bytes += head.len();
+        Piece::Framing(index, head)
     }
 
     pub(super) fn buffer(&mut self, index: usize, data: SentBuf<Bytes>) -> Piece {
