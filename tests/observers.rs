@@ -318,7 +318,7 @@ struct Skipped(Arc<Mutex<Option<Completion>>>);
 
 impl DeferObserver for Skipped {
     fn skipped(&self, _: &CallbackInfo<'_>, completion: &Completion) {
-        *self.0.lock().unwrap() = Some(*completion);
+        *self.0.lock().unwrap() = Some(completion.clone());
     }
 }
 

@@ -139,7 +139,7 @@ impl Shared {
     fn completions(&self, of: &str) -> Vec<Completion> {
         let completions = self.completions.lock().unwrap();
         let of_these = completions.iter().filter(|(name, _)| *name == of);
-        of_these.map(|(_, completion)| *completion).collect()
+        of_these.map(|(_, completion)| completion.clone()).collect()
     }
 
     async fn work(&self) {

@@ -171,7 +171,7 @@ impl DeferObserver for Live {
         self.recorder.record(Event::Completed(ScopeEnd {
             scope: scope.number(),
             time_to_head: scope.answered(),
-            completion: *completion,
+            completion: completion.clone(),
         }));
     }
 

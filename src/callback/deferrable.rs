@@ -178,7 +178,7 @@ where
                     return future.poll(cx).map(CallbackOutput::into_result);
                 }
                 ClosureProjection::Waiting { closure } => match closure.take() {
-                    Some(closure) => closure(*completion),
+                    Some(closure) => closure(completion.clone()),
                     None => return Poll::Ready(Err(Failure::Lost)),
                 },
             };

@@ -138,7 +138,7 @@ impl Runner {
         if is_queued {
             beside.queued.push(execution);
         } else {
-            beside.run(execution, self.completion);
+            beside.run(execution, self.completion.clone());
         }
         true
     }
@@ -217,7 +217,7 @@ impl Drop for Runner {
                 beside.queued = queued;
                 let runner = Self {
                     execution,
-                    completion: self.completion,
+                    completion: self.completion.clone(),
                     on_drop: Some(OnDrop::Lose),
                     beside: Some(beside),
                 };
@@ -258,7 +258,7 @@ impl Beside {
                 Poll::Pending => index += 1,
                 Poll::Ready(()) => {
                     let execution = self.queued.remove(index);
-                    self.run(execution, *completion);
+                    self.run(execution, completion.clone());
                 }
             }
         }

@@ -60,6 +60,11 @@ impl Options {
         })
     }
 
+    /// Returns the grpc-status of such a response. 14 is UNAVAILABLE.
+    pub(crate) fn failure_grpc_status(&self) -> Option<i32> {
+        self.fails_by_grpc_status().then_some(14)
+    }
+
     /// Returns `true` if such a response reports the failure as a grpc-status.
     pub(crate) fn fails_by_grpc_status(&self) -> bool {
         self.failure.is_none() && matches!(self.classification, Classification::Grpc)

@@ -14,9 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
+    catch_panic::{catch_panic, message},
     completion::Delivery,
+    observe::text::OneLine,
     response::{
-        classify::{Classified, Classifier, CustomClassifier, EndClassifier},
+        classify::{Classified, Classifier, CustomClassifier, EndClassifier, grpc_status},
         end_of_body::{EndOfBody, Exchange, Progress},
     },
     runner::completion_guard::CompletionGuard,
@@ -94,6 +96,7 @@ impl Watch {
         };
         let Classified { is_success, at_end } = classifier.classify(response);
         guard.verdict.status = Some(response.status());
+        guard.verdict.grpc_status = grpc_status(response.headers());
         guard.verdict.success = is_success;
         let end = EndOfBody::of(exchange, response);
         Self {
@@ -120,10 +123,27 @@ impl Watch {
     #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
-            Progress::Short => Delivery::BodyError,
+            Progress::Short => {
+                self.set_error(|| "the body ended before its declared length".to_owned());
+                Delivery::BodyError
+            }
             Progress::Over | Progress::Continues => Delivery::Complete,
         };
         self.complete(delivery, trailers);
+    }
+
+    /// The body returned an error or panicked.
+    fn failed(&mut self, text: impl FnOnce() -> String) {
+        self.set_error(text);
+        self.complete(Delivery::BodyError, None);
+    }
+
+    fn set_error(&mut self, text: impl FnOnce() -> String) {
+        if let Some(guard) = &mut self.guard {
+            // `Display` is user code.
+            let text = catch_panic(text).unwrap_or_else(|message| OneLine(message).to_string());
+            guard.verdict.body_error = Some(text.into());
+        }
     }
 
     #[inline]
@@ -132,6 +152,9 @@ impl Watch {
             return;
         };
         guard.verdict.delivery = delivery;
+        if let Some(trailers) = trailers {
+            guard.verdict.grpc_status = grpc_status(trailers).or(guard.verdict.grpc_status);
+        }
         if let Some(at_end) = self.at_end.take() {
             let classified = at_end.is_success(trailers);
             guard.verdict.success = match trailers {
@@ -185,7 +208,7 @@ impl<B: Body> ResponseBody<B> {
     pub(crate) fn handed_off(&mut self) {
         self.watch.handed_off = true;
         if self.watch.ends_at_hand_off {
-            if !self.is_end_stream() {
+            if !self.inner.as_ref().is_none_or(B::is_end_stream) {
                 self.watch.keep_scope();
             }
             self.watch.ended(None);
@@ -214,13 +237,17 @@ impl<B: Body> ResponseBody<B> {
         self.watch.keep_scope();
         let mut guard = self.watch.guard.take()?;
         guard.verdict.delivery = Delivery::Complete;
-        let length = self.size_hint().exact().unwrap_or(0);
+        let hint = self
+            .inner
+            .as_ref()
+            .and_then(|body| body.size_hint().exact());
+        let length = hint.unwrap_or(0);
         guard.verdict.bytes = self.watch.end.bytes_of_whole(length);
         Some(guard)
     }
 }
 
-impl<B: Body> Body for ResponseBody<B> {
+impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -248,7 +275,7 @@ impl<B: Body> Body for ResponseBody<B> {
         let polled = match polled {
             Ok(polled) => ready!(polled),
             Err(panic) => {
-                watch.complete(Delivery::BodyError, None);
+                watch.failed(|| OneLine(message(panic.as_ref())).to_string());
                 resume_unwind(panic);
             }
         };
@@ -267,7 +294,7 @@ impl<B: Body> Body for ResponseBody<B> {
                     }
                 }
             }
-            Some(Err(_)) => watch.complete(Delivery::BodyError, None),
+            Some(Err(error)) => watch.failed(|| OneLine(error).to_string()),
             None => watch.ended(None),
         }
         Poll::Ready(polled)

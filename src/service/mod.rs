@@ -113,7 +113,8 @@ where
     // Handlers that are run to completion run on a task.
     S::Future: Future<Output = Result<Response<ResB>, S::Error>> + Send + 'static,
     S::Error: Send + 'static,
-    ResB: Body + Send + 'static,
+    // The error's text becomes a part of the completion.
+    ResB: Body<Error: fmt::Display> + Send + 'static,
 {
     type Response = Response<ResponseBody<ResB>>;
     type Error = S::Error;

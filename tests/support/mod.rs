@@ -349,7 +349,7 @@ impl DeferObserver for Log {
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
         self.write(
             callback.name().unwrap_or("unnamed"),
-            What::Skipped(*completion),
+            What::Skipped(completion.clone()),
         );
     }
 
