@@ -60,6 +60,7 @@ pub struct Completion {
     pub(crate) level: Level,
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
+    pub(crate) body_finished: bool,
     pub(crate) body_error: Option<Arc<str>>,
 }
 
@@ -109,6 +110,15 @@ impl Completion {
     /// [`body_bytes`](Self::body_bytes), too.
     pub fn is_complete(&self) -> bool {
         self.delivery == Delivery::Complete
+    }
+
+    /// Returns `true` if the body of the response was produced to its end, without an error.
+    ///
+    /// This says nothing about the client: with [`DeferLayer::finish_body`](crate::DeferLayer::finish_body),
+    /// the body is driven to its end after the client has left, and the delivery is
+    /// [`Aborted`](Delivery::Aborted). A [complete](Self::is_complete) response is always finished.
+    pub fn is_body_finished(&self) -> bool {
+        self.body_finished || self.is_complete()
     }
 
     /// Returns how the delivery of the response ended.

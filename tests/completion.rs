@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn};
 
 /// Returns the completion of a request whose client reads the body to its end.
 async fn completion_of(layer: DeferLayer, make: fn() -> Response) -> Completion {
@@ -109,6 +109,7 @@ async fn body_error_text_is_one_line() {
     let completion = completion_of(DeferLayer::new(), answer).await;
     assert_eq!(completion.delivery(), Delivery::BodyError);
     assert_eq!(completion.body_error(), Some(r"disk\nfull"));
+    assert!(!completion.is_body_finished());
 }
 
 #[tokio::test]
@@ -164,4 +165,5 @@ async fn panic_in_error_text_is_caught() {
 async fn complete_body_has_no_error_text() {
     let completion = completion_of(DeferLayer::new(), || Response::new("hello".into())).await;
     assert_eq!(completion.body_error(), None);
+    assert!(completion.is_body_finished());
 }

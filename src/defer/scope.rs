@@ -88,6 +88,7 @@ pub(super) fn open_ended() -> Current {
         level: Level::HandedOff,
         bytes: 0,
         elapsed: scope.opened.elapsed(),
+        body_finished: true,
         body_error: None,
     };
     scope.release_head();

@@ -33,6 +33,8 @@ pub(crate) struct Verdict {
     pub(crate) success: bool,
     pub(crate) delivery: Delivery,
     pub(crate) bytes: u64,
+    /// The body was produced to its end. Implied by [`Delivery::Complete`].
+    pub(crate) body_finished: bool,
     pub(crate) body_error: Option<Arc<str>>,
 }
 
@@ -46,6 +48,7 @@ impl Verdict {
             level,
             bytes: self.bytes,
             elapsed,
+            body_finished: self.body_finished,
             body_error: self.body_error,
         }
     }
@@ -63,6 +66,7 @@ impl CompletionGuard {
                 success: false,
                 delivery: Delivery::NoResponse,
                 bytes: 0,
+                body_finished: false,
                 body_error: None,
             },
         }
@@ -174,6 +178,7 @@ impl Drop for PendingFlush {
                 // An earlier failure explains more than the end of the connection.
                 if verdict.delivery == Delivery::Complete {
                     verdict.delivery = Delivery::Aborted;
+                    verdict.body_finished = true;
                 }
             }
         }

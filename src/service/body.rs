@@ -13,6 +13,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::finish_body::Movable;
 use crate::{
     catch_panic::{catch_panic, message},
     completion::Delivery,
@@ -47,29 +48,78 @@ pin_project! {
     /// # }
     /// ```
     pub struct ResponseBody<B> {
-        // `None` only while this is dropped: inside of the scope, before that is decided.
         #[pin]
-        inner: Option<B>,
+        inner: Inner<B>,
         watch: Watch,
     }
 
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            if this.watch.is_unfinished() {
+                let scope = this.watch.guard.as_ref().and_then(|guard| guard.scope().cloned());
+                if let (Some(movable), Some(scope)) = (this.inner.as_mut().take_movable(), scope) {
+                    movable.finish(std::mem::take(this.watch), scope);
+                    return;
+                }
+            }
             let mut late_scope = this.watch.late_scope();
             let _entered = match (&mut this.watch.guard, &mut late_scope) {
                 (Some(guard), _) => guard.enter(),
                 (None, Some(_)) => current::enter(&mut late_scope),
                 (None, None) => return,
             };
-            this.inner.set(None);
+            this.inner.set(Inner::None);
+        }
+    }
+}
+
+pin_project! {
+    /// The wrapped body.
+    #[project = InnerProjection]
+    enum Inner<B> {
+        Pinned {
+            #[pin]
+            body: B,
+        },
+        /// With `finish_body`.
+        Movable { movable: Option<Movable<B>> },
+        /// There is no body, or it was dropped inside of the scope before that is decided.
+        None,
+    }
+}
+
+impl<B> Inner<B> {
+    fn get(&self) -> Option<&B> {
+        match self {
+            Self::Pinned { body } => Some(body),
+            Self::Movable { movable } => movable.as_ref().map(|movable| &*movable.body),
+            Self::None => None,
+        }
+    }
+
+    #[inline]
+    fn get_pin(self: Pin<&mut Self>) -> Option<Pin<&mut B>> {
+        match self.project() {
+            InnerProjection::Pinned { body } => Some(body),
+            InnerProjection::Movable { movable } => {
+                movable.as_mut().map(|movable| movable.body.as_mut())
+            }
+            InnerProjection::None => None,
+        }
+    }
+
+    fn take_movable(self: Pin<&mut Self>) -> Option<Movable<B>> {
+        match self.project() {
+            InnerProjection::Movable { movable } => movable.take(),
+            InnerProjection::Pinned { .. } | InnerProjection::None => None,
         }
     }
 }
 
 /// Decides the scope once: at the end of the body, or when it is dropped.
 #[derive(Default)]
-struct Watch {
+pub(super) struct Watch {
     guard: Option<CompletionGuard>,
     end: EndOfBody,
     /// `Some` if the end of the stream distinguishes success from failure. Boxed, because most
@@ -77,6 +127,8 @@ struct Watch {
     at_end: Option<Box<EndClassifier>>,
     ends_at_hand_off: bool,
     handed_off: bool,
+    /// A task discards the frames, because the client has left.
+    is_abandoned: bool,
     /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
     /// body, and the body may still defer.
     decided_early: Option<Arc<Scope>>,
@@ -105,8 +157,15 @@ impl Watch {
             end,
             at_end: at_end.map(Box::new),
             handed_off: false,
+            is_abandoned: false,
             decided_early: None,
         }
+    }
+
+    /// Returns `true` if the response is not decided, and a server would have to poll the body further.
+    fn is_unfinished(&self) -> bool {
+        let awaits_trailers = self.at_end.is_some();
+        self.guard.is_some() && !self.ends_at_hand_off && !self.end.may_be_dropped(awaits_trailers)
     }
 
     fn late_scope(&self) -> Option<Current> {
@@ -151,7 +210,11 @@ impl Watch {
         let Some(mut guard) = self.guard.take() else {
             return;
         };
-        guard.verdict.delivery = delivery;
+        guard.verdict.body_finished = delivery == Delivery::Complete;
+        guard.verdict.delivery = match self.is_abandoned {
+            true => Delivery::Aborted,
+            false => delivery,
+        };
         if let Some(trailers) = trailers {
             guard.verdict.grpc_status = grpc_status(trailers).or(guard.verdict.grpc_status);
         }
@@ -167,10 +230,12 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        let is_finished = !self.is_unfinished();
         if let Some(guard) = &mut self.guard {
             let awaits_trailers = self.at_end.is_some();
             let whole = self.handed_off && self.end.may_be_dropped(awaits_trailers);
-            guard.verdict.delivery = if whole {
+            guard.verdict.body_finished = is_finished;
+            guard.verdict.delivery = if whole && !self.is_abandoned {
                 Delivery::Complete
             } else {
                 Delivery::Aborted
@@ -179,7 +244,26 @@ impl Drop for Watch {
     }
 }
 
-impl<B: Body> ResponseBody<B> {
+impl<B> ResponseBody<B> {
+    /// Wraps a body whose client has left.
+    pub(super) fn abandoned(body: B, mut watch: Watch) -> Self {
+        watch.is_abandoned = true;
+        Self {
+            inner: Inner::Pinned { body },
+            watch,
+        }
+    }
+
+    /// Returns `true` if the body has decided its scope.
+    pub(super) fn has_ended(&self) -> bool {
+        self.watch.guard.is_none()
+    }
+}
+
+impl<B> ResponseBody<B>
+where
+    B: Body<Error: fmt::Display> + Send + 'static,
+{
     /// Wraps the body of a response, and classifies its head. If it `is_last_hop`, the response is
     /// [handed off](Self::handed_off) now.
     #[inline]
@@ -190,25 +274,31 @@ impl<B: Body> ResponseBody<B> {
         guard: CompletionGuard,
         is_last_hop: bool,
     ) -> Response<Self> {
+        let finish_body = guard.scope().and_then(|scope| scope.options.finish_body);
         let watch = Watch::of(&mut response, exchange, classifier, guard);
-        response.map(|inner| {
-            let mut body = Self {
-                watch,
-                inner: Some(inner),
+        response.map(|body| {
+            let inner = match finish_body {
+                None => Inner::Pinned { body },
+                Some(limit) => Inner::Movable {
+                    movable: Some(Movable::new(body, limit)),
+                },
             };
+            let mut body = Self { inner, watch };
             if is_last_hop {
                 body.handed_off();
             }
             body
         })
     }
+}
 
+impl<B: Body> ResponseBody<B> {
     /// The response leaves the layer. A body that servers do not poll ends now.
     #[inline]
     pub(crate) fn handed_off(&mut self) {
         self.watch.handed_off = true;
         if self.watch.ends_at_hand_off {
-            if !self.inner.as_ref().is_none_or(B::is_end_stream) {
+            if !self.inner.get().is_none_or(B::is_end_stream) {
                 self.watch.keep_scope();
             }
             self.watch.ended(None);
@@ -220,7 +310,10 @@ impl<B: Body> ResponseBody<B> {
         let mut watch = Watch::default();
         watch.guard = guard;
         watch.ends_at_hand_off = true;
-        Self { watch, inner: None }
+        Self {
+            watch,
+            inner: Inner::None,
+        }
     }
 
     /// Takes the right to decide until [`set_guard`](Self::set_guard), because the response waits.
@@ -237,10 +330,7 @@ impl<B: Body> ResponseBody<B> {
         self.watch.keep_scope();
         let mut guard = self.watch.guard.take()?;
         guard.verdict.delivery = Delivery::Complete;
-        let hint = self
-            .inner
-            .as_ref()
-            .and_then(|body| body.size_hint().exact());
+        let hint = self.inner.get().and_then(|body| body.size_hint().exact());
         let length = hint.unwrap_or(0);
         guard.verdict.bytes = self.watch.end.bytes_of_whole(length);
         Some(guard)
@@ -257,7 +347,7 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         let watch = this.watch;
-        let Some(mut inner) = this.inner.as_pin_mut() else {
+        let Some(mut inner) = this.inner.get_pin() else {
             return Poll::Ready(None);
         };
         let Some(guard) = &mut watch.guard else {
@@ -281,7 +371,7 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
         };
         match &polled {
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
+                if let (false, Some(data)) = (watch.is_abandoned, frame.data_ref()) {
                     guard.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
                 }
                 match watch.end.frame(frame, &*inner) {
@@ -301,11 +391,11 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(B::is_end_stream)
+        self.inner.get().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
+        match self.inner.get() {
             Some(inner) => inner.size_hint(),
             None => SizeHint::with_exact(0),
         }
@@ -314,7 +404,7 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
 
 impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner: &dyn fmt::Debug = match &self.inner {
+        let inner: &dyn fmt::Debug = match self.inner.get() {
             Some(inner) => inner,
             None => &"dropped",
         };
@@ -331,7 +421,7 @@ impl<B: Body + Default> Default for ResponseBody<B> {
     fn default() -> Self {
         Self {
             watch: Watch::default(),
-            inner: Some(B::default()),
+            inner: Inner::Pinned { body: B::default() },
         }
     }
 }

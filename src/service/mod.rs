@@ -34,6 +34,7 @@ use crate::{
 
 mod before_response;
 pub(crate) mod body;
+mod finish_body;
 pub(crate) mod future;
 mod inline;
 mod request_context;
@@ -190,7 +191,7 @@ impl<S> Defer<S> {
         S: Service<Request<ReqB>, Response = Response<B>>,
         S::Future: Future<Output = Result<Response<B>, S::Error>> + Send + 'static,
         S::Error: Send + 'static,
-        B: Body + Send + 'static,
+        B: Body<Error: fmt::Display> + Send + 'static,
     {
         let mut guard = CompletionGuard::new(scope.clone());
         let future = {

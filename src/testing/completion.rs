@@ -34,6 +34,7 @@ pub fn completion() -> CompletionBuilder {
         level: Level::HandedOff,
         bytes: 0,
         elapsed: Duration::ZERO,
+        body_finished: true,
         body_error: None,
     })
 }
@@ -57,6 +58,9 @@ pub fn completion() -> CompletionBuilder {
 /// let broken = completion().grpc_status(13).body_error("no disk").build();
 /// assert_eq!((broken.grpc_status(), broken.body_error()), (Some(13), Some("no disk")));
 /// assert_eq!(broken.delivery(), Delivery::BodyError);
+///
+/// let finished = completion().finished_without_client().build();
+/// assert!(finished.is_body_finished() && !finished.is_complete());
 ///
 /// let gone = completion().no_response().build();
 /// assert_eq!((gone.status(), gone.delivery()), (None, Delivery::NoResponse));
@@ -85,10 +89,11 @@ impl CompletionBuilder {
         self
     }
 
-    /// Sets the delivery.
+    /// Sets the delivery. The body is finished if it is [`Complete`](Delivery::Complete).
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.0.delivery = delivery;
+        self.0.body_finished = delivery == Delivery::Complete;
         self
     }
 
@@ -114,11 +119,21 @@ impl CompletionBuilder {
         self
     }
 
+    /// Makes this the completion of a response whose client left, and whose body was produced to its
+    /// end by [`finish_body`](crate::DeferLayer::finish_body).
+    #[must_use]
+    pub fn finished_without_client(mut self) -> Self {
+        self.0.delivery = Delivery::Aborted;
+        self.0.body_finished = true;
+        self
+    }
+
     /// Makes an error with this text the end of the body. The delivery becomes
     /// [`BodyError`](Delivery::BodyError).
     #[must_use]
     pub fn body_error(mut self, text: &str) -> Self {
         self.0.delivery = Delivery::BodyError;
+        self.0.body_finished = false;
         self.0.body_error = Some(OneLine(text).to_string().into());
         self
     }
@@ -137,6 +152,7 @@ impl CompletionBuilder {
         self.0.success = false;
         self.0.grpc_status = None;
         self.0.delivery = Delivery::NoResponse;
+        self.0.body_finished = false;
         self.0.body_error = None;
         self
     }
