@@ -337,7 +337,7 @@ async fn a_skip_comes_with_the_completion_that_is_the_reason() {
         .layer(layer.clone());
     get_root(app).await;
     layer.handle().wait_idle().await;
-    let completion = skipped.0.lock().unwrap().unwrap();
+    let completion = skipped.0.lock().unwrap().clone().unwrap();
     assert_eq!(completion.status().unwrap(), 418);
     assert!(!completion.is_success());
     assert_eq!(completion.delivery(), Delivery::Complete);

@@ -326,7 +326,7 @@ async fn after_a_reset_of_an_http_2_stream_the_handler_finishes_and_the_connecti
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");
         in_time(handle.wait_idle()).await;
-        let last = shared.completions("by status")[1];
+        let last = &shared.completions("by status")[1];
         assert_eq!(
             (last.delivery(), last.body_bytes()),
             (Delivery::Complete, 5)
@@ -371,7 +371,7 @@ async fn for_a_client_that_stays_nothing_is_different() {
                 let lines = response.lines().filter(|line| !line.starts_with("date: "));
                 responses.push(lines.map(str::to_owned).collect::<Vec<_>>());
                 in_time(handle.wait_idle()).await;
-                let completion = shared.completions("by status")[0];
+                let completion = &shared.completions("by status")[0];
                 assert_eq!(completion.delivery(), Delivery::Complete);
                 assert_eq!(completion.body_bytes(), bytes);
                 served.stop().await;
@@ -462,7 +462,7 @@ async fn a_request_body_that_breaks_off_is_an_error_for_the_handler_which_goes_o
         assert!(!error.is_empty());
         in_time(handle.wait_idle()).await;
         assert_eq!(shared.finished.load(SeqCst), 1);
-        let completion = shared.completions("by status")[0];
+        let completion = &shared.completions("by status")[0];
         assert_eq!(completion.status().unwrap(), 200);
         if server == Server::AxumDefer {
             // The other one may have taken the response before it saw that nobody will read it.

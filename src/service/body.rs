@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Buf;
@@ -13,7 +14,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::finish_body::Movable;
+use super::finish_body::spawn_discard;
 use crate::{
     catch_panic::{catch_panic, message},
     completion::Delivery,
@@ -59,7 +60,7 @@ pin_project! {
             if this.watch.is_unfinished() {
                 let scope = this.watch.guard.as_ref().and_then(|guard| guard.scope().cloned());
                 if let (Some(movable), Some(scope)) = (this.inner.as_mut().take_movable(), scope) {
-                    movable.finish(std::mem::take(this.watch), scope);
+                    (movable.finish)(movable, std::mem::take(this.watch), &scope);
                     return;
                 }
             }
@@ -86,6 +87,33 @@ pin_project! {
         Movable { movable: Option<Movable<B>> },
         /// There is no body, or it was dropped inside of the scope before that is decided.
         None,
+    }
+}
+
+/// A body that can be moved to a task when its response is dropped.
+struct Movable<B> {
+    body: Pin<Box<B>>,
+    limit: Duration,
+    /// A pointer, because a destructor can have no bounds of its own.
+    finish: fn(Self, Watch, &Scope),
+}
+
+impl<B> Movable<B>
+where
+    B: Body<Error: fmt::Display> + Send + 'static,
+{
+    fn new(body: B, limit: Duration) -> Self {
+        Self {
+            body: Box::pin(body),
+            limit,
+            finish: Self::finish,
+        }
+    }
+
+    /// Drives the body to its end on a task.
+    fn finish(self, watch: Watch, scope: &Scope) {
+        let body = ResponseBody::abandoned(self.body, watch);
+        spawn_discard(body, ResponseBody::has_ended, scope, self.limit);
     }
 }
 

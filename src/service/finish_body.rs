@@ -1,10 +1,8 @@
 //! Bodies that are driven to their end, even if the client leaves.
 
 use std::{
-    fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,66 +10,29 @@ use std::{
 use http_body::Body;
 use tokio::task::coop;
 
-use super::{
-    body::{ResponseBody, Watch},
-    run_to_completion::DrainGuard,
-};
+use super::run_to_completion::DrainGuard;
 use crate::{
     catch_panic::catch_panic,
     clock::{self, Instant},
     scope::{Scope, spawn::spawn},
 };
 
-/// A body that can be moved to a task when its response is dropped.
-pub(super) struct Movable<B> {
-    pub(super) body: Pin<Box<B>>,
-    /// A pointer, because a destructor can have no bounds of its own.
-    finish: fn(Pin<Box<B>>, Watch, Arc<Scope>, Duration),
-    limit: Duration,
-}
-
-impl<B> Movable<B>
+/// Spawns a task that polls a body until it has ended, or until the time is up.
+pub(super) fn spawn_discard<B>(body: B, has_ended: fn(&B) -> bool, scope: &Scope, limit: Duration)
 where
-    B: Body<Error: fmt::Display> + Send + 'static,
-{
-    pub(super) fn new(body: B, limit: Duration) -> Self {
-        Self {
-            body: Box::pin(body),
-            finish: spawn_finish::<B>,
-            limit,
-        }
-    }
-}
-
-impl<B> Movable<B> {
-    /// Drives the body to its end on a task.
-    pub(super) fn finish(self, watch: Watch, scope: Arc<Scope>) {
-        (self.finish)(self.body, watch, scope, self.limit);
-    }
-}
-
-fn spawn_finish<B>(body: Pin<Box<B>>, watch: Watch, scope: Arc<Scope>, limit: Duration)
-where
-    B: Body<Error: fmt::Display> + Send + 'static,
+    B: Body + Send + 'static,
 {
     let drain_guard = DrainGuard::new(scope.options.store.clone());
-    let body = ResponseBody::abandoned(body, watch);
     let (spawner, runtime) = (scope.options.spawn.clone(), scope.runtime());
     let task = async move {
-        // A task that was not spawned drops both in this order, too.
-        let (body, drain_guard) = (body, drain_guard);
-        discard(body, limit).await;
+        discard(body, has_ended, limit).await;
         // The scope is decided by now, so the drain sees no gap.
         drop(drain_guard);
     };
     spawn(spawner.as_ref(), runtime, task);
 }
 
-/// Polls a body until it ends, or until the time is up.
-async fn discard<B>(body: ResponseBody<B>, limit: Duration)
-where
-    B: Body<Error: fmt::Display>,
-{
+async fn discard<B: Body>(body: B, has_ended: fn(&B) -> bool, limit: Duration) {
     let mut body = pin!(body);
     // A limit beyond the range of the clock needs no timer.
     let mut timer = match Instant::now().checked_add(limit) {
@@ -87,7 +48,7 @@ where
         None => false,
     };
     poll_fn(|cx| {
-        while !body.has_ended() && !is_over(&mut timer, cx) {
+        while !has_ended(&body) && !is_over(&mut timer, cx) {
             // A body that never waits must not keep the thread.
             let proceeds = ready!(coop::poll_proceed(cx));
             match catch_panic(|| body.as_mut().poll_frame(cx)) {

@@ -304,9 +304,9 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) fn completion(self) -> Completion {
+    pub(crate) fn completion(&self) -> Completion {
         match self {
-            Self::Ran(completion) | Self::Skipped(completion) => completion,
+            Self::Ran(completion) | Self::Skipped(completion) => completion.clone(),
             Self::Lost(reason) => panic!("lost: {reason}"),
         }
     }
