@@ -1,1 +1,1 @@
-//! Nothing: the benches are beside this file.
+//! Empty. The benches are next to this file.

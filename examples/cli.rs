@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     .await
 }
 
-/// Works in any scope, also in that of a request.
+/// Works in any scope, including that of a request.
 async fn import(file: &str) -> Result<usize, Box<dyn Error>> {
     defer(async { println!("deferred: refresh the cache") });
     defer_blocking(|| println!("deferred: remove the temporary files")).always();

@@ -1,7 +1,7 @@
 //! A server on a Unix socket, for example behind a proxy on the same machine: `cargo run --example
 //! unix_socket`.
 //!
-//! It answers one request, runs its callback, and shuts down. The socket provides the client's user.
+//! It serves one request, runs its callback, and shuts down. The socket provides the client's user.
 
 #[cfg(unix)]
 #[tokio::main]

@@ -1,10 +1,10 @@
-//! How a unit of work ended.
+//! Results of units of work.
 
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-/// How one unit of work ended: the verdict that decides which callbacks run.
+/// The result of one unit of work. It decides which callbacks run.
 ///
 /// There is exactly one completion per scope. It is decided once, before the first callback of
 /// the scope starts, and every callback of the scope sees the same one.
@@ -178,7 +178,7 @@ pub enum Delivery {
     Aborted,
     /// The body returned an error, panicked, or ended before its declared length.
     BodyError,
-    /// The response has not gone out yet. Callbacks [before the
+    /// The response has not been sent yet. Callbacks [before the
     /// response](crate::before_response) receive this.
     Pending,
     /// There was no response: the handler was cancelled because its client left, it panicked, or a

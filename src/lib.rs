@@ -102,6 +102,8 @@ mod completion;
 mod defer;
 mod drain;
 mod extensions;
+// Its examples use these features.
+#[cfg(any(not(doctest), all(feature = "serve", feature = "testing")))]
 pub mod guide;
 
 mod layer;

@@ -1,1 +1,1 @@
-//! Nothing: the tests are beside this file.
+//! Empty. The tests are next to this file.

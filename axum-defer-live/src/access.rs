@@ -29,7 +29,7 @@ const CROSS_SITE: Refusal = "The live view is open to this machine only, and a p
      request. Open it directly.\n";
 const NOT_ALLOWED: Refusal = "Access denied.\n";
 
-/// Headers that proxies add, beside `X-Forwarded-*`. The address of the peer is not enough: all
+/// Headers that proxies add, in addition to `X-Forwarded-*`. The address of the peer is not enough: all
 /// clients of a proxy on this machine have a loopback address.
 const PROXY_HEADERS: [&str; 8] = [
     "cf-connecting-ip",

@@ -96,9 +96,9 @@ impl<'a> CallbackData<'a> {
             name: callback.name().map(|name| truncated(name, MAX_NAME_BYTES)),
             location: callback.location(),
             phase: callback.phase(),
-            scope: scope.number(),
-            started_at: Instant::from_std(scope.arrived()),
-            time_to_head: scope.answered(),
+            scope: scope.id(),
+            started_at: Instant::from_std(scope.started_at()),
+            time_to_head: scope.time_to_head(),
             request: request.unwrap_or_default(),
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const HIGHEST: u32 = 36;
 const BUCKETS: usize = ((HIGHEST - 2) * 8 + 8) as usize;
 
-/// Counts durations in buckets: one per microsecond up to 7, then eight per power of two.
+/// A histogram of durations. It has one bucket per microsecond up to 7, then eight per power of two.
 #[derive(Clone)]
 pub(crate) struct Histogram {
     buckets: Box<[u32; BUCKETS]>,

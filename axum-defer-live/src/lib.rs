@@ -51,7 +51,7 @@
 //! The page is read-only: methods other than GET get a 405. It sets no cookies and loads nothing from
 //! other origins. Its `Content-Security-Policy` allows no script but its own file. Names, paths, and
 //! errors are shown as text, and invisible characters in them are replaced. They may contain
-//! sensitive data, so show the page only to people who may read your logs.
+//! sensitive data, so show the page only to people with access to your logs.
 //!
 //! All URLs in the page are relative. It works inside other routers, and behind proxies that change
 //! the path. `/admin/deferred` redirects to the page at `/admin/deferred/view`. Nest it next to the

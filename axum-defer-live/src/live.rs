@@ -169,8 +169,8 @@ impl DeferObserver for Live {
 
     fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
         self.recorder.record(Event::Completed(ScopeEnd {
-            scope: scope.number(),
-            time_to_head: scope.answered(),
+            scope: scope.id(),
+            time_to_head: scope.time_to_head(),
             completion: completion.clone(),
         }));
     }

@@ -1,6 +1,6 @@
 //! The recorded outcome of a callback.
 
-/// How a callback ended. Unlike [`axum_defer::Outcome`], this includes callbacks that did not run.
+/// The end of a callback. Unlike [`axum_defer::Outcome`], this includes callbacks that did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ok,

@@ -55,8 +55,8 @@ pub(crate) struct Unfinished {
     pub(crate) is_completed: bool,
 }
 
-/// Converts monotonic time to the time of day, so that a changed system clock does not change the
-/// order of events.
+/// A converter from monotonic time to the time of day. A changed system clock does not change the order
+/// of events.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
     pub(crate) now: Instant,

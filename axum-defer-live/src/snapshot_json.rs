@@ -40,7 +40,8 @@ impl Serialize for Snapshot {
     }
 }
 
-/// Serializes one item after the other, so that the whole record is never in memory as [`Value`]s.
+/// A list that serializes one item after the other, so that the whole record is never in memory as
+/// [`Value`]s.
 struct Items<'a, T>(&'a Clock, &'a [T], fn(&Clock, &T) -> Value);
 
 impl<T> Serialize for Items<'_, T> {
@@ -74,7 +75,7 @@ fn unfinished(clock: &Clock, unfinished: &Unfinished) -> Value {
 }
 
 fn request(clock: &Clock, request: &RequestRecord) -> Value {
-    let completion = request.completion.map(|completion| {
+    let completion = request.completion.as_ref().map(|completion| {
         json!({
             "elapsed": micros(completion.elapsed()),
             "status": completion.status().map(|status| status.as_u16()),

@@ -85,7 +85,8 @@ fn until_shutdown(events: Events, _: &Parts) -> Events {
     events
 }
 
-/// Returns what the browser has seen, from the header of a reconnect or from the page's query.
+/// Returns the last event that the browser received, from the header of a reconnect or from the
+/// page's query.
 fn last_event(request: &Parts) -> Option<(u64, u64)> {
     let header = request.headers.get("last-event-id");
     let header = header.and_then(|id| id.to_str().ok());

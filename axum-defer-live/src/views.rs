@@ -68,7 +68,7 @@ pub(crate) fn totals(snapshot: &Snapshot) -> String {
     html
 }
 
-/// Returns a text on what the page does not show.
+/// Describes the limits of the record, and what they removed from the page.
 pub(crate) fn limits(snapshot: &Snapshot) -> String {
     let counts = &snapshot.counts;
     let mut html = format!(

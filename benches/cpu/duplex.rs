@@ -8,7 +8,7 @@ use tokio::{
     task::yield_now,
 };
 
-/// Accepts the given connections and no others.
+/// A listener that accepts only the given connections.
 pub(crate) struct Connections(Vec<DuplexStream>);
 
 impl Listener for Connections {

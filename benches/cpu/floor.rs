@@ -34,7 +34,7 @@ thread_local! {
         const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-/// Keeps the scope in the thread-local until it is dropped.
+/// A guard that keeps the scope in the thread-local until it is dropped.
 struct Entered<'a>(&'a mut Option<Arc<Scope>>);
 
 impl<'a> Entered<'a> {

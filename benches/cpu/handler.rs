@@ -21,7 +21,7 @@ pub(crate) fn callbacks_run() -> usize {
     RUN.load(Relaxed)
 }
 
-/// A future of 32 bytes.
+/// Returns a future of 32 bytes.
 pub(crate) fn work() -> impl Future<Output = ()> + Send + 'static {
     let captured = black_box([1_usize; 3]);
     async move {

@@ -79,7 +79,7 @@ fn time(variant: Variant, requests: usize, batches: usize, connections: usize) {
     });
     check(callbacks * (WARM_UP + requests * batches));
     took.sort_by(f64::total_cmp);
-    // Not the least, because the clock of a virtual machine may skip.
+    // Not the minimum, because the clock of a virtual machine may skip.
     println!("{:.1} {:.1}", took[took.len() / 50], took[took.len() / 2]);
 }
 

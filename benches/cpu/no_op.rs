@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-/// A layer with a future and a body of its own, like all layers that look at the response body:
+/// A layer with a future and a body of its own, like all layers that observe the response body:
 /// axum boxes both.
 #[derive(Clone)]
 pub(crate) struct NoOpLayer;

@@ -1,6 +1,6 @@
 //! gRPC, whose status is in the trailers: `cargo run --example grpc`.
 //!
-//! tonic's health service answers two calls. The callback of the successful call runs. That of the
+//! tonic's health service responds to two calls. The callback of the successful call runs. That of the
 //! failed call is skipped, although the HTTP status is 200.
 
 use std::error::Error;

@@ -22,7 +22,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// Runs handshakes concurrently, so that a slow client does not block others.
+/// A listener that runs handshakes concurrently, so that a slow client does not block others.
 pub(crate) struct TlsListener {
     pub(crate) tcp: TcpListener,
     pub(crate) tls: TlsAcceptor,

@@ -38,7 +38,7 @@ use crate::completion::Completion;
 /// ```
 /// use axum_defer::{CallbackOutput, Deferrable, DeferredCallback, defer};
 ///
-/// /// Defers a mail under the rule that all mails of this app have.
+/// /// Defers a mail with the rule for all mails of this app.
 /// #[track_caller]
 /// fn defer_mail<M, C>(mail: C) -> DeferredCallback
 /// where

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use crate::never::Never;
 
-/// The error type of callbacks. It is reported and goes no further.
+/// The error type of callbacks. Errors are reported, and do not affect other callbacks.
 ///
 /// ```
 /// use axum_defer::BoxError;

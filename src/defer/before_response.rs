@@ -18,12 +18,14 @@ use crate::{
 /// receives any of it.
 ///
 /// Use it for work that must have happened when the client sees the response: a commit, or a job that
-/// is given to a queue. It takes what [`defer`](crate::defer()) takes, and needs a scope as `defer`
-/// does. Callbacks run one at a time in the order of registration, if the response is a success or as
-/// the handle says. Their names are independent of those of deferred callbacks. Their rule receives a
-/// [`Completion`](crate::Completion) with the status, without bytes, and with the delivery
-/// [`Pending`](crate::Delivery::Pending). The layer's [`when`](crate::DeferLayer::when) does not
-/// apply. Callbacks that one of them registers join the same run.
+/// is added to a queue. It takes what [`defer`](crate::defer()) takes, and needs a scope as `defer`
+/// does. Callbacks that one of them registers join the same run.
+///
+/// Callbacks run one at a time in the order of registration, if the response is a success. The handle
+/// can set another rule, which receives a [`Completion`](crate::Completion) with the status, without
+/// bytes, and with the delivery [`Pending`](crate::Delivery::Pending). The layer's
+/// [`when`](crate::DeferLayer::when) does not apply. Names are independent of those of deferred
+/// callbacks.
 ///
 /// # Failures
 ///
@@ -41,13 +43,13 @@ use crate::{
 ///
 /// # Disconnects
 ///
-/// A run that has begun is not interrupted if the client leaves: it is on a task of its own, which a
-/// shutdown waits for. Deferred callbacks go by its outcome, with the delivery
+/// A run that has begun is not interrupted if the client leaves: it is on a task of its own, and a
+/// shutdown waits for it. Its outcome decides which deferred callbacks run, with the delivery
 /// [`Aborted`](crate::Delivery::Aborted). If there was no response (the handler was dropped, panicked,
-/// or failed), only callbacks run that are `always`, and then the deferred ones.
+/// or failed), only callbacks that are `always` run, and then the deferred ones.
 ///
 /// In a [`scope`](crate::scope()), they run before the output is returned, and a failure makes the unit
-/// of work a failure for what it deferred.
+/// of work a failure for its deferred callbacks.
 ///
 /// They do not wait for [`max_concurrency`](crate::DeferLayer::max_concurrency), because a client
 /// waits for them.
@@ -144,7 +146,7 @@ pub(super) fn register(
     register_before(current, Location::caller(), callback).ok_or(BeforeResponseError::Released)
 }
 
-/// Not a closure, so that the panic has the location of the caller.
+/// Panics at the location of the caller, which a closure would not report.
 #[track_caller]
 pub(super) fn or_panic(
     handle: Result<BeforeResponseCallback, BeforeResponseError>,

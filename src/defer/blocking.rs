@@ -23,7 +23,7 @@ use crate::{
 /// ```
 /// use axum_defer::{CallbackOutput, DeferrableBlocking, DeferredCallback, defer_blocking};
 ///
-/// /// Defers blocking work under the rule of this app.
+/// /// Defers blocking work with the rule of this app.
 /// #[track_caller]
 /// fn clean_up<M, C>(work: C) -> DeferredCallback
 /// where

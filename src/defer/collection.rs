@@ -153,12 +153,13 @@ impl DeferredCallbackCollection {
     ///
     /// A handler can then omit work that only the client needs. The client has left when the server
     /// drops the response future: the connection was lost, the stream was reset, or a shutdown closed
-    /// it. A server that does not read from the connection meanwhile notices this late.
+    /// it. A server that does not read from the connection in the meantime notices this late.
     ///
     /// Pending forever once there is a response, and if handlers are not run to completion, because
     /// they are dropped with their client. Several tasks may wait.
     ///
-    /// ```
+    #[cfg_attr(feature = "axum", doc = "```")]
+    #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
     /// use axum::{Router, routing::get};
     /// use axum_defer::{DeferLayer, DeferredCallbackCollection};
     ///

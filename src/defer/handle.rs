@@ -195,7 +195,8 @@ impl DeferredCallback {
     /// The running callback may have read its input before a duplicate was registered. If the last
     /// registration must have an effect, use [`coalesce`](Self::coalesce).
     ///
-    /// ```
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// use axum_defer::{DeferLayer, defer, testing::Recorder};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -232,12 +233,14 @@ impl DeferredCallback {
     /// [`unique`](Self::unique). If it is claimed and no other callback waits for it, this one waits;
     /// if one waits already, this one is a [duplicate](crate::DeferObserver::deduplicated).
     ///
-    /// While the callback waits, later callbacks of its scope run, and when the name is free, it runs
-    /// beside them. It counts as pending, and its [timeout](Self::timeout) starts with its code. It
-    /// cannot be cancelled, forgotten, or replaced anymore. In a [`scope`](crate::scope()) that the
+    /// While the callback waits, later callbacks of its scope run. When the name is free, it runs
+    /// concurrently with them. A waiting callback counts as pending, and its
+    /// [timeout](Self::timeout) starts with its code. It can no longer be cancelled, forgotten, or
+    /// replaced. In a [`scope`](crate::scope()) that the
     /// claiming callback awaits, it is a duplicate, because it would wait for itself.
     ///
-    /// ```
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// use axum_defer::{DeferLayer, defer, testing::Recorder};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -270,7 +273,7 @@ impl DeferredCallback {
     /// [`timeout`](crate::DeferLayer::timeout).
     ///
     /// Its future is dropped, and the next callback runs. A blocking closure cannot be stopped: the
-    /// timeout is reported, and the closure goes on. Without Tokio's time driver, the callback fails.
+    /// timeout is reported, and the closure continues. Without Tokio's time driver, the callback fails.
     pub fn timeout(self, limit: Duration) -> Self {
         self.handle.timeout(limit);
         self

@@ -12,7 +12,8 @@ use pin_project_lite::pin_project;
 use super::collection::DeferredCallbackCollection;
 use crate::scope::{Current, current};
 
-/// Carries the current scope into a future, as `tracing::Instrument` carries a span.
+/// An extension trait for futures that carries the current scope into a task, as
+/// `tracing::Instrument` carries a span.
 ///
 /// ```
 /// use axum_defer::{InScope, defer};

@@ -13,7 +13,7 @@ use crate::{
     scope::{Current, Scope, current, options::Options},
 };
 
-/// Runs a unit of work in a scope, then runs and awaits what it deferred, then returns its output.
+/// Runs a unit of work in a scope, then runs its callbacks, and returns its output.
 ///
 /// For a command line tool, a job from a queue, or a scheduled task. The output decides which
 /// callbacks run (see [`ScopeOutput`]). Callbacks run in the calling task. If this future is dropped,
@@ -93,7 +93,7 @@ pub(super) fn open_ended() -> Current {
     };
     scope.release_head();
     let start = scope.decide(completion);
-    debug_assert!(start.is_none(), "nothing is registered yet");
+    debug_assert!(start.is_none(), "nothing is registered");
     Current::external(scope)
 }
 

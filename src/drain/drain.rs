@@ -13,8 +13,7 @@ use super::report::{DrainReport, UnfinishedCallback};
 
 /// A layer's store, as far as a drain needs it.
 pub(crate) trait DrainSource: Send + Sync {
-    /// Counts what is unfinished. If something is, [`idle`](Self::idle) is notified when that has
-    /// ended.
+    /// Counts unfinished work. If there is some, [`idle`](Self::idle) is notified when it has ended.
     fn scan(&self) -> Scan;
 
     fn counts(&self) -> Counts;
@@ -37,7 +36,7 @@ pub(crate) struct Counts {
     pub(crate) handlers: usize,
 }
 
-/// Callbacks that ended, by outcome.
+/// The number of callbacks that ended, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OutcomeCounts {
     pub(crate) succeeded: u64,
@@ -46,7 +45,7 @@ pub(crate) struct OutcomeCounts {
     pub(crate) lost: u64,
 }
 
-/// One look at all shards of a store.
+/// One scan of all shards of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     pub(crate) unfinished: usize,
@@ -114,8 +113,8 @@ impl Drain {
 
     /// Waits until all stores are idle at the same moment.
     ///
-    /// That is shown by two successive scans that find nothing unfinished, and between which nothing
-    /// was registered. Work that moves between layers or shards is never overlooked.
+    /// This is certain if two successive scans find nothing unfinished, and nothing was registered in
+    /// between. Work that moves between layers or shards is never overlooked.
     pub(crate) async fn wait_idle(&self) {
         loop {
             let mut added = pin!(self.added.notified());

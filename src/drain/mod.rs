@@ -1,4 +1,4 @@
-//! Waiting for unfinished work, and the report of what is left.
+//! Waiting for unfinished work, and the report at the end.
 
 pub(crate) mod deadline;
 pub(crate) mod drain;

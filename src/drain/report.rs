@@ -53,8 +53,8 @@ pub struct DrainReport {
     /// [finished](crate::DeferLayer::finish_body) without its client, and that had not ended at the
     /// deadline.
     pub running_handlers: u64,
-    /// Connections of [`serve`](crate::guide::shutdown) that were closed with a response, or the body
-    /// of a request, still under way, or because their HTTP/2 client did not close them.
+    /// Connections of [`serve`](crate::guide::shutdown) that were closed while a response or a
+    /// request body was in progress, or because their HTTP/2 client did not close them.
     pub aborted_connections: u64,
     /// `Shutdown` guards that tasks still held at the deadline. Each clone counts.
     pub shutdown_guards: u64,

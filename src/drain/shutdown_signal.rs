@@ -5,7 +5,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// Notifies of the shutdown, and counts those for whom the server waits.
+/// The signal that begins a shutdown, and the guards that the server waits for.
 #[derive(Clone, Default)]
 pub(crate) struct ShutdownSignal {
     token: CancellationToken,
@@ -18,7 +18,7 @@ impl ShutdownSignal {
         self.token.clone().drop_guard()
     }
 
-    /// The token is cancelled when the shutdown begins.
+    /// Returns a token that is cancelled when the shutdown begins.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }

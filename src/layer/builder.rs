@@ -87,7 +87,8 @@ impl DeferLayer {
     ///
     /// There is no limit by default.
     ///
-    /// ```
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// use std::time::Duration;
@@ -151,7 +152,7 @@ impl DeferLayer {
     ///
     /// A request that enters takes one permit, until it defers something or its response has ended.
     /// So at most this many callbacks are pending, plus what each request in flight defers beyond its
-    /// first callback. A clone of the service that is ready has its permit already, and gives it back
+    /// first callback. A clone of the service that is ready has its permit already, and releases it
     /// when it is dropped. A freed permit wakes one waiting request.
     ///
     /// A callback that sends a request to its own server can wait forever at the limit: its request
@@ -296,7 +297,7 @@ impl DeferLayer {
     /// let layer = DeferLayer::new().metrics_by_name();
     /// # let _ = layer;
     /// # async fn handler() {
-    /// defer(async {}).name("welcome mail");  // and not: format!("mail to {user}")
+    /// defer(async {}).name("welcome mail");  // not format!("mail to {user}")
     /// # }
     /// ```
     #[cfg(feature = "metrics")]
@@ -344,8 +345,8 @@ impl DeferLayer {
     ///
     /// By default, a server drops the handler of a client that has left at its current `.await`, and
     /// only callbacks that are [`always`](crate::DeferredCallback::always) run. With this option, the
-    /// inner services run on a task of their own. Callbacks run by the status of the response, and
-    /// their completion has the [`Delivery`](crate::Delivery) that occurred.
+    /// inner services run on a task of their own. The status of the response decides which
+    /// callbacks run, and their completion has the [`Delivery`](crate::Delivery) that occurred.
     ///
     /// [`DeferHandle::wait_idle`](crate::DeferHandle::wait_idle) and drains wait for the task. A panic
     /// in the handler reaches the outer layers as usual, and upgrades work. A handler that reads the

@@ -163,7 +163,7 @@ impl DeferHandle {
     /// Like [`wait_idle`](Self::wait_idle), but not longer than `deadline`, and returns a report.
     ///
     /// Call it when no new requests arrive anymore. Callbacks that are not finished at the deadline are
-    /// named in the report, and go on as long as the runtime does.
+    /// named in the report, and continue as long as the runtime does.
     ///
     /// # Panics
     ///

@@ -113,7 +113,7 @@ impl DeferLayer {
     ///     .route("/", get(handler))
     ///     .into_make_service_with_connect_info::<SocketAddr>();
     /// # #[cfg(feature = "serve")]
-    /// axum_defer::serve(listener, DeferLayer::new().layer(app)).await
+    /// axum_defer::serve(listener, DeferLayer::new().layer(app)).await.unwrap();
     /// # }
     /// ```
     pub fn layer<S>(&self, inner: S) -> Defer<S> {

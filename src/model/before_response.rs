@@ -1,4 +1,4 @@
-//! The first phase: pushes that the response waits for, while its head is released.
+//! Callbacks before the response, registered while its head is released.
 
 use super::{
     explore, explore_within,
@@ -10,37 +10,34 @@ use crate::{
     sync::modelled_runtime,
 };
 
-/// Either the response waits for it, or whoever registers it hears that it is too late.
+/// Either the response waits for the callback, or registering it returns an error.
 #[test]
-fn a_push_before_the_response_while_its_head_is_released() {
-    explore(
-        "a push before the response while its head is released",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-                ledger.before(collection, false)
-            });
-            let mut guard = prepare(guard);
-            guard.verdict.delivery = Delivery::Complete;
-            drop(guard);
-            let registered = pusher.join().unwrap();
-            assert!(!ledger.before(&collection, false), "it is too late now");
-            drop(collection);
-            let closed = ledger.close();
-            assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
-            let mut told = closed.completions.iter().map(Completion::delivery);
-            assert!(told.all(|delivery| delivery == Delivery::Pending));
-        },
-    );
+fn before_response_races_with_head_release() {
+    explore("before_response while the head is released", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            ledger.before(collection, false)
+        });
+        let mut guard = prepare(guard);
+        guard.verdict.delivery = Delivery::Complete;
+        drop(guard);
+        let registered = pusher.join().unwrap();
+        assert!(!ledger.before(&collection, false), "the head is released");
+        drop(collection);
+        let closed = ledger.close();
+        assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
+        let mut deliveries = closed.completions.iter().map(Completion::delivery);
+        assert!(deliveries.all(|delivery| delivery == Delivery::Pending));
+    });
 }
 
-/// Who is alone with a scope lets its head go without a look at what others might do: what they did
-/// who have let go of it counts.
+/// The head is released without a lock if there is no other reference to the scope. Registrations
+/// through dropped references must still be seen.
 #[test]
-fn the_last_push_before_the_response_while_its_head_is_released() {
+fn last_push_races_with_head_release() {
     explore(
-        "the last push before the response while its head is released",
+        "the last before_response while the head is released",
         || {
             let ledger = Ledger::open();
             let (guard, collection) = ledger.request(None);
@@ -60,10 +57,10 @@ fn the_last_push_before_the_response_while_its_head_is_released() {
     );
 }
 
-/// What was deferred goes by the outcome of the first phase, whoever joins that.
+/// A failure before the response decides the rule of deferred callbacks.
 #[test]
-fn two_pushes_before_the_response_of_which_one_fails() {
-    explore_within(3, "two pushes before the response, one fails", || {
+fn failed_before_response_skips_the_rest() {
+    explore_within(3, "two callbacks before the response, one fails", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
@@ -82,10 +79,10 @@ fn two_pushes_before_the_response_of_which_one_fails() {
     });
 }
 
-/// Nobody has run the first phase when there is no response: a task does, and decides then.
+/// Without a response, a task runs the callbacks before it and then decides the scope.
 #[test]
-fn no_response_while_another_thread_pushes_before_it() {
-    explore("no response while another thread pushes before it", || {
+fn before_response_races_with_dropped_request() {
+    explore("before_response while the request is dropped", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection).always());
@@ -102,8 +99,8 @@ fn no_response_while_another_thread_pushes_before_it() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_loses_both_phases_once() {
-    explore("a runtime that shuts down loses both phases once", || {
+fn runtime_shutdown_loses_both_phases_once() {
+    explore("runtime shutdown with both phases", || {
         modelled_runtime::shut_down();
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);

@@ -1,4 +1,4 @@
-//! Drains: a store is idle only if it was so at one moment.
+//! Drains: a drain ends only if all stores were idle at one moment.
 
 use std::{pin::pin, sync::Arc, task::Poll};
 
@@ -21,8 +21,8 @@ fn drain_of(stores: &[Arc<Store>]) -> Drain {
 }
 
 #[test]
-fn last_two_end_in_two_shards_while_drain_waits() {
-    explore_within(3, "the last two end in two shards", || {
+fn drain_wakes_after_ends_in_two_shards() {
+    explore_within(3, "ends in two shards while a drain waits", || {
         let store = Arc::new(Store::default());
         let drain = drain_of(&[store.clone()]);
         let threads = [0, 1].map(|shard| {
@@ -39,7 +39,7 @@ fn last_two_end_in_two_shards_while_drain_waits() {
     });
 }
 
-/// Work is always left: what begins in one store does so before the last work of another ends.
+/// Work in one store begins before the last work in the other ends, so there is always some left.
 #[test]
 fn work_moving_between_stores_is_never_idle() {
     explore_within(3, "work that moves between stores", || {
@@ -64,7 +64,10 @@ fn work_moving_between_stores_is_never_idle() {
             waiting.poll(&mut cx) == Poll::Ready(())
         };
         if is_idle {
-            assert!(is_last.load(SeqCst), "before the last one has ended");
+            assert!(
+                is_last.load(SeqCst),
+                "idle before the last handler has ended"
+            );
         }
         worker.join().unwrap();
         block_on(drain.wait_idle());
@@ -72,7 +75,7 @@ fn work_moving_between_stores_is_never_idle() {
 }
 
 #[test]
-fn count_never_exceeds_what_existed() {
+fn count_never_exceeds_existing_work() {
     explore("counts while work moves between shards", || {
         let store = Arc::new(Store::default());
         store.handler_started_in(1);

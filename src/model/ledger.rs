@@ -1,4 +1,4 @@
-//! The ledger of a model: checks how each of its callbacks has ended.
+//! The ledger of a model, which checks how each callback ended.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ use crate::{
     sync::modelled_runtime,
 };
 
-/// How a callback ended.
+/// The end of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Ran,
@@ -42,7 +42,7 @@ pub(crate) enum Ended {
     Lost(LostReason),
 }
 
-/// Knows of every callback of a model, by the line that registers it.
+/// A record of the callbacks of a model, by the line that registers each.
 #[derive(Clone)]
 pub(crate) struct Ledger {
     pub(super) options: Arc<Options>,
@@ -81,7 +81,7 @@ impl DeferObserver for Clerk {
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        // Also where a fault inside of a callback comes out, which was caught as any panic is.
+        // A failed assertion inside of a callback is caught like any panic.
         if !finished.is_ok() && callback.phase() == Phase::After {
             let fault = format!("{callback}: {}", finished.outcome);
             self.0.faults.lock().unwrap().push(fault);
@@ -118,7 +118,7 @@ impl Ledger {
         }
     }
 
-    /// A request that is on its way.
+    /// Opens a request.
     pub(crate) fn request(
         &self,
         response: Option<ResponseHandle>,
@@ -140,21 +140,21 @@ impl Ledger {
         }
     }
 
-    /// A step of the calling thread that loom orders with all the others of this kind. Like a
-    /// reference count, it shows to those who come later what was done before.
+    /// Performs a step that loom orders with other calls. Like a reference count, it makes earlier
+    /// writes visible to later callers.
     pub(crate) fn pass(&self) {
         self.book
             .passed
             .fetch_add(1, loom::sync::atomic::Ordering::AcqRel);
     }
 
-    /// Registers a callback that only notes that it ran.
+    /// Registers a callback that records its run.
     #[track_caller]
     pub(crate) fn defer(&self, collection: &DeferredCallbackCollection) -> DeferredCallback {
         self.defer_with(collection, |_| async {})
     }
 
-    /// Does something beside the model's own thread.
+    /// Runs a closure on another thread.
     pub(crate) fn on_a_thread<T: 'static>(
         &self,
         collection: &DeferredCallbackCollection,
@@ -177,23 +177,23 @@ impl Ledger {
         let line = Location::caller().line();
         self.book.registered.lock().unwrap().push(line);
         let ledger = self.clone();
-        let one_by_one = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
+        let sequential = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
         collection.defer(move |completion| async move {
             let book = &ledger.book;
             book.ran.lock().unwrap().push((line, completion));
             let inside = Inside::enter(book);
             ledger.pass();
             code(completion).await;
-            if one_by_one && inside.others > 0 {
-                let fault = format!("line {line} ran beside another callback");
+            if sequential && inside.others > 0 {
+                let fault = format!("line {line} ran concurrently with another callback");
                 book.faults.lock().unwrap().push(fault);
             }
         })
     }
 
-    /// Registers one that the response has to wait for, unless it is too late; whether it did.
+    /// Registers a callback before the response. Returns `false` if it is too late.
     ///
-    /// It notes that it ran, and fails if it should.
+    /// The callback records its run. It fails if `fails` is `true`.
     #[track_caller]
     pub(crate) fn before(&self, collection: &DeferredCallbackCollection, fails: bool) -> bool {
         let line = Location::caller().line();
@@ -210,7 +210,7 @@ impl Ledger {
         handle.is_ok()
     }
 
-    /// Waits for the runners, then checks everything that has to hold of every execution.
+    /// Waits for the runners, then checks the invariants of an execution.
     pub(crate) fn close(self) -> Closed {
         modelled_runtime::join_all();
         let Self { options, book } = self;
@@ -246,7 +246,7 @@ impl Ledger {
     }
 }
 
-/// A callback that is running; one that is cut off leaves, too.
+/// A running callback. An interrupted one is dropped.
 struct Inside<'a> {
     book: &'a Book,
     others: usize,
@@ -265,7 +265,7 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// What a model left behind, in the order of its lines.
+/// The results of a model, in the order of its lines.
 pub(crate) struct Closed {
     pub(crate) ends: Vec<Ended>,
     /// The lines of the callbacks in the order in which they ran.
@@ -279,12 +279,12 @@ impl Closed {
         assert_eq!(self.ends, vec![Ended::Ran; count]);
         assert!(
             self.completions.windows(2).all(|two| two[0] == two[1]),
-            "under one completion"
+            "all callbacks have the same completion"
         );
     }
 }
 
-/// The handler has answered: what the response has to wait for runs, here.
+/// Releases the head of a successful response, and runs the callbacks before it here.
 pub(crate) fn prepare(mut guard: CompletionGuard) -> CompletionGuard {
     guard.verdict.success = true;
     guard.verdict.delivery = Delivery::Aborted;
@@ -295,7 +295,7 @@ pub(crate) fn prepare(mut guard: CompletionGuard) -> CompletionGuard {
     guard
 }
 
-/// The response went out whole.
+/// Completes the response successfully.
 pub(crate) fn succeed(mut guard: CompletionGuard) {
     guard.verdict.success = true;
     guard.verdict.delivery = Delivery::Complete;

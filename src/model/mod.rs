@@ -1,15 +1,14 @@
-//! The state machines, in every interleaving of two or three threads.
+//! Models of the state machines, in every interleaving of two or three threads.
 //!
-//! Run it with the command in `CONTRIBUTING.md`. loom replaces the lock and the atomics of
-//! [`sync`](crate::sync), runs each model once per order in which its threads can take them, and
-//! fails on a deadlock. At the end of every execution the [`Ledger`](ledger::Ledger) is closed:
-//! each callback has ended exactly once, none runs beside another of its scope, nothing is
-//! pending, running or listed, and every scope is gone.
+//! Run them with the command in `CONTRIBUTING.md`. loom replaces the lock and the atomics of
+//! [`sync`](crate::sync), runs each model in every order of their accesses, and fails on a deadlock.
+//! At the end of each execution, [`Ledger::close`](ledger::Ledger::close) checks that each callback
+//! ended exactly once, that no two callbacks of a scope ran at once, that nothing is pending, running,
+//! or listed, and that every scope was dropped.
 //!
-//! What loom can't see are the reference counts of `std::sync::Arc`, Tokio's clock and its handle on a
-//! runtime. No decision hangs on the last two. Where one does
-//! hang on a reference count, [`Ledger::pass`](ledger::Ledger::pass) stands beside it: a step that
-//! loom orders.
+//! loom does not see the reference counts of `std::sync::Arc`, Tokio's clock, and its runtime handle.
+//! No decision depends on the last two. If one depends on a reference count, the model calls
+//! [`Ledger::pass`](ledger::Ledger::pass) next to it, which is a step that loom orders.
 
 use std::{
     io::Write,
@@ -28,12 +27,12 @@ mod drain;
 pub(crate) mod ledger;
 mod scope;
 
-/// Runs `model` in all of its interleavings, and says how many that were.
+/// Runs `model` in all interleavings, and prints their number.
 pub(crate) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     explore_within(None, name, model);
 }
 
-/// Like [`explore`], with at most so many preemptions per execution where all would take too long.
+/// Like [`explore`], but limits the preemptions per execution, because all would take too long.
 pub(crate) fn explore_within(
     preemptions: impl Into<Option<usize>>,
     name: &str,
@@ -49,10 +48,10 @@ pub(crate) fn explore_within(
     let counted = executions.clone();
     builder.check(move || {
         counted.fetch_add(1, SeqCst);
-        modelled_runtime::start_anew();
+        modelled_runtime::reset();
         model();
     });
-    // Not `println`, which the test harness keeps to itself.
+    // The test harness captures `println`.
     let count = executions.load(SeqCst);
     let _ = writeln!(
         std::io::stdout(),

@@ -1,4 +1,4 @@
-//! A scope: pushes, cancellations and renamings while it is decided and runs.
+//! Scopes: registrations, cancellations, and renames while a scope is decided and runs.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,12 +13,12 @@ use super::{
     ledger::{Ended, Ledger, succeed},
 };
 use crate::{
-    drain::drain::Drain, observe::outcome::LostReason, scope::max_pending::PermitPool,
-    sync::modelled_runtime,
+    defer::handle::DeferredCallback, drain::drain::Drain, observe::outcome::LostReason,
+    scope::max_pending::PermitPool, sync::modelled_runtime,
 };
 
 #[test]
-fn a_push_while_the_body_ends() {
+fn push_races_with_body_end() {
     explore_within(4, "a push while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -37,7 +37,7 @@ fn a_push_while_the_body_ends() {
 }
 
 #[test]
-fn two_threads_push_while_the_body_ends() {
+fn two_pushes_race_with_body_end() {
     explore_within(3, "two threads push while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -55,9 +55,9 @@ fn two_threads_push_while_the_body_ends() {
     });
 }
 
-/// `Completer::drop` leaves a scope undecided when nobody is left who could push.
+/// `CompletionGuard::drop` skips the decision if no other reference could register a callback.
 #[test]
-fn the_last_push_while_the_body_is_dropped() {
+fn last_push_races_with_body_drop() {
     explore("the last push while the body is dropped", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -73,9 +73,9 @@ fn the_last_push_while_the_body_is_dropped() {
     });
 }
 
-/// A runner that is alone with its scope takes no lock.
+/// A runner takes no lock if it has the only reference to its scope.
 #[test]
-fn the_last_push_while_the_runner_looks_for_more() {
+fn last_push_races_with_runner_end() {
     explore("the last push while the runner looks for more", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -94,29 +94,26 @@ fn the_last_push_while_the_runner_looks_for_more() {
 }
 
 #[test]
-fn an_unused_collection_goes_while_the_body_is_dropped() {
-    explore(
-        "an unused collection goes while the body is dropped",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let other = {
-                let ledger = ledger.clone();
-                loom::thread::spawn(move || {
-                    ledger.pass();
-                    drop(collection);
-                })
-            };
-            ledger.pass();
-            succeed(guard);
-            other.join().unwrap();
-            ledger.close().all_ran(0);
-        },
-    );
+fn unused_collection_races_with_body_drop() {
+    explore("an unused collection is dropped while the body is", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let other = {
+            let ledger = ledger.clone();
+            loom::thread::spawn(move || {
+                ledger.pass();
+                drop(collection);
+            })
+        };
+        ledger.pass();
+        succeed(guard);
+        other.join().unwrap();
+        ledger.close().all_ran(0);
+    });
 }
 
 #[test]
-fn a_cancellation_while_the_runner_starts() {
+fn cancel_races_with_runner_start() {
     explore("a cancellation while the runner starts", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -136,7 +133,7 @@ fn a_cancellation_while_the_runner_starts() {
 }
 
 #[test]
-fn two_threads_forget_one_name_while_the_body_ends() {
+fn two_forgets_race_with_body_end() {
     explore("two threads forget one name while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -157,7 +154,7 @@ fn two_threads_forget_one_name_while_the_body_ends() {
 }
 
 #[test]
-fn a_rename_and_a_cancellation_while_the_body_ends() {
+fn rename_and_cancel_race_with_body_end() {
     explore_within(3, "a rename and a cancellation while the body ends", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -175,40 +172,36 @@ fn a_rename_and_a_cancellation_while_the_body_ends() {
     });
 }
 
-/// The earlier registration is renamed onto the name of the later one, and so is out itself.
+/// Renaming the earlier callback to the name of the later one replaces the earlier one.
 #[test]
-fn a_rename_onto_a_later_callback_while_it_is_forgotten() {
-    explore_within(
-        3,
-        "a rename onto a later callback while it is forgotten",
-        || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let first = ledger.defer(&collection);
-            drop(ledger.defer(&collection).name("a"));
-            let renamer = loom::thread::spawn(move || drop(first.name("a")));
-            let forgetter = {
-                let collection = collection.clone();
-                loom::thread::spawn(move || collection.forget("a"))
-            };
-            succeed(guard);
-            renamer.join().unwrap();
-            let forgotten = forgetter.join().unwrap();
-            drop(collection);
-            let closed = ledger.close();
-            let cancelled = closed
-                .ends
-                .iter()
-                .filter(|ended| **ended == Ended::Cancelled)
-                .count();
-            assert_eq!(cancelled, forgotten);
-            assert_ne!(closed.ends, [Ended::Cancelled, Ended::Replaced]);
-        },
-    );
+fn rename_to_later_name_races_with_forget() {
+    explore_within(3, "a rename to a later name while it is forgotten", || {
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let first = ledger.defer(&collection);
+        drop(ledger.defer(&collection).name("a"));
+        let renamer = loom::thread::spawn(move || drop(first.name("a")));
+        let forgetter = {
+            let collection = collection.clone();
+            loom::thread::spawn(move || collection.forget("a"))
+        };
+        succeed(guard);
+        renamer.join().unwrap();
+        let forgotten = forgetter.join().unwrap();
+        drop(collection);
+        let closed = ledger.close();
+        let cancelled = closed
+            .ends
+            .iter()
+            .filter(|ended| **ended == Ended::Cancelled)
+            .count();
+        assert_eq!(cancelled, forgotten);
+        assert_ne!(closed.ends, [Ended::Cancelled, Ended::Replaced]);
+    });
 }
 
 #[test]
-fn a_handle_is_used_while_a_failure_is_decided() {
+fn handle_edit_races_with_failure() {
     explore("a handle is used while a failure is decided", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -225,7 +218,7 @@ fn a_handle_is_used_while_a_failure_is_decided() {
 }
 
 #[test]
-fn a_late_callback_never_starts_without_its_rule() {
+fn late_callback_starts_with_its_rule() {
     explore("a late callback never starts without its rule", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
@@ -241,8 +234,8 @@ fn a_late_callback_never_starts_without_its_rule() {
 }
 
 #[test]
-fn a_nested_push_and_one_from_outside() {
-    explore("a nested push and one from outside", || {
+fn nested_push_races_with_external_push() {
+    explore("a nested push while another thread pushes", || {
         let ledger = Ledger::open();
         let (guard, collection) = ledger.request(None);
         let nested = (ledger.clone(), collection.clone());
@@ -262,7 +255,7 @@ fn a_nested_push_and_one_from_outside() {
 
 /// The first callback waits for the second one: a lost wake-up of the runner is a deadlock.
 #[test]
-fn a_push_wakes_a_concurrent_runner() {
+fn push_wakes_concurrent_runner() {
     explore_within(3, "a push wakes a concurrent runner", || {
         let ledger = Ledger::with(|options| options.concurrent = true);
         let (guard, collection) = ledger.request(None);
@@ -272,7 +265,7 @@ fn a_push_wakes_a_concurrent_runner() {
         }));
         let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
             drop(ledger.defer(collection));
-            // The last one, so that nothing after it makes good for a lost wake-up.
+            // Registered last, so that no later registration hides a lost wake-up.
             drop(ledger.defer_with(collection, |_| async {
                 sender.send(()).unwrap();
             }));
@@ -285,37 +278,33 @@ fn a_push_wakes_a_concurrent_runner() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_loses_each_callback_once() {
-    explore_within(
-        3,
-        "a runtime that shuts down loses each callback once",
-        || {
-            modelled_runtime::shut_down();
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let handle = ledger.defer(&collection);
-            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-                drop(ledger.defer(collection))
-            });
-            let canceller = loom::thread::spawn(move || handle.cancel());
-            succeed(guard);
-            pusher.join().unwrap();
-            let first = if canceller.join().unwrap() {
-                Ended::Cancelled
-            } else {
-                Ended::Lost(LostReason::NoRuntime)
-            };
-            drop(collection);
-            let lost = Ended::Lost(LostReason::NoRuntime);
-            assert_eq!(ledger.close().ends, [first, lost]);
-        },
-    );
+fn runtime_shutdown_loses_each_callback_once() {
+    explore_within(3, "runtime shutdown while callbacks are registered", || {
+        modelled_runtime::shut_down();
+        let ledger = Ledger::open();
+        let (guard, collection) = ledger.request(None);
+        let handle = ledger.defer(&collection);
+        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
+            drop(ledger.defer(collection))
+        });
+        let canceller = loom::thread::spawn(move || handle.cancel());
+        succeed(guard);
+        pusher.join().unwrap();
+        let first = if canceller.join().unwrap() {
+            Ended::Cancelled
+        } else {
+            Ended::Lost(LostReason::NoRuntime)
+        };
+        drop(collection);
+        let lost = Ended::Lost(LostReason::NoRuntime);
+        assert_eq!(ledger.close().ends, [first, lost]);
+    });
 }
 
-/// Like a `scope(..)` future that its owner drops while a callback is running.
+/// Models a `scope(..)` future that is dropped while a callback is running.
 #[test]
-fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
-    explore("a runner that is dropped half-way moves to a task", || {
+fn runner_dropped_midway_moves_to_task() {
+    explore("a runner is dropped midway", || {
         let ledger = Ledger::open();
         let (mut guard, collection) = ledger.request(None);
         drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
@@ -335,13 +324,13 @@ fn a_runner_that_is_dropped_half_way_moves_to_a_task() {
     });
 }
 
-/// Asking what is unfinished, as a drain does at its deadline, holds nothing up.
+/// A report at the deadline of a drain delays no callback.
 #[test]
-fn a_report_while_callbacks_run() {
+fn report_races_with_running_callbacks() {
     explore_within(3, "a report while callbacks run", || {
         let ledger = Ledger::open();
         let drain = Drain::default();
-        // From the start, so that the scope is listed.
+        // Added before the request, so that the scope is listed.
         drain.add(&ledger.options.store);
         let (guard, collection) = ledger.request(None);
         drop(ledger.defer(&collection));
@@ -357,49 +346,59 @@ fn a_report_while_callbacks_run() {
     });
 }
 
-/// Of two requests, whichever comes first has the name until its callback is over.
+/// Two requests defer a callback of one name. Returns how they ended.
+fn compete(compete: fn(DeferredCallback) -> DeferredCallback) -> Vec<Ended> {
+    let ledger = Ledger::open();
+    let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+    let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
+        let inside = inside.clone();
+        move |_| async move {
+            assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
+            inside.fetch_sub(1, AcqRel);
+        }
+    };
+    let (one, of_one) = ledger.request(None);
+    let (other, of_other) = ledger.request(None);
+    let first = {
+        let (ledger, work) = (ledger.clone(), work(&inside));
+        loom::thread::spawn(move || {
+            drop(compete(ledger.defer_with(&of_one, work).name("a")));
+            drop(of_one);
+            succeed(one);
+        })
+    };
+    drop(compete(
+        ledger.defer_with(&of_other, work(&inside)).name("a"),
+    ));
+    drop(of_other);
+    succeed(other);
+    first.join().unwrap();
+    ledger.close().ends
+}
+
 #[test]
-fn two_requests_defer_what_is_to_be_unique() {
-    explore_within(3, "two requests defer what is to be unique", || {
-        let ledger = Ledger::open();
-        let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-        let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
-            let inside = inside.clone();
-            move |_| async move {
-                assert_eq!(inside.fetch_add(1, AcqRel), 0, "one at a time");
-                inside.fetch_sub(1, AcqRel);
-            }
-        };
-        let (one, of_one) = ledger.request(None);
-        let (other, of_other) = ledger.request(None);
-        let first = {
-            let (ledger, work) = (ledger.clone(), work(&inside));
-            loom::thread::spawn(move || {
-                drop(ledger.defer_with(&of_one, work).name("a").unique());
-                drop(of_one);
-                succeed(one);
-            })
-        };
-        drop(
-            ledger
-                .defer_with(&of_other, work(&inside))
-                .name("a")
-                .unique(),
-        );
-        drop(of_other);
-        succeed(other);
-        first.join().unwrap();
-        let ends = ledger.close().ends;
+fn unique_callbacks_of_two_requests_never_overlap() {
+    explore_within(3, "two requests defer a unique callback", || {
+        let ends = compete(DeferredCallback::unique);
         assert!(ends.contains(&Ended::Ran), "{ends:?}");
-        let is_meant = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
-        assert!(ends.iter().all(is_meant), "{ends:?}");
+        let is_allowed = |end: &Ended| matches!(end, Ended::Ran | Ended::Deduplicated);
+        assert!(ends.iter().all(is_allowed), "{ends:?}");
     });
 }
 
-/// A place under `max_pending` is given back once: by the push, or by the end of the response.
+/// The second one runs after the first. A lost wake-up of its runner is a deadlock.
 #[test]
-fn a_push_gives_its_place_back_while_the_body_ends() {
-    explore("a push gives its place back while the body ends", || {
+fn coalesced_callbacks_of_two_requests_both_run() {
+    explore_within(3, "two requests defer a coalesced callback", || {
+        let ends = compete(DeferredCallback::coalesce);
+        assert_eq!(ends, [Ended::Ran, Ended::Ran]);
+    });
+}
+
+/// The permit of `max_pending` is released once: by the push, or by the end of the response.
+#[test]
+fn push_and_body_end_release_permit_once() {
+    explore("a push releases its permit while the body ends", || {
         let ledger =
             Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
         let (guard, collection) = ledger.request(None);

@@ -79,7 +79,7 @@ impl<'a> CallbackInfo<'a> {
         self.location
     }
 
-    /// Returns whether the callback runs before or after the response.
+    /// Returns the phase in which the callback runs.
     pub fn phase(&self) -> Phase {
         self.phase
     }

@@ -17,7 +17,7 @@ use crate::{
     completion::Completion,
 };
 
-/// Receivers of events: `tracing` and `metrics` if they are enabled, then the user's observers.
+/// The receivers of events: `tracing` and `metrics` if they are enabled, then the user's observers.
 #[derive(Clone, Default)]
 pub(crate) struct Observers {
     observers: Vec<Arc<dyn DeferObserver>>,
@@ -36,7 +36,7 @@ pub(crate) struct Observers {
 pub(crate) struct Interest {
     /// A receiver needs request details.
     pub(crate) scope: bool,
-    /// A handle may ask for a snapshot or a report.
+    /// A handle may request a snapshot or a report.
     pub(crate) handle: bool,
     /// There are observers.
     pub(crate) observers: bool,
@@ -77,7 +77,7 @@ impl Observers {
 
     fn each(&self, notify: impl Fn(&dyn DeferObserver)) {
         for observer in &self.observers {
-            // The panic hook has reported a panic, and the callback must not suffer from it.
+            // The panic hook has reported the panic. It must not affect the callback.
             drop_catching_panic(catch_panic(|| notify(observer.as_ref())));
         }
     }

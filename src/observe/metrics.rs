@@ -60,7 +60,7 @@ pub(crate) fn describe() {
     gauge!(RUNNING).increment(0.0);
 }
 
-/// Records the events of one layer.
+/// A recorder of the events of one layer.
 #[derive(Clone, Copy)]
 pub(super) struct Metrics {
     /// Adds a label for the name of the callback.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::completion::Completion;
 
-/// Receives what happens to each callback of a layer, and how each request ends. See
+/// An observer of the callbacks of a layer, and of the ends of its requests. See
 /// [`DeferLayer::observer`](crate::DeferLayer::observer).
 ///
 /// Every method does nothing by default. Methods are called where the event happens: on the task
@@ -87,41 +87,40 @@ use crate::completion::Completion;
 /// ```
 #[expect(unused_variables, reason = "their names are for the docs")]
 pub trait DeferObserver: Send + Sync + 'static {
-    /// A callback was registered.
+    /// Called for each registered callback, when the handle that `defer` returned is dropped.
     ///
-    /// Called when the handle that `defer` returned is dropped, so that the callback has its name, and
-    /// always before any other event of the callback. Exception: a callback that another thread
-    /// cancels by its name at that moment may be reported as cancelled first.
+    /// The callback has its name then. This is the first event of the callback. Exception: if another
+    /// thread cancels the callback by its name at that moment, the cancellation may be reported first.
     fn registered(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The request or other unit of work has ended.
+    /// Called once when the request or other unit of work has ended, before its first callback after
+    /// the response [starts](Self::started) or is [skipped](Self::skipped).
     ///
-    /// Called once, before the first callback after the response [starts](Self::started) or is
-    /// [skipped](Self::skipped). Not called for requests that deferred nothing. The time of the end
-    /// is [`ScopeInfo::started_at`] plus [`Completion::elapsed`].
+    /// Not called for requests that deferred nothing. The time of the end is
+    /// [`ScopeInfo::started_at`] plus [`Completion::elapsed`].
     fn completed(&self, scope: &ScopeInfo, completion: &Completion) {}
 
-    /// A later registration has the same name, so this callback will not run.
+    /// Called if a later registration has the same name, so this callback will not run.
     fn replaced(&self, callback: &CallbackInfo<'_>) {}
 
-    /// A callback of the same name in another scope is queued or running, so this one, which is
-    /// [`unique`](crate::DeferredCallback::unique) or [`coalesce`](crate::DeferredCallback::coalesce),
-    /// will not run.
+    /// Called if a callback of the same name in another scope is queued or running, so this one, which
+    /// is [`unique`](crate::DeferredCallback::unique) or
+    /// [`coalesce`](crate::DeferredCallback::coalesce), will not run.
     fn deduplicated(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The callback starts. `queue_time` is the time since it could have started: since the end of
-    /// the response, or since its registration if that was later.
+    /// Called when the callback starts. `queue_time` is the time since it could have started: since the
+    /// end of the response, or since its registration if that was later.
     fn started(&self, callback: &CallbackInfo<'_>, queue_time: Duration) {}
 
-    /// The callback ran and has ended.
+    /// Called when a callback that ran has ended.
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {}
 
-    /// The callback will not run, because its rule does not allow this completion.
+    /// Called if the callback will not run, because its rule does not allow this completion.
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {}
 
-    /// The callback was cancelled or forgotten before it started.
+    /// Called when the callback was cancelled or forgotten before it started.
     fn cancelled(&self, callback: &CallbackInfo<'_>) {}
 
-    /// The callback should have run and could not, or was interrupted.
+    /// Called if the callback should have run and could not, or was interrupted.
     fn lost(&self, callback: &CallbackInfo<'_>, reason: LostReason) {}
 }

@@ -70,7 +70,7 @@ pub enum Outcome<'a> {
     /// It panicked with this message, or its predicate did
     /// ([`DeferredCallback::when`](crate::DeferredCallback::when)).
     Panicked(&'a str),
-    /// It did not end within this time and was dropped. Blocking work goes on.
+    /// It did not end within this time and was dropped. Blocking work continues.
     TimedOut(Duration),
 }
 

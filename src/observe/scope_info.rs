@@ -178,8 +178,8 @@ impl RequestInfo {
 
     /// Returns the route of axum that the request matched, for example `/users/{id}`.
     ///
-    /// `None` without the feature `matched-path` (which `serve` enables), and if the layer is around the router, because the request
-    /// has not been routed then.
+    /// `None` without the feature `matched-path` (which `serve` enables), and if the layer is around
+    /// the router, because the request has not been routed then.
     pub fn route(&self) -> Option<&str> {
         Some(&self.text[usize::from(self.path_end)..usize::from(self.route_end)])
             .filter(|route| !route.is_empty())

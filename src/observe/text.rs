@@ -8,7 +8,7 @@ use std::{
 /// The longest text of an error in a message, in bytes.
 const MAX_TEXT: usize = 4096;
 
-/// Displays a text on one line. Control characters and line separators are escaped, because an error
+/// A text, displayed on one line. Control characters and line separators are escaped, because an error
 /// or a path must not add lines to a log.
 pub(crate) struct OneLine<T>(pub(crate) T);
 
@@ -22,7 +22,7 @@ impl<T: fmt::Display> fmt::Display for OneLine<T> {
     }
 }
 
-/// Displays an error and its sources on one line.
+/// An error and its sources, displayed on one line.
 pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
@@ -32,7 +32,7 @@ impl fmt::Display for ErrorChain<'_> {
             left: MAX_TEXT,
         };
         write!(escaped, "{}", self.0)?;
-        // A chain may be a circle.
+        // An error may be its own source.
         let sources = std::iter::successors(self.0.source(), |&error| error.source());
         for source in sources.take(32) {
             write!(escaped, ": {source}")?;
@@ -41,7 +41,7 @@ impl fmt::Display for ErrorChain<'_> {
     }
 }
 
-/// Escapes what is written, up to a number of bytes.
+/// A writer that escapes text, up to a number of bytes.
 struct Escaped<'a, 'b> {
     formatter: &'a mut fmt::Formatter<'b>,
     left: usize,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::completion::Completion;
 
-/// Creates the span of a callback.
+/// A function that creates the span of a callback.
 pub(crate) type MakeSpan = dyn Fn(&CallbackInfo<'_>) -> Span + Send + Sync;
 
 /// Returns `true` twice if a subscriber may log failures, and if it may record spans.

@@ -1,4 +1,4 @@
-//! What tells a success from a failure, in the head of a response or at its end.
+//! Classification of responses as success or failure, by their head or their trailers.
 
 use std::sync::Arc;
 
@@ -8,18 +8,15 @@ use tower_http::classify::{
     GrpcErrorsAsFailures, MakeClassifier,
 };
 
-/// What a layer judges its responses by.
+/// The classifier of a layer.
 #[derive(Clone, Default)]
 pub(crate) enum Classification {
     /// A status below 400 is a success.
     #[default]
     Status,
-    /// A grpc-status of 0 is.
+    /// A grpc-status of 0 is a success.
     Grpc,
-    /// One of tower-http's classifiers, or one like them.
-    ///
-    /// Behind a pointer, so that a layer is of one type whatever it judges by. Only who uses it
-    /// pays for that.
+    /// A classifier of tower-http, or one of the user. Boxed, so that all layers have the same type.
     Custom(Arc<MakeCustom>),
 }
 
@@ -27,24 +24,24 @@ type MakeCustom = dyn Fn(&Request<()>) -> Box<ClassifyHead> + Send + Sync;
 type ClassifyHead = dyn FnOnce(&Response<()>) -> Classified + Send + Sync;
 type ClassifyEnd = dyn FnOnce(Option<&HeaderMap>) -> bool + Send + Sync;
 
-/// What the response to one request is judged by.
+/// The classifier of one response.
 pub(crate) enum Classifier {
     Status,
     Grpc,
     Custom(CustomClassifier),
 }
 
-/// What a classifier that is not ours has made of a request.
+/// A custom classifier that has seen the request.
 pub(crate) type CustomClassifier = Box<ClassifyHead>;
 
-/// What the head of a response says.
+/// The classification of a response by its head.
 pub(crate) struct Classified {
     pub(crate) is_success: bool,
-    /// There, where only the end of the stream tells.
+    /// `Some` if the end of the stream decides.
     pub(crate) at_end: Option<EndClassifier>,
 }
 
-/// What the end of a response is judged by.
+/// The classifier of the end of a response.
 pub(crate) enum EndClassifier {
     Grpc(GrpcEosErrorsAsFailures),
     Custom(Box<ClassifyEnd>),
@@ -70,7 +67,7 @@ impl Classification {
         }))
     }
 
-    /// Where the request plays a part, what is made of it.
+    /// Shows the request to a custom classifier, and returns what will classify the response.
     #[inline]
     pub(crate) fn of_request<B>(&self, request: &mut Request<B>) -> Option<CustomClassifier> {
         match self {
@@ -79,7 +76,7 @@ impl Classification {
         }
     }
 
-    /// What a response is judged by, with what was made of its request.
+    /// Returns the classifier of a response. `custom` is the result of [`of_request`](Self::of_request).
     #[inline]
     pub(crate) fn of_response(&self, custom: Option<CustomClassifier>) -> Classifier {
         match (self, custom) {
@@ -117,8 +114,7 @@ impl Classified {
                 is_success: result.is_ok(),
                 at_end: None,
             },
-            // The HTTP status stands until the stream has ended: without trailers there may be
-            // no other.
+            // The HTTP status counts until the stream ends, because there may be no trailers.
             ClassifiedResponse::RequiresEos(classify_eos) => Self {
                 is_success: is_success(response),
                 at_end: Some(at_end(classify_eos)),
@@ -128,7 +124,10 @@ impl Classified {
 }
 
 impl EndClassifier {
-    #[expect(clippy::wrong_self_convention, reason = "it is asked once, at the end")]
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "it is called once, at the end"
+    )]
     pub(crate) fn is_success(self, trailers: Option<&HeaderMap>) -> bool {
         match self {
             Self::Grpc(classify_eos) => classify_eos.classify_eos(trailers).is_ok(),
@@ -146,7 +145,7 @@ fn is_success<B>(response: &Response<B>) -> bool {
     response.status().as_u16() < 400
 }
 
-/// A classifier takes a message with any body and looks at none, so it is shown one without.
+/// Shows the head to a custom classifier, whose type must not depend on the body.
 fn head_of_request<B, T>(request: &mut Request<B>, look: impl FnOnce(&Request<()>) -> T) -> T {
     let mut head = Request::new(());
     let mut swap = |head: &mut Request<()>| {
@@ -183,27 +182,27 @@ mod tests {
 
     use super::*;
 
-    /// Fails what was asked for by POST, and answered with a header.
+    /// A classifier for which the response to a POST is a failure if it has the header `x-response`.
     #[derive(Clone)]
     struct ByHead;
 
     impl MakeClassifier for ByHead {
-        type Classifier = Asked;
+        type Classifier = ByMethod;
         type FailureClass = ();
         type ClassifyEos = NeverClassifyEos<()>;
 
-        fn make_classifier<B>(&self, request: &Request<B>) -> Asked {
+        fn make_classifier<B>(&self, request: &Request<B>) -> ByMethod {
             assert_eq!(request.uri(), "/path?query");
             assert_eq!(request.version(), Version::HTTP_2);
-            assert_eq!(request.headers()["asked"], "yes");
+            assert_eq!(request.headers()["x-request"], "yes");
             assert_eq!(request.extensions().get(), Some(&7_u8));
-            Asked(request.method().clone())
+            ByMethod(request.method().clone())
         }
     }
 
-    struct Asked(Method);
+    struct ByMethod(Method);
 
-    impl ClassifyResponse for Asked {
+    impl ClassifyResponse for ByMethod {
         type FailureClass = ();
         type ClassifyEos = NeverClassifyEos<()>;
 
@@ -214,7 +213,7 @@ mod tests {
             assert_eq!(response.status(), StatusCode::ACCEPTED);
             assert_eq!(response.version(), Version::HTTP_10);
             assert_eq!(response.extensions().get(), Some(&8_u8));
-            let fails = self.0 == Method::POST && response.headers().contains_key("answered");
+            let fails = self.0 == Method::POST && response.headers().contains_key("x-response");
             ClassifiedResponse::Ready(if fails { Err(()) } else { Ok(()) })
         }
 
@@ -222,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_classifier_sees_the_heads_and_both_messages_stay_as_they_are() {
+    fn custom_classifier_leaves_messages_unchanged() {
         for (method, success) in [(Method::POST, false), (Method::PUT, true)] {
             let request = || {
                 Request::builder()
                     .method(method.clone())
                     .uri("/path?query")
                     .version(Version::HTTP_2)
-                    .header("asked", "yes")
+                    .header("x-request", "yes")
                     .extension(7_u8)
                     .body("body")
                     .unwrap()
@@ -238,19 +237,29 @@ mod tests {
                 Response::builder()
                     .status(StatusCode::ACCEPTED)
                     .version(Version::HTTP_10)
-                    .header("answered", "yes")
+                    .header("x-response", "yes")
                     .extension(8_u8)
                     .body("body")
                     .unwrap()
             };
-            let (mut asked, mut answered) = (request(), response());
-            let classified = classify(&Classification::custom(ByHead), &mut asked, &mut answered);
+            let (mut classified_request, mut classified_response) = (request(), response());
+            let classified = classify(
+                &Classification::custom(ByHead),
+                &mut classified_request,
+                &mut classified_response,
+            );
             assert_eq!(classified.is_success, success);
             assert!(classified.at_end.is_none());
-            assert_eq!(asked.extensions().get(), Some(&7_u8));
-            assert_eq!(answered.extensions().get(), Some(&8_u8));
-            assert_eq!(format!("{asked:?}"), format!("{:?}", request()));
-            assert_eq!(format!("{answered:?}"), format!("{:?}", response()));
+            assert_eq!(classified_request.extensions().get(), Some(&7_u8));
+            assert_eq!(classified_response.extensions().get(), Some(&8_u8));
+            assert_eq!(
+                format!("{classified_request:?}"),
+                format!("{:?}", request())
+            );
+            assert_eq!(
+                format!("{classified_response:?}"),
+                format!("{:?}", response())
+            );
         }
     }
 
@@ -270,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_below_400_is_a_success() {
+    fn status_below_400_is_success() {
         for status in [100, 200, 302, 399] {
             assert!(is_success(&Classification::Status, status));
         }
@@ -283,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_tells_at_the_end_or_in_the_head() {
+    fn grpc_status_is_read_from_head_or_trailers() {
         let of_head = |header: Option<&'static str>| {
             let mut response = Response::new(());
             if let Some(status) = header {
@@ -301,7 +310,7 @@ mod tests {
                 let head = classify(&classification, &mut request, &mut response);
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", http::HeaderValue::from_static(status));
-                assert!(head.is_success, "until the trailers are there");
+                assert!(head.is_success, "without trailers, the HTTP status counts");
                 assert_eq!(head.at_end.unwrap().is_success(Some(&trailers)), success);
             }
         }

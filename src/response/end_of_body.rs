@@ -1,14 +1,14 @@
-//! When a response body is over, seen from the outside of the server that polls it.
+//! The end of a response body, as the server that polls it sees it.
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame};
 
-/// What a request says of the body of its response.
+/// The properties of a request that determine the body of its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     is_head: bool,
     is_connect: bool,
-    /// HTTP/2, where responses share a connection.
+    /// HTTP/2: responses share a connection.
     pub(crate) is_multiplexed: bool,
 }
 
@@ -31,28 +31,28 @@ impl Exchange {
     }
 }
 
-/// Follows one response body to its end.
+/// A tracker of one response body to its end.
 ///
-/// A body that is polled to `None` is the exception, not the rule: hyper leaves a body alone as
-/// soon as it knows that there is no more, and never polls one whose response can't have a body.
+/// Most bodies are not polled to `None`: hyper stops polling when it knows that nothing follows, and
+/// never polls the body of a response that cannot have one.
 #[derive(Debug, Default)]
 pub(crate) struct EndOfBody {
-    /// The response can't have a body (RFC 9110, sections 9.3.2, 9.3.6, 15.2, 15.3.5 and
-    /// 15.4.5), so dropping it unpolled is its proper end.
+    /// The response cannot have a body (RFC 9110, sections 9.3.2, 9.3.6, 15.2, 15.3.5, and 15.4.5),
+    /// so it is complete if it is dropped unpolled.
     bodiless: bool,
-    /// Bytes that are still to come, where the length is declared.
+    /// Bytes that have not passed yet. `None` if no length is declared.
     remaining: Option<u64>,
-    /// The version is HTTP/1: hyper drops the body once the declared length is reached, where
-    /// over HTTP/2 it goes on polling for trailers.
+    /// HTTP/1: hyper drops the body at the declared length. Over HTTP/2, it continues to poll for
+    /// trailers.
     ends_at_length: bool,
 }
 
-/// What a poll of the body said.
+/// The state of the body after a poll.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
     Continues,
-    Over,
-    /// The body ended before the length that it had declared.
+    Ended,
+    /// The body ended before its declared length.
     Short,
 }
 
@@ -62,7 +62,7 @@ impl EndOfBody {
         let remaining = if bodiless {
             None
         } else {
-            // hyper trusts the body where both are there.
+            // Like hyper, prefers the size hint to the header.
             let hint = response.body().size_hint().exact();
             hint.or_else(|| content_length(response.headers()))
         };
@@ -73,19 +73,19 @@ impl EndOfBody {
         }
     }
 
-    /// Whether the body is over before its first poll, so that nobody will poll it.
-    pub(crate) fn is_over_already(&self, body: &impl Body) -> bool {
+    /// Returns `true` if the body has ended before its first poll, so the server will not poll it.
+    pub(crate) fn has_ended_unpolled(&self, body: &impl Body) -> bool {
         body.is_end_stream() || (self.ends_at_length && self.remaining == Some(0))
     }
 
-    /// Whether the body may be dropped now without anything missing from the response.
+    /// Returns `true` if the response is complete when the body is dropped now.
     #[inline]
-    pub(crate) fn may_be_dropped(&self, awaits_trailers: bool) -> bool {
-        self.bodiless || (self.remaining == Some(0) && !awaits_trailers)
+    pub(crate) fn may_be_dropped(&self, needs_trailers: bool) -> bool {
+        self.bodiless || (self.remaining == Some(0) && !needs_trailers)
     }
 
-    /// How many bytes of a data frame the server will send: hyper cuts an HTTP/1 body off at the
-    /// declared length.
+    /// Returns how many bytes of a data frame the server will send. hyper truncates an HTTP/1 body at
+    /// the declared length.
     #[inline]
     pub(crate) fn bytes_to_send(&self, length: u64) -> u64 {
         match self.remaining {
@@ -94,7 +94,7 @@ impl EndOfBody {
         }
     }
 
-    /// How many bytes the server sends of a body of this length.
+    /// Returns how many bytes of a body of this length the server will send.
     pub(crate) fn bytes_of_whole(&self, length: u64) -> u64 {
         if self.bodiless {
             0
@@ -103,26 +103,26 @@ impl EndOfBody {
         }
     }
 
-    /// Takes note of a frame that the body, as it is now, has just yielded.
+    /// Records a frame that the body has just returned.
     pub(crate) fn frame<D: bytes::Buf>(&mut self, frame: &Frame<D>, body: &impl Body) -> Progress {
         if let Some(data) = frame.data_ref() {
             if let Some(remaining) = &mut self.remaining {
                 *remaining = remaining.saturating_sub(data.remaining() as u64);
             }
         }
-        if frame.is_trailers() || self.is_over_already(body) {
+        if frame.is_trailers() || self.has_ended_unpolled(body) {
             self.end()
         } else {
             Progress::Continues
         }
     }
 
-    /// Takes note of the end of the body.
+    /// Records the end of the body.
     #[inline]
     pub(crate) fn end(&self) -> Progress {
         match self.remaining {
             Some(missing) if missing > 0 => Progress::Short,
-            _ => Progress::Over,
+            _ => Progress::Ended,
         }
     }
 }
@@ -157,11 +157,11 @@ mod tests {
         Exchange::of(&request)
     }
 
-    fn following<B: Body>(response: &Response<B>, version: Version) -> EndOfBody {
+    fn end_of_body<B: Body>(response: &Response<B>, version: Version) -> EndOfBody {
         EndOfBody::of(exchange(Method::GET, version), response)
     }
 
-    /// A stream: no exact size, and only `None` is its end.
+    /// Returns a stream without an exact size, which only `None` ends.
     fn stream() -> impl Body<Data = Bytes> {
         http_body_util::StreamBody::new(futures_util::stream::pending::<
             Result<Frame<Bytes>, std::convert::Infallible>,
@@ -169,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_says_it_is_over_short_of_its_declared_length_is_short() {
+    fn body_ending_before_length_is_short() {
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            let mut end = following(&declaring(6).map(|_| stream()), version);
+            let mut end = end_of_body(&declaring(6).map(|_| stream()), version);
             let data = Frame::data(Bytes::from_static(b"hello"));
             assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
             let ended = Full::<Bytes>::default();
@@ -183,38 +183,38 @@ mod tests {
     }
 
     #[test]
-    fn trailers_end_a_body() {
-        let mut end = following(&Response::new(stream()), Version::HTTP_2);
+    fn trailers_end_body() {
+        let mut end = end_of_body(&Response::new(stream()), Version::HTTP_2);
         let trailers = Frame::<Bytes>::trailers(HeaderMap::new());
-        assert!(matches!(end.frame(&trailers, &stream()), Progress::Over));
+        assert!(matches!(end.frame(&trailers, &stream()), Progress::Ended));
     }
 
     #[test]
-    fn only_http1_stops_at_the_declared_length() {
+    fn http1_body_ends_at_declared_length() {
         let data = Frame::data(Bytes::from_static(b"hello"));
-        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_11);
+        let mut end = end_of_body(&declaring(5).map(|_| stream()), Version::HTTP_11);
         assert_eq!(end.bytes_to_send(7), 5);
-        assert!(matches!(end.frame(&data, &stream()), Progress::Over));
-        let mut end = following(&declaring(5).map(|_| stream()), Version::HTTP_2);
+        assert!(matches!(end.frame(&data, &stream()), Progress::Ended));
+        let mut end = end_of_body(&declaring(5).map(|_| stream()), Version::HTTP_2);
         assert_eq!(end.bytes_to_send(7), 7);
         assert!(matches!(end.frame(&data, &stream()), Progress::Continues));
         assert!(end.may_be_dropped(false));
         assert!(!end.may_be_dropped(true), "the trailers are missing");
-        assert!(matches!(end.end(), Progress::Over));
+        assert!(matches!(end.end(), Progress::Ended));
     }
 
     #[test]
-    fn the_body_is_believed_before_the_header() {
+    fn size_hint_overrides_content_length() {
         let response = declaring(9).map(|_| Full::new(Bytes::from_static(b"hello")));
-        let end = following(&response, Version::HTTP_11);
+        let end = end_of_body(&response, Version::HTTP_11);
         assert_eq!(end.bytes_to_send(7), 5);
     }
 
     #[test]
-    fn a_response_that_can_have_no_body_may_be_dropped_at_any_time() {
+    fn bodiless_response_may_be_dropped() {
         let bodiless = |method: Method, status: u16| {
             let mut response = declaring(7).map(|_| stream());
-            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            *response.status_mut() = StatusCode::from_u16(status).expect("valid status");
             EndOfBody::of(exchange(method, Version::HTTP_11), &response).may_be_dropped(false)
         };
         assert!(bodiless(Method::HEAD, 200) && bodiless(Method::HEAD, 404));

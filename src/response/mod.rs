@@ -1,4 +1,4 @@
-//! What a response says of itself: whether it is a success, and where its body ends.
+//! Success or failure of a response, and the end of its body.
 
 pub(crate) mod classify;
 pub(crate) mod end_of_body;

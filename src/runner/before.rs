@@ -47,7 +47,7 @@ use crate::{
 /// use axum::response::Response;
 /// use axum_defer::BeforeResponseFailed;
 ///
-/// /// Describes the failure for the log of a layer outside.
+/// /// Describes the failure, for the log of an outer layer.
 /// fn reason(response: &Response) -> Option<String> {
 ///     let failed = response.extensions().get::<BeforeResponseFailed>()?;
 ///     let name = failed.name().unwrap_or("unnamed");
@@ -62,17 +62,17 @@ pub struct BeforeResponseFailed {
 }
 
 impl BeforeResponseFailed {
-    /// The name of the callback.
+    /// Returns the name of the callback.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The location of the call of `before_response`.
+    /// Returns the location of the call of `before_response`.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// The failure as an [`Outcome`](crate::Outcome) displays it: `error: no luck`,
+    /// Returns the failure as an [`Outcome`](crate::Outcome) displays it: `error: no luck`,
     /// `panicked: no luck`, `timed out after 5s`.
     pub fn message(&self) -> &str {
         &self.message
@@ -103,9 +103,9 @@ pub(crate) async fn run_here(guard: CompletionGuard, on_drop: OnDrop) -> BeforeR
     run.finish(outcome)
 }
 
-/// Like [`run_here`], but on a task, which goes on if the client leaves.
+/// Like [`run_here`], but on a task, which continues if the client leaves.
 ///
-/// The receiver gets the result also if the task is dropped.
+/// The receiver gets the result even if the task is dropped.
 pub(crate) fn run_on_task(guard: CompletionGuard) -> oneshot::Receiver<BeforeResult> {
     let (reply, result) = oneshot::channel();
     let scope = guard.scope().cloned();
@@ -176,7 +176,7 @@ impl BeforeRun {
                         message,
                     });
                 }
-                // As between the callbacks after the response.
+                // As for the callbacks after the response.
                 coop::consume_budget().await;
             }
             Ok(())
@@ -185,7 +185,7 @@ impl BeforeRun {
 
     fn finish(mut self, outcome: Result<(), BeforeResponseFailed>) -> BeforeResult {
         let Some(mut guard) = self.guard.take() else {
-            unreachable!("the phase ends once");
+            unreachable!("the phase has ended already");
         };
         if outcome.is_err() {
             guard.fail();

@@ -14,7 +14,7 @@ use crate::{
     sent::delivery::DeliveryOutcome,
 };
 
-/// Decides a scope when it is dropped, with its verdict at that time.
+/// A guard that decides a scope when it is dropped, with its verdict at that time.
 ///
 /// The response future has it first and passes it to the response body. It cannot be copied, and
 /// its drop is the only place that decides, so each scope is decided exactly once, however the

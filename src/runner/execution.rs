@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// Runs the callbacks of a scope one after the other.
+/// The execution of callbacks of a scope, one after the other.
 ///
 /// ```text
 ///             rule, name                 poll                report, drop
@@ -305,7 +305,7 @@ impl Execution {
             return;
         }
         match clock::sleep(limit) {
-            // Unconstrained, because a callback that uses up its budget must time out, too.
+            // Unconstrained, because a callback that uses up its budget must also time out.
             Ok(sleep) => {
                 self.rare_mut().timeout = Some(Box::pin(coop::unconstrained(sleep)));
             }
@@ -436,7 +436,7 @@ impl Execution {
         self.rare.get_or_insert_default()
     }
 
-    /// Ends a callback that cannot go on, and counts its end.
+    /// Ends a callback that cannot continue, and counts its end.
     pub(super) fn abandon(&mut self) {
         self.lose(match self.stage {
             Stage::Running => LostReason::Interrupted,

@@ -24,7 +24,7 @@ pub(crate) mod completion_guard;
 mod execution;
 pub(crate) mod scoped;
 
-/// Spawns the runner of a scope, if a step has asked for one.
+/// Spawns the runner of a scope, if a step has requested one.
 #[inline]
 pub(crate) fn start(scope: Arc<Scope>, start: Option<Start>) {
     if let Some(mut start) = start {
@@ -39,7 +39,7 @@ fn spawn_runner(runner: Runner, runtime: Option<tokio::runtime::Handle>) {
     spawn(spawner.as_ref(), runtime, runner);
 }
 
-/// Runs the callbacks of a scope in the calling task, if a step has asked for a runner.
+/// Runs the callbacks of a scope in the calling task, if a step has requested a runner.
 pub(crate) async fn run_here(scope: Arc<Scope>, start: Option<Start>) {
     if let Some(mut start) = start {
         scope.keep_runtime(start.runtime.take());
@@ -61,12 +61,12 @@ struct Runner {
     completion: Completion,
     /// `None` when the runner has ended.
     on_drop: Option<OnDrop>,
-    /// Boxed, because most scopes run one callback after the other and without limits.
-    beside: Option<Box<Beside>>,
+    /// Boxed, because most scopes run one callback after the other, without limits.
+    concurrent: Option<Box<ConcurrentCallbacks>>,
 }
 
-/// Callbacks beside the current one, and the permit to run them.
-struct Beside {
+/// Callbacks that run concurrently with the current one, and the permit to run them.
+struct ConcurrentCallbacks {
     permit: Permit,
     /// Callbacks that wait until their name is free.
     queued: Vec<Execution>,
@@ -94,37 +94,38 @@ impl Runner {
     #[inline]
     fn new(scope: Arc<Scope>, start: Start, on_drop: OnDrop) -> Self {
         let options = &scope.options;
-        let needs_beside = options.concurrent || options.permits.is_some();
-        let beside = needs_beside.then(|| Box::new(Beside::new(options.permits.clone())));
+        let is_concurrent = options.concurrent || options.permits.is_some();
+        let concurrent =
+            is_concurrent.then(|| Box::new(ConcurrentCallbacks::new(options.permits.clone())));
         Self {
             execution: Execution::new(scope, start.first),
             completion: start.completion,
             on_drop: Some(on_drop),
-            beside,
+            concurrent,
         }
     }
 
-    /// Polls the callbacks beside the current one. Ready if the current one may run, or the next
-    /// one may be taken.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(beside) = &mut self.beside else {
+    /// Polls the concurrent callbacks. Ready if the current callback may run, or the next one may be
+    /// taken.
+    fn poll_concurrent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(concurrent) = &mut self.concurrent else {
             return Poll::Ready(());
         };
-        beside.poll_claims(cx, &self.completion);
-        let waits_for_names = self.execution.is_idle() && beside.running.is_empty();
-        if waits_for_names && !beside.queued.is_empty() {
+        concurrent.poll_claims(cx, &self.completion);
+        let waits_for_names = self.execution.is_idle() && concurrent.running.is_empty();
+        if waits_for_names && !concurrent.queued.is_empty() {
             // A callback that waits for its name holds no permit.
             if !self.execution.scope().has_ready_or_wait(cx.waker().clone()) {
-                beside.permit.release();
+                concurrent.permit.release();
                 return Poll::Pending;
             }
         }
-        ready!(beside.permit.poll(cx));
-        beside.poll_running(cx)
+        ready!(concurrent.permit.poll(cx));
+        concurrent.poll_running(cx)
     }
 
     /// Lets other callbacks run while the current one waits. Returns `false` if they must not.
-    fn set_aside(&mut self) -> bool {
+    fn run_concurrently(&mut self) -> bool {
         let is_queued = self.execution.is_queued();
         let scope = self.execution.scope();
         if !is_queued && !scope.options.concurrent {
@@ -132,13 +133,13 @@ impl Runner {
         }
         let idle = Execution::new(scope.clone(), None);
         let execution = std::mem::replace(&mut self.execution, idle);
-        let beside = self
-            .beside
-            .get_or_insert_with(|| Box::new(Beside::new(None)));
+        let concurrent = self
+            .concurrent
+            .get_or_insert_with(|| Box::new(ConcurrentCallbacks::new(None)));
         if is_queued {
-            beside.queued.push(execution);
+            concurrent.queued.push(execution);
         } else {
-            beside.run(execution, self.completion.clone());
+            concurrent.run(execution, self.completion.clone());
         }
         true
     }
@@ -148,9 +149,9 @@ impl Runner {
     #[inline]
     fn advance(&mut self, cx: &Context<'_>) -> bool {
         let waits = self
-            .beside
+            .concurrent
             .as_ref()
-            .is_some_and(|beside| !beside.is_empty());
+            .is_some_and(|concurrent| !concurrent.is_empty());
         self.execution.advance(match waits {
             true => Then::TakeOrWait(cx.waker().clone()),
             false => Then::Take,
@@ -164,9 +165,9 @@ impl Future for Runner {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
-            ready!(this.poll_beside(cx));
+            ready!(this.poll_concurrent(cx));
             if this.execution.poll(cx, &this.completion).is_pending() {
-                if this.set_aside() {
+                if this.run_concurrently() {
                     continue;
                 }
                 return Poll::Pending;
@@ -175,9 +176,9 @@ impl Future for Runner {
             let proceeds = ready!(coop::poll_proceed(cx));
             if !this.advance(cx) {
                 if this
-                    .beside
+                    .concurrent
                     .as_ref()
-                    .is_some_and(|beside| !beside.is_empty())
+                    .is_some_and(|concurrent| !concurrent.is_empty())
                 {
                     return Poll::Pending;
                 }
@@ -193,10 +194,10 @@ impl Drop for Runner {
     fn drop(&mut self) {
         let Some(on_drop) = self.on_drop else { return };
         let mut queued = Vec::new();
-        if let Some(beside) = &mut self.beside {
+        if let Some(concurrent) = &mut self.concurrent {
             // Interrupted callbacks are reported before those that have not started.
-            beside.running.clear();
-            queued.append(&mut beside.queued);
+            concurrent.running.clear();
+            queued.append(&mut concurrent.queued);
         }
         let scope = self.execution.scope().clone();
         match on_drop {
@@ -213,13 +214,14 @@ impl Drop for Runner {
                     std::mem::swap(&mut execution, &mut self.execution);
                 }
                 self.execution.abandon();
-                let mut beside = Box::new(Beside::new(scope.options.permits.clone()));
-                beside.queued = queued;
+                let mut concurrent =
+                    Box::new(ConcurrentCallbacks::new(scope.options.permits.clone()));
+                concurrent.queued = queued;
                 let runner = Self {
                     execution,
                     completion: self.completion.clone(),
                     on_drop: Some(OnDrop::Lose),
-                    beside: Some(beside),
+                    concurrent: Some(concurrent),
                 };
                 spawn_runner(runner, scope.runtime());
             }
@@ -227,7 +229,7 @@ impl Drop for Runner {
     }
 }
 
-impl Beside {
+impl ConcurrentCallbacks {
     fn new(permits: Option<Arc<Semaphore>>) -> Self {
         Self {
             permit: match permits {

@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use super::completion_guard::CompletionGuard;
 
 pin_project! {
-    /// Polls and drops a future inside of a scope. The scope is decided after the future has been
-    /// dropped, because destructors may defer.
+    /// A future that is polled and dropped inside of a scope. The scope is decided after the future has
+    /// been dropped, because destructors may defer.
     pub(crate) struct Scoped<F> {
         #[pin]
         future: Option<F>,
@@ -46,6 +46,8 @@ impl<F> Scoped<F> {
         self.project().guard.take()
     }
 
+    /// Polls the future inside of the scope.
+    ///
     /// # Panics
     ///
     /// Panics if the guard was taken or the future dropped, because it was ready then.

@@ -11,9 +11,9 @@ thread_local! {
         const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-/// Makes a scope current until it is dropped.
+/// A guard that makes a scope current until it is dropped.
 ///
-/// A guard instead of a closure, because a closure would move requests and responses through it.
+/// It replaces a closure, because a closure would move requests and responses through it.
 #[must_use = "the scope is current until the guard is dropped"]
 pub(crate) struct Entered<'a> {
     /// Holds the previous scope while the guard exists.

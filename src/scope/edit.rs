@@ -57,7 +57,7 @@ impl Scope {
             replaced
         });
         if let Some(replaced) = replaced.flatten() {
-            self.withdrawn(replaced, Observers::replaced);
+            self.report_removed(replaced, Observers::replaced);
         }
     }
 
@@ -94,13 +94,13 @@ impl Scope {
         }
         let is_removed = removed.is_some();
         if let Some(entry) = removed {
-            self.withdrawn(entry, Observers::cancelled);
+            self.report_removed(entry, Observers::cancelled);
         }
         is_removed
     }
 
     /// Reports and drops a callback that left the queue without running.
-    fn withdrawn(&self, entry: BoxEntry, report: impl FnOnce(&Observers, &CallbackInfo<'_>)) {
+    fn report_removed(&self, entry: BoxEntry, report: impl FnOnce(&Observers, &CallbackInfo<'_>)) {
         self.announce(&entry.header);
         report(&self.options.observers, &self.callback_info(&entry.header));
         #[cfg(feature = "metrics")]
@@ -133,7 +133,7 @@ impl Scope {
     }
 
     /// Reports the registration of a callback that has not started, once. The callback is held
-    /// meanwhile, so that it does not start before observers know of it.
+    /// during the report, so that it does not start before observers know of it.
     fn announce_registration(&self, Registration { phase, id }: Registration) -> bool {
         let registered = self.with_entry(|state, _| {
             let queue = state.queue_mut(phase);

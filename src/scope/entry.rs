@@ -21,7 +21,7 @@ pub(super) struct Entry {
     completion: Option<Completion>,
     runner: RunnerState,
     running: Vec<RunningCallback>,
-    /// Where callbacks run. A runner takes it when it starts.
+    /// The runtime for the runner, which takes it when it starts.
     runtime: Option<Handle>,
     info: Option<Arc<ScopeInfo>>,
 }
@@ -118,7 +118,7 @@ impl Entry {
         self.runtime.clone()
     }
 
-    /// Gives the runtime back, and returns a previous one.
+    /// Stores the runtime, and returns the previous one.
     pub(super) fn set_runtime(&mut self, runtime: Option<Handle>) -> Option<Handle> {
         std::mem::replace(&mut self.runtime, runtime)
     }

@@ -45,7 +45,7 @@ pub(crate) struct Permit {
     released: AtomicBool,
 }
 
-/// A place in the queue for a permit, for one clone of the service.
+/// A position in the queue for a permit, for one clone of the service.
 #[derive(Default)]
 pub(crate) struct Waiting(Option<(Arc<PermitPool>, u64)>);
 
@@ -100,7 +100,7 @@ impl PermitPool {
         lock(&self.state).used += 1;
     }
 
-    /// Counts callbacks that have ended, or a permit that is not needed anymore. Returns `true` if
+    /// Counts callbacks that have ended, or a permit that is no longer needed. Returns `true` if
     /// the caller must run [`PermitPool::wake_waiters`].
     #[must_use]
     pub(crate) fn ended(&self, count: usize) -> bool {
@@ -153,7 +153,8 @@ impl State {
     }
 }
 
-/// Wakes all waiters when the task that wakes them is dropped, because its runtime shuts down.
+/// A guard that wakes all waiters if the task that wakes them is dropped, because its runtime shuts
+/// down.
 struct WakeAll<'a>(&'a Arc<PermitPool>);
 
 impl Drop for WakeAll<'_> {
@@ -170,7 +171,7 @@ impl Drop for WakeAll<'_> {
 }
 
 impl Permit {
-    /// Gives the permit back, once. Returns the pool if its waiters must be woken.
+    /// Releases the permit, once. Returns the pool if its waiters must be woken.
     #[must_use]
     pub(crate) fn release(&self) -> Option<Arc<PermitPool>> {
         let first = !self.released.swap(true, AcqRel);

@@ -115,11 +115,11 @@ pub(crate) struct Current {
 /// The relation of code to its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The scope polls this code: the handler, or the body. The runner is not at work meanwhile.
+    /// The scope polls this code: the handler, or the body. The runner is not active.
     Polled,
     /// The runner polls this code: the callback with this number.
     Callback(u64),
-    /// The runner may be at work at the same time.
+    /// The runner may be active at the same time.
     External,
 }
 
@@ -216,7 +216,7 @@ impl Scope {
         self.is_exclusive() && !self.has_entry()
     }
 
-    /// Notes that the head of the response is known, or that there will be none.
+    /// Records that the head of the response is known, or that there will be none.
     #[inline]
     pub(crate) fn head_ready(self: &Arc<Self>) {
         if let Some(info) = &self.info {
@@ -225,7 +225,7 @@ impl Scope {
             }
         }
         if let Some(response) = &self.response {
-            // Something may still be registered when the response is on its way.
+            // Another reference may still register a callback while the response is sent.
             if Arc::strong_count(self) > 1 {
                 response.watch();
             }
@@ -408,7 +408,7 @@ impl Scope {
         self.with_entry(|state, _| state.runtime())?
     }
 
-    /// Gives the runtime back for a runner that may have to move to a task.
+    /// Stores the runtime for a runner that may move to a task.
     pub(crate) fn keep_runtime(&self, runtime: Option<Handle>) {
         let previous = self.with_entry(|state, _| state.set_runtime(runtime));
         drop(previous);
@@ -475,7 +475,7 @@ impl Scope {
         Some(step(entry, &mut shard.counts))
     }
 
-    /// Gives the permit of the request back: a callback counts instead, or the response has ended.
+    /// Releases the permit of the request, because a callback counts instead or the response has ended.
     fn release_permit(&self) {
         let permit = self.extra.as_ref().and_then(|extra| extra.permit.as_ref());
         if let Some(pool) = permit.and_then(Permit::release) {

@@ -113,7 +113,7 @@ impl Drop for Claim {
                 names: self.names.clone(),
                 name: self.name.clone(),
             };
-            // If the queued callback is gone, the claim comes back and is dropped, which passes it
+            // If the queued callback was dropped, `send` returns the claim, and its drop passes it
             // on.
             let _ = grant.send(claim);
         }
@@ -141,7 +141,7 @@ mod tests {
     fn claimed(names: &Arc<Names>, holder: Holder) -> Claim {
         match claim(names, Unique, holder) {
             Claiming::Claimed(claim) => claim,
-            _ => panic!("the name is free"),
+            _ => panic!("the name is not free"),
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let names = Arc::default();
         let first = claimed(&names, A);
         let Claiming::Queued(mut granted) = claim(&names, Unique, A) else {
-            panic!("it runs after the first");
+            panic!("the successor does not wait for the first");
         };
         assert!(granted.try_recv().is_err());
         drop(first);
@@ -173,13 +173,13 @@ mod tests {
         let names = Arc::default();
         let first = claimed(&names, A);
         let Claiming::Queued(mut granted) = claim(&names, Coalesce, B) else {
-            panic!("one is queued");
+            panic!("the callback is not queued");
         };
         assert!(matches!(claim(&names, Coalesce, A), Claiming::Duplicate));
         drop(first);
         let second = granted.try_recv().unwrap();
         let Claiming::Queued(third) = claim(&names, Coalesce, A) else {
-            panic!("none is queued anymore");
+            panic!("the callback is not queued");
         };
         drop(second);
         drop(third);
@@ -191,11 +191,11 @@ mod tests {
         let names = Arc::default();
         let first = claimed(&names, A);
         let Claiming::Queued(dropped) = claim(&names, Coalesce, B) else {
-            panic!("one is queued");
+            panic!("the callback is not queued");
         };
         drop(dropped);
         let Claiming::Queued(mut granted) = claim(&names, Coalesce, B) else {
-            panic!("the queued one is gone");
+            panic!("the claim was not released");
         };
         drop(first);
         assert!(granted.try_recv().is_ok());

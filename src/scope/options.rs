@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use http::{Extensions, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::{max_pending::PermitPool, names::Names, store::Store};
+use super::{max_pending::PermitPool, names::Names, spawn::Spawn, store::Store};
 use crate::{
     callback::{entry::Predicate, wrap::Wrap},
     observe::dispatch::Observers,
@@ -14,11 +14,9 @@ use crate::{
 
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Receives the extensions of each request, and a future that is ready when its scope is closed.
+/// A hook that receives the extensions of each request, and a future that is ready when its scope is
+/// closed.
 pub(crate) type WaitUntil = dyn Fn(&Extensions, BoxFuture) + Send + Sync;
-
-/// Spawns a task somewhere else than on a Tokio runtime.
-pub(crate) type Spawn = dyn Fn(BoxFuture) + Send + Sync;
 
 #[derive(Clone, Default)]
 pub(crate) struct Options {

@@ -49,7 +49,7 @@ fn rename_keeps_later_registration() {
     let second = queue.push(entry(), false);
     queue.rename(second, named("a"));
     let Renamed::Superseded(outranked) = queue.rename(first, named("a")) else {
-        panic!("the later one has the name");
+        panic!("the later callback does not have the name");
     };
     assert_eq!(outranked.header.name.as_deref(), Some("a"));
     assert!(queue.contains("a"));

@@ -26,7 +26,11 @@ impl Scope {
         let needs_id = interest.observers || self.options.observers.make_span.is_some();
         #[cfg(not(feature = "tracing"))]
         let needs_id = interest.observers;
-        let id = if needs_id { callback_info::next_id() } else { 0 };
+        let id = if needs_id {
+            callback_info::next_id()
+        } else {
+            0
+        };
         #[cfg(feature = "tracing")]
         let span = match interest.spans {
             true => self.options.observers.span(&CallbackInfo {

@@ -1,14 +1,17 @@
 //! Tasks of a scope.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::runtime::Handle;
 
-use super::options::Spawn;
 #[cfg(not(all(test, axum_defer_loom)))]
 use crate::catch_panic::catch_panic;
 
-/// Spawns a task where the layer says, or on `runtime`, or on the runtime of the calling thread.
+/// A function that spawns a task on something other than a Tokio runtime.
+pub(crate) type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
+
+/// Spawns a task with the layer's `spawn_with`, or on `runtime`, or on the runtime of the calling
+/// thread.
 ///
 /// A response body may be dropped on a thread of another runtime, or of none, so `runtime` is the
 /// one on which `defer` was called. The task is dropped if no runtime is left, or if the spawner

@@ -2,7 +2,7 @@
 //!
 //! A scope that has callbacks is one entry of a slab in one of a few shards. Registering, editing,
 //! deciding, taking, and ending a callback are each one step under the lock of that shard, and so is
-//! a look at one shard for a count, a snapshot, or a report. A step returns what the caller must do
+//! reading one shard for a count, a snapshot, or a report. A step returns what the caller must do
 //! after the lock: spawn a runner, wake it, drop user data, or notify a drain.
 //!
 //! ```text
@@ -53,7 +53,7 @@ static SHARDS: LazyLock<usize> = LazyLock::new(|| {
     threads.next_power_of_two().min(256)
 });
 
-/// Scopes that one step of a snapshot looks at.
+/// The number of scopes that one step of a snapshot reads.
 const SCOPES_PER_STEP: usize = 64;
 
 /// All scopes of a layer and its clones that have callbacks.
@@ -61,7 +61,7 @@ pub(crate) struct Store {
     shards: Box<[Shard]>,
     /// Notified when a shard has become idle that a drain waits for.
     idle: Notify,
-    /// Handles that may ask for snapshots and reports.
+    /// Handles that may request snapshots and reports.
     handles: AtomicUsize,
 }
 
@@ -82,14 +82,14 @@ pub(super) struct ShardState {
     watched: bool,
 }
 
-/// How a callback ended, as far as counts are concerned.
+/// The end of a callback, for the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
     Succeeded,
     Failed,
     Skipped,
     Lost,
-    /// Cancelled, replaced, or deduplicated: the app asked for it.
+    /// Cancelled, replaced, or deduplicated, as the app requested.
     Withdrawn,
 }
 
@@ -176,7 +176,7 @@ impl Store {
 }
 
 impl DrainSource for Store {
-    /// Returns what was unfinished at one moment: all shards are locked together.
+    /// Counts the unfinished work at one moment: all shards are locked together.
     fn counts(&self) -> Counts {
         let shards: Vec<_> = self.shards.iter().map(|shard| lock(&shard.0)).collect();
         let mut sum = Counts::default();
@@ -200,7 +200,7 @@ impl DrainSource for Store {
         sum
     }
 
-    /// Looks at one shard after the other. A shard that has unfinished work notifies
+    /// Reads one shard after the other. A shard that has unfinished work notifies
     /// [`Store::idle`] when that has ended.
     fn scan(&self) -> Scan {
         let mut scan = Scan::default();
@@ -214,8 +214,8 @@ impl DrainSource for Store {
         scan
     }
 
-    /// Lists unfinished callbacks. Exact for each scope, but scopes are looked at one after the
-    /// other, so that no lock is held for long.
+    /// Lists unfinished callbacks. Exact for each scope, but scopes are read one after the other, so
+    /// that no lock is held for long.
     fn snapshot(&self) -> Vec<UnfinishedCallback> {
         let now = Instant::now();
         let mut callbacks = Vec::new();

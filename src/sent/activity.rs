@@ -123,7 +123,7 @@ impl ConnectionActivity {
         self.frames.load(Acquire) > 0
     }
 
-    /// Called only by the task that owns the IO.
+    /// Counts bytes of frames that were sent. Called only by the task that owns the IO.
     pub(super) fn add_sent(&self, bytes: u64) {
         self.sent.store(self.sent() + bytes, Relaxed);
     }
@@ -144,8 +144,8 @@ impl ConnectionActivity {
         self.request_bodies.load(Acquire) > 0
     }
 
-    pub(super) fn set_body_awaited(&self, is_awaited: bool) {
-        if is_awaited {
+    pub(super) fn set_body_waiting(&self, is_waiting: bool) {
+        if is_waiting {
             self.awaited_bodies.fetch_add(1, Relaxed);
         } else {
             self.awaited_bodies.fetch_sub(1, Relaxed);

@@ -34,7 +34,8 @@ pin_project! {
     }
 }
 
-/// What is left of the response; ends the handle exactly once, at the latest when dropped.
+/// The rest of the response. It reports the end of the body to the handle once, at the latest when
+/// it is dropped.
 #[derive(Debug)]
 struct Outgoing {
     handle: ResponseHandle,
@@ -45,10 +46,10 @@ struct Outgoing {
     last_frame_watched: bool,
     /// Bytes of unwatched frames.
     unwatched: u64,
-    /// HTTP/2: an upper bound of what the connection had written when the server took the response,
-    /// or its last unwatched frame, plus the length of that frame.
+    /// HTTP/2: an upper bound of the bytes that the connection had written when the server took the
+    /// response or its last unwatched frame, plus the length of that frame.
     unwatched_offset: u64,
-    /// HTTP/2: the response is aborted if the client takes nothing of it for too long.
+    /// HTTP/2: the response is aborted if it stalls.
     may_stall: bool,
     /// HTTP/2: the last poll of the body returned a frame.
     is_sending: bool,
@@ -73,7 +74,7 @@ impl<B: Body> SentBody<B> {
             outgoing.may_stall = true;
             outgoing.handle.abort_if_stalled();
         }
-        if outgoing.end.is_over_already(&inner) {
+        if outgoing.end.has_ended_unpolled(&inner) {
             let progress = outgoing.end.end();
             outgoing.progressed(progress);
         }
@@ -93,7 +94,7 @@ impl Outgoing {
     fn progressed(&mut self, progress: Progress) {
         match progress {
             Progress::Continues => {}
-            Progress::Over => self.ended(self.last_flush()),
+            Progress::Ended => self.ended(self.last_flush()),
             Progress::Short => self.abort(),
         }
     }

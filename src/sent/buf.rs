@@ -17,7 +17,7 @@ use super::response::ResponseHandle;
 /// use axum_defer::sent::SentBuf;
 /// use bytes::{Buf, Bytes};
 ///
-/// /// A server in short.
+/// /// A minimal server.
 /// fn write(mut data: SentBuf<Bytes>, to: &mut Vec<u8>) {
 ///     while data.has_remaining() {
 ///         let chunk = data.chunk();

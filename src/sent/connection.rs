@@ -26,7 +26,7 @@ use crate::{
 pub(crate) struct Connection {
     pub(super) progress: WriteProgress,
     pub(super) activity: ConnectionActivity,
-    /// A response waits for a flush, so each flush must look.
+    /// A response waits for a flush, so each flush must check the list.
     has_waiting: AtomicBool,
     waiting: Mutex<Waiting>,
     #[cfg(feature = "serve")]
@@ -39,7 +39,7 @@ struct Waiting {
     responses: Vec<(Arc<SharedDelivery>, FlushTarget)>,
 }
 
-/// What only connections of `serve` have.
+/// State of connections of `serve`.
 #[cfg(feature = "serve")]
 struct Served {
     server: Arc<Server>,
@@ -88,7 +88,7 @@ impl Connection {
         let _ = source;
     }
 
-    /// The transport was flushed.
+    /// Records that the transport was flushed.
     pub(super) fn flushed(&self) {
         self.progress.add_flush();
         if self.has_waiting.load(SeqCst) {
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// The transport is gone, and everything that was not flushed with it.
+    /// Records that the transport is closed, and with it everything that was not flushed.
     pub(super) fn closed(&self) {
         let mut waiting = lock(&self.waiting);
         waiting.closed = true;
@@ -171,11 +171,11 @@ impl Connection {
     }
 }
 
-/// What a connection waits for, unless the app is at work. Each new value starts a new timeout.
+/// The event that a connection waits for, unless the app is busy. Each new value starts a new timeout.
 #[cfg(feature = "serve")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expecting {
-    /// The head of a request, after this many others.
+    /// The head of a request, after this many requests.
     Head(u64),
     /// HTTP/1: the next request, after this many requests and this many reads.
     NextHttp1 { requests: u64, reads: u64 },
@@ -195,16 +195,16 @@ pub(crate) enum Expecting {
 #[cfg(feature = "serve")]
 pub(crate) struct RequestBodyGuard {
     connection: Arc<Connection>,
-    is_awaited: bool,
+    is_waiting: bool,
 }
 
 #[cfg(feature = "serve")]
 impl RequestBodyGuard {
     /// Records whether the app waits for more of the body.
-    pub(crate) fn set_waiting(&mut self, is_awaited: bool) {
-        if self.is_awaited != is_awaited {
-            self.is_awaited = is_awaited;
-            self.connection.activity.set_body_awaited(is_awaited);
+    pub(crate) fn set_waiting(&mut self, is_waiting: bool) {
+        if self.is_waiting != is_waiting {
+            self.is_waiting = is_waiting;
+            self.connection.activity.set_body_waiting(is_waiting);
         }
     }
 }
@@ -264,11 +264,11 @@ impl Connection {
         self.activity.begin_request_body();
         RequestBodyGuard {
             connection: self.clone(),
-            is_awaited: false,
+            is_waiting: false,
         }
     }
 
-    /// Returns what the connection waits for; `None` if the app is at work.
+    /// Returns the event that the connection waits for; `None` if the app is busy.
     pub(crate) fn expecting(&self) -> Option<Expecting> {
         let activity = &self.activity;
         if activity.is_write_blocked() {

@@ -26,7 +26,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 /// The outcome of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeliveryOutcome {
-    /// The transport has accepted every byte, and was flushed.
+    /// The transport has accepted every byte and was flushed.
     Flushed { bytes: u64 },
     /// The connection or the stream ended before that, or made no progress for too long.
     Aborted { bytes: u64 },
@@ -65,7 +65,7 @@ struct State {
     /// Bytes of the body that the server has consumed.
     bytes: u64,
     /// The connection waits for a flush on behalf of this response.
-    awaits_flush: bool,
+    waits_for_flush: bool,
     outcome: Option<DeliveryOutcome>,
     /// There is one waiter in general, so the first one needs no list.
     waiter: Option<Waiter>,
@@ -135,12 +135,12 @@ impl ResponseDelivery {
         self.await_flush_if_consumed(&mut state)
     }
 
-    /// The server takes a buffer.
+    /// Records that the server has taken a buffer.
     pub(super) fn buffer_taken(&self) {
         lock(&self.state).unconsumed += 1;
     }
 
-    /// The server has consumed a buffer, so the next flush covers what is not written of it.
+    /// Records that the server has consumed a buffer. The next flush covers its unwritten bytes.
     #[must_use]
     pub(super) fn buffer_consumed(
         &self,
@@ -164,7 +164,7 @@ impl ResponseDelivery {
         self.await_flush_if_consumed(&mut state)
     }
 
-    /// The server has dropped a buffer unconsumed, so the response can't become complete.
+    /// Records that the server has dropped a buffer unconsumed. The response cannot become complete.
     pub(super) fn buffer_discarded(&self, bytes: u64) {
         let mut state = lock(&self.state);
         state.unconsumed = state.unconsumed.saturating_sub(1);
@@ -172,7 +172,7 @@ impl ResponseDelivery {
         decide(state, Ending::Aborted);
     }
 
-    /// The body has ended; `unwatched` bytes of it passed before it was watched.
+    /// Records the end of the body, of which `unwatched` bytes passed before it was watched.
     #[must_use]
     pub(super) fn ended(&self, flush: Flush, unwatched: u64) -> Option<FlushTarget> {
         let mut state = lock(&self.state);
@@ -181,7 +181,7 @@ impl ResponseDelivery {
         self.await_flush_if_consumed(&mut state)
     }
 
-    /// All of the response is in h2's queue, behind nothing but watched buffers.
+    /// Records that all of the response is in h2's queue, behind only watched buffers.
     pub(super) fn queued(&self, progress: &WriteProgress) {
         let _state = lock(&self.state);
         self.queued_round
@@ -194,24 +194,24 @@ impl ResponseDelivery {
         round > self.queued_round.load(Ordering::Acquire)
     }
 
-    /// The response ended before its body did, or there was none.
+    /// Records that the response ended before its body, or that there was none.
     pub(super) fn abort(&self, unwatched: u64) {
         let mut state = lock(&self.state);
         state.bytes += unwatched;
         decide(state, Ending::Aborted);
     }
 
-    /// The awaited flush has happened.
+    /// Records that the flush that the response waits for has completed.
     pub(super) fn flushed(&self) {
         decide(lock(&self.state), Ending::Flushed);
     }
 
-    /// The connection or the stream is gone.
+    /// Records that the connection or the stream is closed.
     pub(super) fn closed(&self) {
         decide(lock(&self.state), Ending::Aborted);
     }
 
-    /// The client has taken nothing for too long.
+    /// Records that the client has accepted nothing for the stall timeout.
     #[cfg(feature = "serve")]
     pub(super) fn stalled(&self) {
         let state = lock(&self.state);
@@ -248,7 +248,7 @@ impl ResponseDelivery {
         let State {
             ended: Some(flush),
             unconsumed: 0,
-            awaits_flush: false,
+            waits_for_flush: false,
             outcome: None,
             flush_of_buffers,
             ..
@@ -260,7 +260,7 @@ impl ResponseDelivery {
         if state.waiter.is_none() && !self.is_watched() {
             return None;
         }
-        state.awaits_flush = true;
+        state.waits_for_flush = true;
         Some(match flush {
             Flush::Number(number) => FlushTarget {
                 number: number.max(flush_of_buffers),

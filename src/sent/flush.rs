@@ -1,4 +1,4 @@
-//! What one connection has written and flushed.
+//! The progress of writes and flushes on one connection.
 
 use crate::sync::{
     AtomicU64,
@@ -16,8 +16,8 @@ pub(super) struct WriteProgress {
     flushes: AtomicU64,
     /// Number of reads that have begun and flushes that have completed.
     ///
-    /// h2 looks for queued frames after each read that finds nothing more. It also does so between
-    /// two flushes if it writes nothing in between.
+    /// h2 looks for queued frames after each read that finds nothing more, and between two flushes if
+    /// it writes nothing in between.
     rounds: AtomicU64,
     /// The value of `rounds` at the last flush, before that flush was counted.
     flushed_round: AtomicU64,
@@ -56,7 +56,7 @@ impl WriteProgress {
         self.rounds.load(Relaxed)
     }
 
-    /// Returns the number of the flush that covers what the task that owns the IO writes now.
+    /// Returns the number of the flush that covers the current writes of the task that owns the IO.
     pub(super) fn next_flush(&self) -> u64 {
         self.flushes.load(SeqCst) + 1
     }
@@ -71,7 +71,7 @@ impl WriteProgress {
         self.rounds.store(round + 1, Relaxed);
     }
 
-    /// Returns what the flushes so far have covered.
+    /// Returns the progress of the flushes so far.
     pub(super) fn flushed(&self) -> Flushed {
         // Loaded first, because a flush stores it last.
         let flushes = self.flushes.load(SeqCst);
@@ -83,7 +83,7 @@ impl WriteProgress {
     }
 }
 
-/// What the flushes of a connection have covered.
+/// A snapshot of the flushes of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Flushed {
     flushes: u64,

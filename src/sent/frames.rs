@@ -10,7 +10,7 @@ const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// Follows the bytes that are read from a client, and updates its [`ConnectionActivity`].
+/// A tracker of the bytes that are read from a client. It updates the [`ConnectionActivity`].
 #[derive(Debug)]
 pub(super) enum FrameTracker {
     /// This many bytes of the HTTP/2 preface have arrived.
@@ -131,10 +131,10 @@ mod tests {
     }
 
     /// Feeds bytes one by one, or all at once, and returns the state after them.
-    fn feed(bytes: &[u8], one_by_one: bool) -> (Protocol, bool, u64) {
+    fn feed(bytes: &[u8], bytewise: bool) -> (Protocol, bool, u64) {
         let activity = ConnectionActivity::default();
         let mut tracker = FrameTracker::new();
-        let step = if one_by_one { 1 } else { bytes.len() };
+        let step = if bytewise { 1 } else { bytes.len() };
         for bytes in bytes.chunks(step) {
             tracker.read(bytes, &activity);
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_followed_across_reads() {
+    fn heads_are_tracked_across_reads() {
         let start = [PREFACE, &frame(SETTINGS, 0, &[0; 6])].concat();
         let rest = |frames: &[Vec<u8>]| [start.clone(), frames.concat()].concat();
         let (open, whole) = (
@@ -179,8 +179,8 @@ mod tests {
             ),
         ];
         for (bytes, expected) in cases {
-            for one_by_one in [false, true] {
-                assert_eq!(feed(&bytes, one_by_one), expected, "{bytes:?}");
+            for bytewise in [false, true] {
+                assert_eq!(feed(&bytes, bytewise), expected, "{bytes:?}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The IO of a connection, counting what is written and flushed.
+//! The IO of a connection, which counts written and flushed bytes.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use super::{connection::Connection, layer::SentLayer};
 use crate::drain::server::Server;
 
 pin_project! {
-    /// Wraps the IO of one connection, and counts the bytes that were accepted and flushed.
+    /// A wrapper of the IO of one connection, which counts accepted and flushed bytes.
     ///
     /// Wrap what the HTTP server writes to. With TLS, this is the plaintext side, whose flush reaches
     /// the socket. Then put [`layer`](Self::layer) around the service of the same connection. Reads
@@ -53,7 +53,7 @@ pin_project! {
     }
 }
 
-/// Aborts the responses that still wait when the IO is dropped.
+/// A guard that aborts the responses that still wait when the IO is dropped.
 struct ConnectionGuard {
     connection: Arc<Connection>,
     #[cfg(feature = "serve")]
@@ -150,8 +150,8 @@ impl<I> SentIo<I> {
 
 #[cfg(feature = "http2")]
 impl<I: AsyncRead + Unpin> SentIo<I> {
-    /// Reads until the protocol is known, and returns `true` if it is HTTP/2. The server will see the
-    /// bytes too.
+    /// Reads until the protocol is known, and returns `true` if it is HTTP/2. The server will also
+    /// see these bytes.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         while self.guard.connection.is_protocol_unknown() {
             let mut bytes = [0; 24];

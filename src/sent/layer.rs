@@ -20,7 +20,7 @@ use crate::{
     response::end_of_body::{EndOfBody, Exchange},
 };
 
-/// Connects the responses of one connection to its [`SentIo`](super::SentIo).
+/// A layer that connects the responses of one connection to its [`SentIo`](super::SentIo).
 ///
 /// It must be the outermost layer, because it does not see what outer layers do. Created by
 /// [`SentIo::layer`](super::SentIo::layer), one per connection.
@@ -141,7 +141,7 @@ impl<F> SentFuture<F> {
         call: impl FnOnce(Request<B>) -> F,
     ) -> Self {
         let exchange = Exchange::of(&request);
-        // The request is in progress from here on, also while the app is not ready for it.
+        // The request is in progress from now on, even while the app is not ready for it.
         let handle = ResponseHandle::new(connection.clone(), exchange);
         let extensions = request.extensions_mut();
         reserve(extensions);

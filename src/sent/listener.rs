@@ -6,7 +6,7 @@ use axum::serve::Listener;
 
 use super::io::SentIo;
 
-/// Wraps every connection that a listener accepts in a [`SentIo`].
+/// A listener that wraps every accepted connection in a [`SentIo`].
 ///
 /// For accept loops of your own; [`serve`](crate::serve()) does this automatically.
 ///

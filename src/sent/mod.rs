@@ -6,7 +6,7 @@
 //! connection in a [`SentIo`], and the service of the same connection in its
 //! [`layer`](SentIo::layer), outside of every other layer. Callbacks of a
 //! [`DeferLayer`](crate::DeferLayer) inside then run when the transport has accepted and flushed the
-//! last byte of the response, or when the connection was lost before that. A server can't know whether
+//! last byte of the response, or when the connection was lost before that. A server cannot know whether
 //! the client has received the bytes: they may still be in the buffers of the operating systems.
 //!
 //! ```no_run
@@ -51,7 +51,7 @@
 //! A response is complete when its body has ended, every buffer of it was consumed, and the connection
 //! was flushed after that. The body's data frames are [`SentBuf`]s, which report their consumption
 //! ([`Buf::advance`](bytes::Buf::advance)). hyper and h2 advance a buffer after its bytes were written,
-//! or when they copy it to what they write next, and flush afterwards in both cases. A buffer that is
+//! or when they copy it to their next write, and flush afterwards in both cases. A buffer that is
 //! dropped unconsumed was discarded because the client reset the stream or the connection broke, so
 //! the response was aborted.
 //!

@@ -60,7 +60,8 @@ impl ResponseHandle {
         self.0.connection.shutdown_signal()
     }
 
-    /// The server has taken the response to its end, or has dropped it, or there was none.
+    /// Records that the server has taken the response to its end, has dropped it, or that there was
+    /// none.
     pub(super) fn taken(&self) {
         self.0.connection.activity.end_response();
     }
@@ -89,7 +90,7 @@ impl ResponseHandle {
         self.0.connection.progress.written()
     }
 
-    /// Returns the flush that covers what the task that owns the IO does now.
+    /// Returns the flush that covers the current writes of the task that owns the IO.
     pub(super) fn next_flush(&self) -> Flush {
         Flush::Number(self.0.connection.progress.next_flush())
     }
@@ -129,23 +130,23 @@ impl ResponseHandle {
         self.0.connection.activity.add_sent(bytes);
     }
 
-    /// The server has sent or dropped a counted frame.
+    /// Records that the server has sent or dropped a counted frame.
     pub(super) fn end_frame(&self) {
         self.0.connection.activity.end_frame();
     }
 
-    /// The server takes a buffer.
+    /// Records that the server has taken a buffer.
     pub(super) fn buffer_taken(&self) {
         self.0.delivery.buffer_taken();
     }
 
-    /// A buffer was consumed by the task that owns the IO.
+    /// Records that the task that owns the IO has consumed a buffer.
     pub(super) fn buffer_consumed(&self, bytes: u64) {
         let progress = &self.0.connection.progress;
         self.await_flush(self.0.delivery.buffer_consumed(bytes, progress));
     }
 
-    /// The server has dropped a buffer unconsumed.
+    /// Records that the server has dropped a buffer unconsumed.
     pub(super) fn buffer_discarded(&self, bytes: u64) {
         self.0.delivery.buffer_discarded(bytes);
     }
@@ -155,17 +156,17 @@ impl ResponseHandle {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// The body has ended; `unwatched` bytes of it passed before it was watched.
+    /// Records the end of the body, of which `unwatched` bytes passed before it was watched.
     pub(super) fn ended(&self, flush: Flush, unwatched: u64) {
         self.await_flush(self.0.delivery.ended(flush, unwatched));
     }
 
-    /// All of the response is in h2's queue, behind nothing but watched buffers.
+    /// Records that all of the response is in h2's queue, behind only watched buffers.
     pub(super) fn queued(&self) {
         self.0.delivery.queued(&self.0.connection.progress);
     }
 
-    /// The response ended before its body did, or there was none.
+    /// Records that the response ended before its body, or that there was none.
     pub(super) fn abort(&self, unwatched: u64) {
         self.0.delivery.abort(unwatched);
     }

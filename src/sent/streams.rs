@@ -1,5 +1,5 @@
 //! The HTTP/2 responses of a connection that may stall: the client opens no flow-control window, so
-//! the transport stays writable, and h2 keeps what it has to send.
+//! the transport stays writable, and h2 keeps the frames.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::delivery::{ResponseDelivery, SharedDelivery};
 
-/// The responses, each with its progress at the last look.
+/// The responses, each with its progress at the last check.
 #[derive(Default)]
 pub(crate) struct Streams {
     has_some: AtomicBool,
@@ -29,8 +29,8 @@ struct List {
 
 struct Stream {
     response: Weak<SharedDelivery>,
-    /// The bytes that were consumed, and the time since when there were no more, if there is
-    /// something to send.
+    /// `Some` if there is something to send: the number of consumed bytes, and the time of the last
+    /// progress.
     blocked: Option<(u64, Instant)>,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     sent::io::SentIo,
 };
 
-/// A listener, what it serves, and its settings.
+/// A listener, its app, and its settings.
 pub(super) struct Acceptor<L, M, S, B> {
     pub(super) listener: L,
     make_service: M,

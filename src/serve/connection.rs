@@ -101,14 +101,14 @@ where
     }
 }
 
-/// What ends a connection, apart from the client.
+/// The events that end a connection, apart from the client.
 struct Serving {
     timer: ConnectionTimer,
     shutdown: CancellationToken,
 }
 
 impl Serving {
-    /// Returns whether the protocol is HTTP/2; `None` if the connection ends before it is known.
+    /// Returns `true` if the protocol is HTTP/2, and `None` if the connection ends before it is known.
     #[cfg(feature = "http2")]
     async fn detect_http2<I>(&mut self, io: &mut SentIo<I>) -> Option<bool>
     where
@@ -131,14 +131,14 @@ impl Serving {
             biased;
             _ = connection.as_mut() => return,
             () = self.shutdown.cancelled() => {
-                // A request that has already arrived is answered.
+                // Serves a request that has already arrived.
                 if poll_after_yield(connection.as_mut()).await.is_some() {
                     return;
                 }
             }
             expired = &mut self.timer => match expired {
                 Expired::Idle => {}
-                // HTTP/2 can't end a connection gracefully in the middle of a header block.
+                // HTTP/2 cannot end a connection gracefully in the middle of a header block.
                 Expired::HeaderRead if !self.timer.connection().is_http2() => {}
                 Expired::HeaderRead | Expired::RequestBody | Expired::Stall => return,
             }

@@ -89,7 +89,7 @@ impl<L, M, S, B, F> WithGracefulShutdown<L, M, S, B, F> {
     ///
     /// fn main() -> std::io::Result<()> {
     ///     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    ///     let result = runtime.block_on(run()); // serves, and drains
+    ///     let result = runtime.block_on(run()); // serves and drains
     ///     runtime.shutdown_timeout(Duration::from_secs(5));
     ///     result
     /// }

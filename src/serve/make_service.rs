@@ -1,4 +1,4 @@
-//! A [`Defer`] around whatever is served: the service of each connection is wrapped in it.
+//! Make-services that wrap the service of each connection in a [`Defer`].
 
 use std::{
     future::Future,
@@ -66,8 +66,8 @@ where
 }
 
 pin_project! {
-    /// Wraps the service of a connection in a [`Defer`].
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    /// A future that wraps the service of a connection in a [`Defer`].
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeDefer<F> {
         #[pin]
         make: F,
@@ -86,8 +86,8 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeDefer<F> {
 }
 
 pin_project! {
-    /// Wraps the service of a connection in a [`BoxBody`].
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    /// A future that wraps the service of a connection in a [`BoxBody`].
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct MakeBoxBody<F> {
         #[pin]
         make: MakeDefer<F>,
@@ -103,9 +103,9 @@ impl<S, E, F: Future<Output = Result<S, E>>> Future for MakeBoxBody<F> {
     }
 }
 
-/// Boxes the response bodies of a service, because [`axum::serve()`] accepts only axum's own.
+/// A service that boxes the response bodies, because [`axum::serve()`] accepts only axum's body.
 #[derive(Clone)]
-#[allow(missing_debug_implementations, reason = "it can't be named")]
+#[allow(missing_debug_implementations, reason = "it cannot be named")]
 pub struct BoxBody<S> {
     service: S,
 }
@@ -131,7 +131,7 @@ where
 }
 
 pin_project! {
-    #[allow(missing_debug_implementations, reason = "it can't be named")]
+    #[allow(missing_debug_implementations, reason = "it cannot be named")]
     pub struct BoxBodyFuture<F> {
         #[pin]
         future: F,

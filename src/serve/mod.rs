@@ -101,7 +101,7 @@ where
 /// let server = axum_defer::serve(listener, Router::new()).max_connections(10_000);
 /// println!("http://{}", server.local_addr()?);
 /// let serving = tokio::spawn(server.into_future());
-/// // It serves until it is dropped.
+/// // Serves until it is dropped.
 /// serving.abort();
 /// # Ok(()) }
 /// ```
@@ -249,8 +249,8 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     ///
     /// The time starts with the first byte of the head, and with the connection for the first request.
     /// Over HTTP/2, it also covers the preface, the first SETTINGS frame, and header blocks of several
-    /// frames. Then the connection is closed, without a response, and over HTTP/2 with its other
-    /// streams.
+    /// frames. After this time, the connection is closed without a response. Over HTTP/2, this also
+    /// ends its other streams.
     ///
     /// It does not limit request bodies; use a timeout layer for those.
     ///
@@ -287,12 +287,12 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// Sets how long the transport may accept no byte of a response although there are bytes to send;
     /// 60 seconds by default, `None` for no limit.
     ///
-    /// Clients that stop reading are ended by this, and their callbacks run with
+    /// This ends the responses of clients that stop reading. Their callbacks run with
     /// [`Delivery::Aborted`](crate::Delivery::Aborted). A slow client that makes progress is never
     /// affected, and the time does not run while the response body itself is pending.
     ///
     /// If the connection accepts nothing, it is closed. If only an HTTP/2 stream has no flow-control
-    /// window, its scope is decided as aborted and the stream stays open, because hyper can't reset it.
+    /// window, its scope is decided as aborted and the stream stays open, because hyper cannot reset it.
     /// That may happen up to an eighth of the timeout late.
     pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.acceptor.settings.timeouts.stall = timeout.into();

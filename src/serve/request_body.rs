@@ -1,4 +1,4 @@
-//! The body of a request, which may arrive for longer than its response takes.
+//! The body of a request, which may arrive after its response was sent.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use crate::sent::connection::{Connection, RequestBodyGuard};
 
-/// Counts as a part of its request, so that the connection is not idle before its end.
+/// A request body that counts as a part of its request, so the connection is not idle before its end.
 pub(super) struct RequestBody {
     // `None` after the end of the body. Dropped before the body, whose drop lets hyper continue.
     guard: Option<RequestBodyGuard>,

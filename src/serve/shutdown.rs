@@ -83,7 +83,7 @@ use crate::{drain::shutdown_signal::ShutdownSignal, sent::response::ResponseHand
 /// [`drain_timeout`](crate::serve::WithGracefulShutdown::drain_timeout): in a handler, in a body, or in
 /// a task. So it waits for upgraded connections, which the server does not own, if their task holds
 /// one. The report [counts](crate::DrainReport::shutdown_guards) those that are left at the
-/// deadline; the server can't end tasks that it has not started.
+/// deadline; the server cannot end tasks that it has not started.
 ///
 /// `shutdown.await` consumes and drops it. Await `&mut shutdown` to do something after the signal, as
 /// above.

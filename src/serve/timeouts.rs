@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::sent::connection::{Connection, Expecting};
 
-/// How long an HTTP/2 client may keep an idle connection open after GOAWAY.
+/// The time for which an HTTP/2 client may keep an idle connection open after GOAWAY.
 const GOAWAY_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The timeouts of a server; `None` for no limit.
@@ -52,19 +52,19 @@ pub(super) enum Expired {
     Stall,
 }
 
-/// Ready when the connection has timed out.
+/// A future that is ready when the connection has timed out.
 ///
 /// The task of the connection must poll it after each poll of the connection.
 pub(super) struct ConnectionTimer {
     timeouts: Timeouts,
     connection: Arc<Connection>,
     is_closing: bool,
-    /// What the connection waits for, and until when.
+    /// The event that the connection waits for, and its deadline.
     current: Option<(Expecting, Option<Instant>)>,
     /// HTTP/1: the requests and reads when the connection became idle. More reads without a request
     /// are the beginning of a head.
     idle_since: Option<(u64, u64)>,
-    /// When to look for stalled HTTP/2 responses.
+    /// The time of the next check for stalled HTTP/2 responses.
     next_look: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -86,7 +86,7 @@ impl ConnectionTimer {
         &self.connection
     }
 
-    /// From now on, the connection may be idle for the grace period only.
+    /// Limits the idle time to the grace period from now on.
     pub(super) fn begin_closing(&mut self) {
         self.is_closing = true;
         self.current = None;
@@ -145,7 +145,7 @@ impl ConnectionTimer {
         }
     }
 
-    /// Returns the time of the next look for stalled HTTP/2 responses.
+    /// Returns the time of the next check for stalled HTTP/2 responses.
     fn next_look(&mut self) -> Option<Instant> {
         let has_streams = self
             .connection
@@ -191,7 +191,7 @@ impl Future for ConnectionTimer {
                 if deadline <= now {
                     match Expired::of(expecting) {
                         Some(expired) => return Poll::Ready(expired),
-                        // Looks again later, because nothing wakes this task when the app continues.
+                        // Checks again later, because nothing wakes this task when the app continues.
                         None => this.current = None,
                     }
                 }
@@ -209,7 +209,7 @@ impl Future for ConnectionTimer {
 }
 
 impl Expired {
-    /// Returns the reason if this was waited for too long; `None` if that is up to the app.
+    /// Returns the reason if this event did not occur in time; `None` if the app must cause it.
     fn of(expecting: Expecting) -> Option<Self> {
         match expecting {
             Expecting::Head(_) => Some(Self::HeaderRead),

@@ -29,9 +29,9 @@ pub(super) struct BeforeResponse<B> {
     is_last_hop: bool,
 }
 
-/// The place where the callbacks run.
+/// The task that runs the callbacks.
 enum Run {
-    /// A task, which goes on if the client leaves.
+    /// A separate task, which continues if the client leaves.
     Task(oneshot::Receiver<BeforeResult>),
     /// The calling task, which drives the request to its end.
     Here(Pin<Box<dyn Future<Output = BeforeResult> + Send>>),

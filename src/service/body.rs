@@ -145,7 +145,7 @@ impl<B> Inner<B> {
     }
 }
 
-/// Decides the scope once: at the end of the body, or when it is dropped.
+/// The state of the body. It decides the scope once: at the end of the body, or when it is dropped.
 #[derive(Default)]
 pub(super) struct Watch {
     guard: Option<CompletionGuard>,
@@ -159,7 +159,7 @@ pub(super) struct Watch {
     is_abandoned: bool,
     /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
     /// body, and the body may still defer.
-    decided_early: Option<Arc<Scope>>,
+    late_scope: Option<Arc<Scope>>,
 }
 
 impl Watch {
@@ -181,32 +181,32 @@ impl Watch {
         let end = EndOfBody::of(exchange, response);
         Self {
             guard: Some(guard),
-            ends_at_hand_off: end.is_over_already(response.body()),
+            ends_at_hand_off: end.has_ended_unpolled(response.body()),
             end,
             at_end: at_end.map(Box::new),
             handed_off: false,
             is_abandoned: false,
-            decided_early: None,
+            late_scope: None,
         }
     }
 
     /// Returns `true` if the response is not decided, and a server would have to poll the body further.
     fn is_unfinished(&self) -> bool {
-        let awaits_trailers = self.at_end.is_some();
-        self.guard.is_some() && !self.ends_at_hand_off && !self.end.may_be_dropped(awaits_trailers)
+        let needs_trailers = self.at_end.is_some();
+        self.guard.is_some() && !self.ends_at_hand_off && !self.end.may_be_dropped(needs_trailers)
     }
 
     fn late_scope(&self) -> Option<Current> {
-        self.decided_early.clone().map(Current::external)
+        self.late_scope.clone().map(Current::external)
     }
 
     fn keep_scope(&mut self) {
         if let Some(guard) = &self.guard {
-            self.decided_early = guard.scope().cloned();
+            self.late_scope = guard.scope().cloned();
         }
     }
 
-    /// The body has ended by itself.
+    /// Records that the body has ended on its own.
     #[inline]
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         let delivery = match self.end.end() {
@@ -214,7 +214,7 @@ impl Watch {
                 self.set_error(|| "the body ended before its declared length".to_owned());
                 Delivery::BodyError
             }
-            Progress::Over | Progress::Continues => Delivery::Complete,
+            Progress::Ended | Progress::Continues => Delivery::Complete,
         };
         self.complete(delivery, trailers);
     }
@@ -260,8 +260,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let is_finished = !self.is_unfinished();
         if let Some(guard) = &mut self.guard {
-            let awaits_trailers = self.at_end.is_some();
-            let whole = self.handed_off && self.end.may_be_dropped(awaits_trailers);
+            let needs_trailers = self.at_end.is_some();
+            let whole = self.handed_off && self.end.may_be_dropped(needs_trailers);
             guard.verdict.body_finished = is_finished;
             guard.verdict.delivery = if whole && !self.is_abandoned {
                 Delivery::Complete
@@ -321,7 +321,7 @@ where
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// The response leaves the layer. A body that servers do not poll ends now.
+    /// Records that the response leaves the layer. A body that servers do not poll ends now.
     #[inline]
     pub(crate) fn handed_off(&mut self) {
         self.watch.handed_off = true;
@@ -353,7 +353,7 @@ impl<B: Body> ResponseBody<B> {
         self.watch.guard = Some(guard);
     }
 
-    /// Takes the right to decide before the end of the body, as if it had gone out.
+    /// Takes the right to decide before the end of the body, as if all of it had been sent.
     pub(super) fn complete_early(&mut self) -> Option<CompletionGuard> {
         self.watch.keep_scope();
         let mut guard = self.watch.guard.take()?;
@@ -404,7 +404,7 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
                 }
                 match watch.end.frame(frame, &*inner) {
                     Progress::Continues => {}
-                    Progress::Over | Progress::Short => {
+                    Progress::Ended | Progress::Short => {
                         if !inner.is_end_stream() {
                             watch.keep_scope();
                         }

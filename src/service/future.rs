@@ -23,7 +23,7 @@ pin_project! {
     /// The response future of [`Defer`](crate::Defer).
     ///
     /// If it is dropped before it is ready, there was no response. With
-    /// [`run_to_completion`](crate::DeferLayer::run_to_completion), the request goes on instead.
+    /// [`run_to_completion`](crate::DeferLayer::run_to_completion), the request continues instead.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

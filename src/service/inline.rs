@@ -34,7 +34,7 @@ where
         .await;
     handler.as_mut().drop_future();
     let Some(guard) = handler.take_guard() else {
-        unreachable!("it is polled here alone");
+        unreachable!("only this function polls the future");
     };
     request.head_ready(&guard);
     match answer {

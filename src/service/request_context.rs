@@ -55,7 +55,7 @@ impl RequestContext {
         ResponseBody::wrap(response, self.exchange, classifier, guard, self.is_last_hop)
     }
 
-    /// Notes that the head of the response is known, or that there will be none.
+    /// Records that the head of the response is known, or that there will be none.
     #[inline]
     pub(super) fn head_ready(&mut self, guard: &CompletionGuard) {
         if let Some(scope) = guard.scope() {

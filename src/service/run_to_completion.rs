@@ -1,4 +1,4 @@
-//! Handlers that are driven to their end, even if the client leaves.
+//! Handlers that run to their end, even if the client leaves.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::scope::{Scope, store::Store};
 
-/// Makes drains wait for a handler.
+/// A guard that makes drains wait for a handler.
 pub(super) struct DrainGuard {
     store: Arc<Store>,
     shard: u32,
@@ -65,16 +65,16 @@ where
 {
     let client_gone = scope.client_gone().cloned();
     let finishes_body = scope.options.finish_body.is_some();
-    let driven = async move {
+    let handler = async move {
         let response = request.await;
         // Otherwise the callbacks are counted by now, so the drain sees no gap.
         let guard = finishes_body.then_some(guard);
         (response, guard)
     };
     #[cfg(feature = "tracing")]
-    let driven = ::tracing::Instrument::in_current_span(driven);
+    let handler = ::tracing::Instrument::in_current_span(handler);
     HandlerTask {
-        task: tokio::spawn(driven),
+        task: tokio::spawn(handler),
         client_gone,
     }
 }

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{catch_panic::catch_panic, scope::options::WaitUntil};
 
-/// Calls the hook of [`DeferLayer::wait_until`](crate::DeferLayer::wait_until) when it is dropped:
-/// when the head of the response is known, or there will be none.
+/// A guard that calls the hook of [`DeferLayer::wait_until`](crate::DeferLayer::wait_until) when it is
+/// dropped: when the head of the response is known, or there will be none.
 pub(super) struct WaitUntilGuard {
     hook: Arc<WaitUntil>,
     /// The extensions before the layer adds its own, because that would keep the scope open.

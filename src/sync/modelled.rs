@@ -1,7 +1,7 @@
-//! Atomics that loom knows.
+//! Atomics of loom.
 //!
-//! loom gives a `SeqCst` access no more than acquire and release, and so reports orders that can't
-//! be. Of fences it knows the single total order, so each such access gets one.
+//! loom treats `SeqCst` accesses as acquire and release, and so explores impossible orders. It does
+//! model the single total order of fences, so each `SeqCst` access gets a fence.
 
 use loom::sync::atomic::{self, Ordering, Ordering::SeqCst, fence};
 

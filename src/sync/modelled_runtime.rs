@@ -1,4 +1,4 @@
-//! The runtime of the models: each task is a thread, whose steps loom orders.
+//! The runtime of the models: each task is a thread of loom.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,7 @@ use std::{
 
 use loom::thread::JoinHandle;
 
-/// What happens to a task that is spawned.
+/// The fate of a spawned task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runtime {
     Runs,
@@ -15,12 +15,12 @@ pub(crate) enum Runtime {
 }
 
 thread_local! {
-    // All threads of a model are coroutines of one thread, so this is one per execution.
+    // loom runs all threads of a model as coroutines of one thread, so there is one per execution.
     static TASKS: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
     static RUNTIME: Cell<Runtime> = const { Cell::new(Runtime::Runs) };
 }
 
-/// Takes the place of `Handle::spawn`.
+/// Replaces `Handle::spawn` in models.
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     match RUNTIME.get() {
         Runtime::Runs => {
@@ -31,12 +31,12 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// What is spawned from now on is dropped.
+/// Drops tasks that are spawned from now on.
 pub(crate) fn shut_down() {
     RUNTIME.set(Runtime::IsShuttingDown);
 }
 
-/// Waits for all tasks, and for those that they spawn.
+/// Waits for all tasks, including those that other tasks spawn.
 pub(crate) fn join_all() {
     loop {
         let Some(task) = TASKS.with_borrow_mut(Vec::pop) else {
@@ -46,8 +46,8 @@ pub(crate) fn join_all() {
     }
 }
 
-/// What an execution left behind when it failed would only confuse the next one.
-pub(crate) fn start_anew() {
+/// Removes the state of a previous execution that failed.
+pub(crate) fn reset() {
     TASKS.take();
     RUNTIME.set(Runtime::Runs);
 }

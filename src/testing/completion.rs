@@ -76,7 +76,7 @@ impl CompletionBuilder {
     /// Panics if the status is below 100 or above 999.
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
-        let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
+        let status = StatusCode::from_u16(status).expect("the status is between 100 and 999");
         self.0.status = Some(status);
         self.0.success = status.as_u16() < 400;
         self

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Records the events of callbacks, and asserts.
+/// A recorder of callback events, with assertions.
 ///
 /// Clones share the record. Callbacks are identified by their
 /// [name](crate::DeferredCallback::name), or else by the location of `defer` as `file:line`. See

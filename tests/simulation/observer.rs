@@ -68,7 +68,7 @@ impl Observer {
 impl DeferObserver for Observer {
     fn completed(&self, scope: &ScopeInfo, completion: &Completion) {
         let request = scope.request().and_then(|request| number(request.path()));
-        self.0.decided(request, decision(completion));
+        self.0.completed(request, decision(completion));
     }
 
     fn replaced(&self, callback: &CallbackInfo<'_>) {

@@ -1,5 +1,5 @@
-//! An app with our layer and another one, inside or outside of it.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+//! An app with a `DeferLayer` and another layer inside or outside of it.
+#![allow(dead_code, reason = "each test file uses only a part of it")]
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,22 +20,22 @@ use tower::util::MapRequestLayer;
 
 use crate::support::{Events, Log, RawResponse, Server, What, data, frames, in_time, stream_of};
 
-/// Where the other layer is.
+/// The position of the other layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Inside,
     Outside,
 }
 
-/// What the layer saw of a request, if the request came to it.
+/// The completion of a request, as the `DeferLayer` saw it.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// Whether the callback without a rule of its own ran.
+    /// `true` if the callback with the default rule ran.
     pub(crate) ran: bool,
     pub(crate) completion: Completion,
 }
 
-/// The request whose callbacks ran, as observers are told.
+/// The request of the last callback, as observers receive it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) path: String,
@@ -85,14 +85,14 @@ async fn order() -> &'static str {
     "thank you"
 }
 
-/// A call that fails in its trailers.
+/// Returns a gRPC response that fails in its trailers.
 async fn call() -> Body {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "2".parse().unwrap());
     frames([data("message"), Ok(Frame::trailers(trailers))])
 }
 
-/// The routes, the other layer and ours; between the two, each request defers.
+/// An app with both layers. Each request defers two callbacks between them.
 pub(crate) struct Beside {
     pub(crate) app: Router,
     layer: DeferLayer,

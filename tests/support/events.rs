@@ -1,5 +1,5 @@
-//! An observer that writes everything down.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+//! An observer that records all events as text.
+#![allow(dead_code, reason = "each test file uses only a part of it")]
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,11 +8,11 @@ use std::{
 
 use axum_defer::{CallbackInfo, Completion, DeferLayer, DeferObserver, Finished, LostReason};
 
-/// What an observer was told, one line per event: the event, the name, what else there is.
+/// The recorded events, one line each: the event, the name, and details.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
 
-/// A layer, and what its observer is told.
+/// Returns a layer and the events of its callbacks.
 pub(crate) fn observed() -> (DeferLayer, Events) {
     let events = Events::default();
     (DeferLayer::new().observer(events.clone()), events)
@@ -23,7 +23,7 @@ impl Events {
         self.lines().clone()
     }
 
-    /// The events of one callback, without its name.
+    /// Returns the events of one callback, without its name.
     pub(crate) fn of(&self, name: &str) -> Vec<String> {
         let lines = self.lines();
         let of_name = lines.iter().filter_map(|line| {
@@ -34,7 +34,7 @@ impl Events {
         of_name.collect()
     }
 
-    /// Those lines that begin like this.
+    /// Returns the lines that start with this text.
     pub(crate) fn starting_with(&self, start: &str) -> Vec<String> {
         let mut lines = self.all();
         lines.retain(|line| line.starts_with(start));
@@ -42,9 +42,7 @@ impl Events {
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.0
-            .lock()
-            .expect("no thread panics while it holds this lock")
+        self.0.lock().expect("no panic while locked")
     }
 
     fn add(&self, event: &str, callback: &CallbackInfo<'_>, more: &str) {

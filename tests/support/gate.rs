@@ -1,10 +1,10 @@
-//! Holds callbacks and handlers up until the test lets them go on.
+//! A gate that stops callbacks and handlers until the test opens it.
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
-/// Shut until it is opened, and then open to all.
+/// Closed until it is opened, then open for all.
 #[derive(Clone)]
 pub(crate) struct Gate {
     arrives: mpsc::UnboundedSender<()>,
@@ -22,7 +22,7 @@ impl Gate {
 
     pub(crate) async fn pass(self) {
         self.arrives.send(()).unwrap();
-        // Given back, so that the next one gets through as well.
+        // Returns the permit, so that the next caller can pass, too.
         drop(self.open.acquire().await.unwrap());
     }
 

@@ -1,6 +1,6 @@
-//! What a subscriber writes, for tests that read it.
+//! The output of a subscriber, for tests that read it.
 
-// Every test file is a crate of its own, and none uses all of this.
+// Each test file is a crate and uses only a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What was logged.
+/// The logged text.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -23,14 +23,14 @@ impl Log {
         self.0.lock().unwrap().clear();
     }
 
-    /// The lines that contain this.
+    /// Returns the lines that contain this text.
     pub(crate) fn lines(&self, with: &str) -> Vec<String> {
         let text = self.text();
         let lines = text.lines().filter(|line| line.contains(with));
         lines.map(str::to_owned).collect()
     }
 
-    /// The one line that contains this.
+    /// Returns the only line that contains this text.
     #[track_caller]
     pub(crate) fn line(&self, with: &str) -> String {
         let lines = self.lines(with);

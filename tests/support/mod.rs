@@ -1,7 +1,18 @@
-//! What the tests over real sockets share: a server, clients, and a log of what callbacks saw.
+//! A server, clients, and a log of callbacks, for tests over real sockets.
 
-// Every test file is a crate of its own, and none uses all of this.
+// Each test file is a crate and uses only a part of this module.
 #![allow(dead_code)]
+
+pub(crate) mod beside;
+pub(crate) mod events;
+pub(crate) mod gate;
+pub(crate) mod log;
+pub(crate) mod planned_panics;
+pub(crate) mod serving;
+pub(crate) mod shapes;
+pub(crate) mod subscriber;
+pub(crate) mod websocket;
+pub(crate) mod window;
 
 use std::{
     convert::Infallible,
@@ -31,28 +42,28 @@ use tokio::{
 };
 use tower::Service;
 
-/// Fails instead of waiting for ever; far above what anything here takes.
+/// Fails after a timeout that is far above the duration of any test.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(60), future).await {
         Ok(output) => output,
-        Err(_) => panic!("it hung"),
+        Err(_) => panic!("the test hangs"),
     }
 }
 
-/// On a free port of 127.0.0.1.
+/// Listens on a free port of 127.0.0.1.
 pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-/// Waits until the server accepts no more, which is when its shutdown has begun.
+/// Waits until the server refuses connections, because its shutdown has begun.
 pub(crate) async fn until_refused(address: SocketAddr) {
     in_time(async {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        // Whoever does not wait would be through by now, on a runtime of one thread.
+        // Tasks that do not wait end here, because the runtime has one thread.
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
@@ -60,7 +71,7 @@ pub(crate) async fn until_refused(address: SocketAddr) {
     .await;
 }
 
-/// A plain `axum::serve` on a free port of 127.0.0.1, stopped when dropped.
+/// A server of `axum::serve` on a free port of 127.0.0.1. Dropping it stops the server.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     task: JoinHandle<io::Result<()>>,
@@ -90,7 +101,7 @@ impl Server {
         client
     }
 
-    /// HTTP/2 with prior knowledge.
+    /// Connects with HTTP/2 and prior knowledge.
     pub(crate) async fn http2(&self) -> conn::http2::SendRequest<Full<Bytes>> {
         http2(self.address).await
     }
@@ -111,7 +122,7 @@ pub(crate) async fn http2(address: SocketAddr) -> conn::http2::SendRequest<Full<
     client
 }
 
-/// A request of one line, for the hyper clients and for `oneshot`.
+/// Returns a request without a body, for clients of hyper and for `oneshot`.
 pub(crate) fn request<B: Default>(method: &str, path: &str) -> http::Request<B> {
     http::Request::builder()
         .method(method)
@@ -124,7 +135,7 @@ pub(crate) fn get<B: Default>(path: &str) -> http::Request<B> {
     request("GET", path)
 }
 
-/// A directory with one file, which nobody sees half-written: tests run side by side.
+/// Creates a directory with one file. The file is written atomically, because tests run concurrently.
 pub(crate) fn directory_with(directory: &str, file: &str, contents: &[u8]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap();
@@ -139,21 +150,21 @@ pub(crate) fn directory_with(directory: &str, file: &str, contents: &[u8]) -> Pa
     directory
 }
 
-/// HTTP/1 byte by byte.
+/// A client that sends and receives raw HTTP/1.
 pub(crate) struct RawClient {
     stream: TcpStream,
-    /// Received, and not yet part of a response that was returned.
+    /// Received bytes that are not part of a returned response.
     received: Vec<u8>,
 }
 
-/// A response as it was on the wire.
+/// A response as it was received.
 #[derive(Debug)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,
     pub(crate) head: String,
-    /// With the chunks' framing, where there is any.
+    /// The body with its chunk framing, if any.
     pub(crate) body: Vec<u8>,
-    /// Whether the body is as long as its framing says.
+    /// `true` if the body has the length that its framing declares.
     pub(crate) whole: bool,
 }
 
@@ -175,7 +186,7 @@ impl RawClient {
             .await;
     }
 
-    /// Reads one response; `None` when the server closed without one.
+    /// Reads one response. `None` if the server closed the connection without one.
     pub(crate) async fn response(&mut self, to_head: bool) -> Option<RawResponse> {
         let head_length = loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
@@ -224,7 +235,7 @@ impl RawClient {
         }
     }
 
-    /// Reads until `text` has come.
+    /// Reads until `text` has arrived.
     pub(crate) async fn read_until(&mut self, text: &str) {
         while find(&self.received, text.as_bytes()).is_none() {
             assert!(self.receive().await, "closed before {text:?}");
@@ -237,14 +248,14 @@ impl RawClient {
         self.received
     }
 
-    /// Breaks the connection off with a RST.
+    /// Resets the connection with an RST.
     pub(crate) fn reset(self) {
         SockRef::from(&self.stream)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
     }
 
-    /// The connection, for another protocol than HTTP.
+    /// Returns the connection, for a protocol other than HTTP.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -263,7 +274,7 @@ enum Framing {
 }
 
 impl Framing {
-    /// The length of the body with its framing, once all of it is there.
+    /// Returns the length of the body with its framing, after all of it has arrived.
     fn length(&self, received: &[u8]) -> Option<usize> {
         match self {
             Self::Length(length) => (received.len() >= *length).then_some(*length),
@@ -275,7 +286,7 @@ impl Framing {
                     let size = std::str::from_utf8(&received[position..position + line]).unwrap();
                     let size = usize::from_str_radix(size, 16).unwrap();
                     if size == 0 {
-                        // Trailers, if any, stand between the last chunk and an empty line.
+                        // Trailers, if any, are between the last chunk and an empty line.
                         let end = find(&received[position + line..], b"\r\n\r\n")?;
                         return Some(position + line + end + 4);
                     }
@@ -295,7 +306,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// What became of one callback.
+/// The end of one callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Ran(Completion),
@@ -312,7 +323,7 @@ impl What {
     }
 }
 
-/// Collects what becomes of callbacks: as an observer of the layer, and from inside of them.
+/// A recorder of the ends of callbacks: as an observer, and from inside of callbacks.
 #[derive(Clone)]
 pub(crate) struct Log(mpsc::UnboundedSender<(String, What)>);
 
@@ -324,7 +335,7 @@ impl Log {
         (Self(sender), Events(receiver))
     }
 
-    /// Defers a callback that writes down that it ran, under this name.
+    /// Defers a callback that records its run under this name.
     #[track_caller]
     pub(crate) fn defer(&self, name: &str) -> axum_defer::DeferredCallback {
         let log = self.clone();
@@ -340,7 +351,7 @@ impl Log {
     }
 
     fn write(&self, name: &str, what: What) {
-        // A test that is over does not listen any more.
+        // The test may have ended already.
         let _ = self.0.send((name.to_owned(), what));
     }
 }
@@ -367,12 +378,12 @@ impl Events {
         self.0.is_empty()
     }
 
-    /// What has happened by now and was not yet looked at.
+    /// Returns the events that were not returned before.
     pub(crate) fn so_far(&mut self) -> Vec<(String, What)> {
         std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 
-    /// The names of what has run by now; nothing else may have happened.
+    /// Returns the names of the callbacks that ran. Panics on any other event.
     pub(crate) fn ran(&mut self) -> Vec<String> {
         self.so_far()
             .into_iter()
@@ -384,7 +395,7 @@ impl Events {
     }
 }
 
-/// A body for `Body::new` that yields these frames, then stays pending for ever or ends.
+/// Returns a body of these frames.
 pub(crate) fn frames<I>(frames: I) -> Body
 where
     I: IntoIterator<Item = Result<Frame<Bytes>, io::Error>>,
@@ -407,7 +418,7 @@ pub(crate) fn stream_of<const N: usize>(chunks: [&'static str; N]) -> Body {
     Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
 }
 
-/// A chunk, and what comes of the body when that has gone out: without the pause, hyper closes
+/// Returns a body of one chunk and `end`, with a pause in between, because hyper would otherwise close
 /// the connection before it flushes.
 pub(crate) fn hello_and_then<T>(end: impl FnOnce() -> T + Send + 'static) -> Body
 where

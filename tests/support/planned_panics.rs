@@ -1,11 +1,11 @@
-//! Panics that a test plans, and that nobody has to read about.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+//! Panics that a test plans, without their output.
+#![allow(dead_code, reason = "each test file uses only a part of it")]
 
 use std::{any::Any, sync::Once};
 
 pub(crate) const PLANNED: &str = "planned by the test";
 
-/// Thousands of planned panics would bury the one that matters.
+/// Silences planned panics, because thousands of them would hide an unplanned one.
 pub(crate) fn silence_planned_panics() {
     silence_panics(is_planned);
 }
@@ -16,7 +16,7 @@ pub(crate) fn is_planned(payload: &(dyn Any + Send)) -> bool {
     text == Some(PLANNED)
 }
 
-/// The hook is the process's, which is why all calls have to name the same panics.
+/// Silences panics with these payloads. The hook is global, so all calls must silence the same panics.
 pub(crate) fn silence_panics(which: fn(&(dyn Any + Send)) -> bool) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

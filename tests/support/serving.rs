@@ -1,6 +1,6 @@
-//! `axum_defer::serve` with a shutdown that the test begins, over sockets or in memory.
+//! A server of `axum_defer::serve` that the test shuts down, over sockets or in memory.
 
-#![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(dead_code, reason = "each test file uses only a part of it")]
 
 use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
 
@@ -17,23 +17,23 @@ use tokio::{
 
 use crate::support::{in_time, listen};
 
-/// A deadline that no test reaches: a shutdown that waits for it hangs.
+/// A deadline that no test reaches, so a shutdown that waits for it hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
-/// A server that is told to stop, and whose report is awaited.
+/// A server with a graceful shutdown.
 pub(crate) struct Serving {
     stop: oneshot::Sender<()>,
     report: JoinHandle<DrainReport>,
 }
 
 impl Serving {
-    /// On a free port of 127.0.0.1.
+    /// Starts a server on a free port of 127.0.0.1.
     pub(crate) async fn start(app: Router, drain: Duration) -> (Self, SocketAddr) {
         let (listener, address) = listen().await;
         (Self::on(serve(listener, app), drain), address)
     }
 
-    /// In memory, so that the clock may be paused: while it is, nothing may wait for a socket.
+    /// Starts a server in memory, because a paused clock does not wait for sockets.
     pub(crate) fn in_memory(app: Router, drain: Duration) -> (Self, Connect) {
         let (connect, listener) = in_memory();
         (Self::on(serve(listener, app), drain), connect)
@@ -53,7 +53,7 @@ impl Serving {
         }
     }
 
-    /// Sends the signal; what comes back is the rest of the shutdown.
+    /// Sends the signal, and returns the task of the shutdown.
     pub(crate) fn stop(self) -> JoinHandle<DrainReport> {
         self.stop.send(()).unwrap();
         self.report
@@ -69,7 +69,7 @@ pub(crate) fn in_memory() -> (Connect, InMemory) {
     (Connect(sender), InMemory(receiver))
 }
 
-/// Opens connections to a server in memory.
+/// A connector to a server in memory.
 pub(crate) struct Connect(mpsc::UnboundedSender<DuplexStream>);
 
 impl Connect {
@@ -77,7 +77,7 @@ impl Connect {
         self.connect_over(16 * 1024)
     }
 
-    /// Over buffers of so many bytes.
+    /// Connects over buffers of this size.
     pub(crate) fn connect_over(&self, bytes: usize) -> DuplexStream {
         let (client, server) = duplex(bytes);
         self.0.send(server).unwrap();
@@ -103,7 +103,7 @@ impl Listener for InMemory {
     }
 }
 
-/// Lets the server do all that it can do now: the runtime has one thread.
+/// Yields until the server cannot continue without the test. Requires a runtime of one thread.
 pub(crate) async fn settle() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Response bodies of every shape that a server treats differently.
+//! Response bodies that servers treat differently.
 
 #![allow(
     dead_code,
@@ -22,11 +22,11 @@ use http_body::{Frame, SizeHint};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     OneFrame,
-    /// Several frames, whose length in all the body knows.
+    /// Several frames with a known total length.
     ManyFrames,
     /// A stream of unknown length.
     Chunked,
-    /// A stream whose length the handler declares.
+    /// A stream with a declared length.
     ContentLength,
     /// A stream that ends with trailers.
     Trailers,
@@ -77,7 +77,7 @@ impl Shape {
     }
 }
 
-/// Frames that are there, one at a time.
+/// A body of frames that are always ready.
 struct Frames {
     frames: VecDeque<Frame<Bytes>>,
     knows_its_length: bool,

@@ -1,5 +1,5 @@
-//! The server's half of a WebSocket, on hyper's upgrade: axum's own extractor would bring twenty crates
-//! to everybody who builds an example. `examples/websocket` has that one.
+//! The server side of a WebSocket, on hyper's upgrade. axum's extractor would add twenty dependencies
+//! for all examples. `examples/websocket` uses it.
 
 use std::future::Future;
 
@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 
 pub(crate) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Answers the handshake, and goes on with the socket in a task of its own, as axum does.
+/// Responds to the handshake, and runs the socket on a task of its own, like axum.
 pub(crate) fn upgrade<F>(
     mut request: Request,
     socket: impl FnOnce(WebSocket) -> F + Send + 'static,

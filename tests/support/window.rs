@@ -1,5 +1,5 @@
-//! A connection in memory whose window the test opens by hand, so that a test knows which bytes
-//! the transport has accepted, and when the server is stuck.
+//! A connection in memory whose window the test controls. The test knows which bytes the transport
+//! has accepted, and when the server is blocked.
 
 #![allow(
     dead_code,
@@ -29,31 +29,31 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt};
 
-/// Both ends of one connection see this.
+/// The state that both ends of a connection share.
 #[derive(Default)]
 struct State {
-    /// What the client has sent and the server has not read.
+    /// Bytes that the client has sent and the server has not read.
     to_server: Vec<u8>,
     client_closed: bool,
     server_reader: Option<Waker>,
-    /// All that the transport has accepted from the server.
+    /// The bytes that the transport has accepted from the server.
     accepted: Vec<u8>,
-    /// How much the transport accepts in all.
+    /// The number of bytes that the transport accepts in total.
     window: usize,
     flush_is_shut: bool,
-    /// The server wants to write or flush, and has to wait until the test lets it.
+    /// The server waits for the test to write or flush.
     stuck: bool,
     broken: bool,
     server_closed: bool,
     server_writer: Option<Waker>,
-    /// How much of what was accepted the client has read.
+    /// The number of accepted bytes that the client has read.
     read: usize,
     client_reader: Option<Waker>,
     vectored: bool,
 }
 
 impl State {
-    /// The server waits for the test.
+    /// Makes the server wait for the test.
     fn stick<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         self.stuck = true;
         self.server_writer = Some(cx.waker().clone());
@@ -61,7 +61,7 @@ impl State {
     }
 }
 
-/// The test's hand on the connection.
+/// The test's handle to the connection.
 #[derive(Clone)]
 pub struct Window(Arc<Mutex<State>>);
 
@@ -74,7 +74,7 @@ impl Window {
         })))
     }
 
-    /// Without them, the transport takes one buffer at a time, which makes servers copy.
+    /// Enables vectored writes. Without them, the transport takes one buffer at a time, so servers copy.
     pub fn with_vectored_writes(self, vectored: bool) -> Self {
         self.state().vectored = vectored;
         self
@@ -100,7 +100,7 @@ impl Window {
         ClientEnd(self.clone())
     }
 
-    /// The transport accepts so many bytes more.
+    /// Makes the transport accept more bytes.
     pub fn open_by(&self, bytes: usize) {
         let mut state = self.state();
         state.window = state.window.saturating_add(bytes);
@@ -111,21 +111,21 @@ impl Window {
         self.open_by(usize::MAX);
     }
 
-    /// Whatever is written is accepted, and not flushed until the flush is opened again.
+    /// Sets whether flushes wait. Writes are accepted in any case.
     pub fn shut_flush(&self, shut: bool) {
         let mut state = self.state();
         state.flush_is_shut = shut;
         wake(&mut state.server_writer);
     }
 
-    /// The client sends these bytes.
+    /// Sends bytes from the client.
     pub fn send(&self, bytes: &[u8]) {
         let mut state = self.state();
         state.to_server.extend_from_slice(bytes);
         wake(&mut state.server_reader);
     }
 
-    /// The connection breaks, as by a reset.
+    /// Breaks the connection, like a reset.
     pub fn break_off(&self) {
         let mut state = self.state();
         state.broken = true;
@@ -134,7 +134,7 @@ impl Window {
         wake(&mut state.client_reader);
     }
 
-    /// What the transport has accepted so far.
+    /// Returns the bytes that the transport has accepted.
     pub fn accepted(&self) -> Vec<u8> {
         self.state().accepted.clone()
     }
@@ -151,10 +151,10 @@ impl Window {
         self.state().server_closed
     }
 
-    /// Lets every task go on until none can without the test.
+    /// Yields until no task can continue without the test.
     ///
-    /// On a runtime of one thread without a timer or a socket at work, nothing but another task
-    /// or the test wakes a task. Each round polls all that were woken in the round before.
+    /// On a runtime of one thread without active timers and sockets, only other tasks and the test
+    /// wake a task. Each round polls the tasks that were woken in the previous one.
     pub async fn settle(&self) {
         let mut before = self.progress();
         let mut quiet = 0;
@@ -304,7 +304,7 @@ impl AsyncWrite for ClientEnd {
     }
 }
 
-/// Serves one connection with the public parts, as somebody with a server of their own would.
+/// Serves one connection with the public types of `sent`, like a custom accept loop.
 pub fn serve_window(window: &Window, app: Router) -> JoinHandle<()> {
     let io = SentIo::new(window.server_end());
     let service = io

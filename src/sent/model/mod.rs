@@ -1,19 +1,19 @@
-//! A response on its way out, in every interleaving of the threads that know of it.
+//! Models of a response that is sent, in every interleaving of its threads.
 //!
-//! The real bodies, buffers and connection, with this file in the place of h2: one thread polls
-//! the body and puts its frames in a queue, another one writes, flushes and closes, a third one
-//! defers late or holds the handler's handles. See [`crate::model`].
+//! They use the real bodies, buffers, and connection, and a small server instead of h2. One thread
+//! polls the body and queues its frames, another one writes, flushes, and closes, and a third one
+//! defers late or holds handles. See [`crate::model`].
 
 use self::server::{MESSAGE, OneFrame, Server, body};
 use crate::model::{explore, explore_within};
 
 mod server;
 
-/// Nothing but the flushes of the response itself: a lost wake-up leaves the callback waiting.
-fn is_sent_by_its_own_flush(tells_end: bool) {
+/// No other response causes a flush, so the callback waits if a wake-up is lost.
+fn is_completed_by_own_flush(signals_end: bool) {
     let server = Server::start();
-    let (body, collection) = server.respond_deferring(body(tells_end));
-    let writer = server.beside(|server| {
+    let (body, collection) = server.respond_deferring(body(signals_end));
+    let writer = server.spawn(|server| {
         server.write_and_flush();
         server.write_and_flush();
     });
@@ -25,30 +25,27 @@ fn is_sent_by_its_own_flush(tells_end: bool) {
 }
 
 #[test]
-fn a_frame_that_ends_the_response_is_flushed_by_another_thread() {
-    explore(
-        "a frame that ends the response is flushed by another thread",
-        || {
-            is_sent_by_its_own_flush(true);
-        },
-    );
-}
-
-#[test]
-fn an_end_of_its_own_is_flushed_by_another_thread() {
-    explore_within(3, "an end of its own is flushed by another thread", || {
-        is_sent_by_its_own_flush(false);
+fn last_frame_is_flushed_by_other_thread() {
+    explore("the last frame is flushed by another thread", || {
+        is_completed_by_own_flush(true);
     });
 }
 
-/// The frame may be out before anybody watches, so the next bytes of the connection tell.
 #[test]
-fn the_first_push_while_the_response_goes_out() {
-    explore_within(3, "the first push while the response goes out", || {
+fn separate_end_is_flushed_by_other_thread() {
+    explore_within(3, "a separate end is flushed by another thread", || {
+        is_completed_by_own_flush(false);
+    });
+}
+
+/// The frame may be sent before it is watched. The next bytes of the connection decide then.
+#[test]
+fn first_push_races_with_write() {
+    explore_within(3, "the first push while the response is written", || {
         let server = Server::start();
         let (body, collection) = server.respond(http::Version::HTTP_2, body(true), |_| {});
-        let writer = server.beside(move |server| server.write_and_flush());
-        let pusher = server.defer_beside(&collection);
+        let writer = server.spawn(move |server| server.write_and_flush());
+        let pusher = server.spawn_defer(&collection);
         server.stream(body);
         writer.join().unwrap();
         pusher.join().unwrap();
@@ -59,46 +56,46 @@ fn the_first_push_while_the_response_goes_out() {
 }
 
 #[test]
-fn a_late_push_while_the_connection_closes() {
+fn late_push_races_with_close() {
     explore_within(3, "a late push while the connection closes", || {
         let server = Server::start();
         let (body, collection) = server.respond_deferring(body(true));
-        let writer = server.beside(|server| {
+        let writer = server.spawn(|server| {
             server.write_and_flush();
             server.connection.closed();
         });
-        let pusher = server.defer_beside(&collection);
+        let pusher = server.spawn_defer(&collection);
         server.stream(body);
         writer.join().unwrap();
         pusher.join().unwrap();
-        server.throw_away();
+        server.discard_queued();
         drop(collection);
         server.close(2);
     });
 }
 
 #[test]
-fn the_connection_closes_while_the_body_ends() {
+fn close_races_with_body_end() {
     explore_within(3, "the connection closes while the body ends", || {
         let server = Server::start();
         let (body, collection) = server.respond_deferring(body(false));
-        let closer = server.beside(|server| {
+        let closer = server.spawn(|server| {
             server.write_and_flush();
             server.connection.closed();
         });
         server.stream(body);
         closer.join().unwrap();
-        server.throw_away();
+        server.discard_queued();
         drop(collection);
         server.close(1);
     });
 }
 
-fn is_aborted_or_sent_by_a_reset(tells_end: bool) {
+fn is_decided_once_by_reset(signals_end: bool) {
     let server = Server::start();
-    let (body, collection) = server.respond_deferring(body(tells_end));
-    let resetter = server.beside(|server| {
-        server.throw_away();
+    let (body, collection) = server.respond_deferring(body(signals_end));
+    let resetter = server.spawn(|server| {
+        server.discard_queued();
         server.write_and_flush();
     });
     server.stream(body);
@@ -109,52 +106,48 @@ fn is_aborted_or_sent_by_a_reset(tells_end: bool) {
 }
 
 #[test]
-fn a_reset_throws_the_last_frame_away() {
-    explore("a reset throws the last frame away", || {
-        is_aborted_or_sent_by_a_reset(true);
+fn reset_races_with_last_frame() {
+    explore("a reset while the last frame is queued", || {
+        is_decided_once_by_reset(true);
     });
 }
 
-/// The handle may be over by the time that the body ends.
+/// The response may be decided before its body ends.
 #[test]
-fn a_reset_throws_a_frame_away_while_the_body_ends() {
-    explore_within(3, "a reset throws a frame away while the body ends", || {
-        is_aborted_or_sent_by_a_reset(false);
+fn reset_races_with_body_end() {
+    explore_within(3, "a reset while the body ends", || {
+        is_decided_once_by_reset(false);
     });
 }
 
-/// Nothing of ours sees h2 drop what ends the response; a round without it tells.
+/// h2 discards the end of the response silently. A round that does not write it shows this.
 #[test]
-fn a_reset_throws_the_end_away_after_the_last_frame() {
-    explore_within(
-        3,
-        "a reset throws the end away after the last frame",
-        || {
-            let server = Server::start();
-            let (body, collection) = server.respond_deferring(body(false));
-            let resetter = server.beside(|server| {
-                server.write_and_flush();
-                server.throw_away();
-                server.write_and_flush();
-            });
-            server.stream(body);
-            resetter.join().unwrap();
+fn reset_after_last_frame_discards_end() {
+    explore_within(3, "a reset after the last frame", || {
+        let server = Server::start();
+        let (body, collection) = server.respond_deferring(body(false));
+        let resetter = server.spawn(|server| {
             server.write_and_flush();
-            drop(collection);
-            server.close(1);
-        },
-    );
+            server.discard_queued();
+            server.write_and_flush();
+        });
+        server.stream(body);
+        resetter.join().unwrap();
+        server.write_and_flush();
+        drop(collection);
+        server.close(1);
+    });
 }
 
-/// The connection has no later round. So the second flush of this one must decide.
+/// The connection has no later round, so the second flush of this one must decide.
 #[test]
-fn a_reset_in_the_middle_of_the_last_frame() {
+fn reset_in_mid_frame_aborts() {
     explore_within(3, "a reset in the middle of the last frame", || {
         let server = Server::start();
         let (body, collection) = server.respond_deferring(body(false));
         server.stream(body);
-        let writer = server.beside(|server| server.write_half_and_reset());
-        let pusher = server.defer_beside(&collection);
+        let writer = server.spawn(|server| server.write_half_and_reset());
+        let pusher = server.spawn_defer(&collection);
         writer.join().unwrap();
         pusher.join().unwrap();
         drop(collection);
@@ -162,10 +155,9 @@ fn a_reset_in_the_middle_of_the_last_frame() {
     });
 }
 
-/// h2 has the whole response before anybody watches, and the body is dropped without having said
-/// that it is over.
+/// h2 has the whole response before it is watched, and the body is dropped without reporting its end.
 #[test]
-fn the_first_push_after_a_body_is_dropped_at_its_declared_length() {
+fn first_push_after_body_dropped_at_length() {
     explore(
         "the first push after a body is dropped at its length",
         || {
@@ -175,7 +167,7 @@ fn the_first_push_after_a_body_is_dropped_at_its_declared_length() {
                 ..body(false)
             };
             let (body, collection) = server.respond_unwatched(frame);
-            let writer = server.beside(move |server| server.write_and_flush());
+            let writer = server.spawn(move |server| server.write_and_flush());
             server.stream(body);
             server.defer(&collection);
             writer.join().unwrap();
@@ -186,13 +178,13 @@ fn the_first_push_after_a_body_is_dropped_at_its_declared_length() {
     );
 }
 
-/// Over HTTP/1, one task does everything, concurrently with a task that defers.
+/// Over HTTP/1, one task polls and writes, concurrently with a task that defers.
 #[test]
-fn the_first_push_while_an_http1_response_goes_out() {
-    explore("the first push while an HTTP/1 response goes out", || {
+fn first_push_races_with_http1_write() {
+    explore("the first push while an HTTP/1 response is written", || {
         let server = Server::start();
         let (body, collection) = server.respond(http::Version::HTTP_11, body(false), |_| {});
-        let pusher = server.defer_beside(&collection);
+        let pusher = server.spawn_defer(&collection);
         server.stream(body);
         server.write_and_flush();
         pusher.join().unwrap();
@@ -201,9 +193,9 @@ fn the_first_push_while_an_http1_response_goes_out() {
     });
 }
 
-/// Two responses share one connection, and its list of those that wait.
+/// Two responses share the waiting list of one connection.
 #[test]
-fn two_responses_wait_for_one_flush() {
+fn one_flush_completes_two_responses() {
     explore_within(3, "two responses wait for one flush", || {
         let server = Server::start();
         let mut bodies = Vec::new();
@@ -218,7 +210,7 @@ fn two_responses_wait_for_one_flush() {
         drop(ledger.defer(&collections[1]));
         let streams: Vec<_> = bodies
             .into_iter()
-            .map(|body| server.beside(move |server| server.stream(body)))
+            .map(|body| server.spawn(move |server| server.stream(body)))
             .collect();
         server.write_and_flush();
         for stream in streams {

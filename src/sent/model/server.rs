@@ -23,19 +23,19 @@ use crate::{
     defer::collection::DeferredCallbackCollection,
     model::ledger::{Ended, Ledger},
     response::end_of_body::{EndOfBody, Exchange},
-    runner::completer::Completer,
+    runner::completion_guard::CompletionGuard,
     service::body::ResponseBody,
     sync::{Mutex, lock},
 };
 
 pub(super) const MESSAGE: &[u8] = b"hello";
-/// Of an HTTP/2 frame.
+/// The length of an HTTP/2 frame header.
 const HEAD: usize = 9;
 
-/// One frame, after which it is over or after which only `None` tells.
+/// A body of one frame. Its end is known with the frame, or only with `None`.
 pub(super) struct OneFrame {
     pub(super) frame: Option<Bytes>,
-    pub(super) tells_end: bool,
+    pub(super) signals_end: bool,
     pub(super) declared: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Body for OneFrame {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.tells_end && self.frame.is_none()
+        self.signals_end && self.frame.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -72,14 +72,14 @@ enum Queued {
     EndOfStream,
 }
 
-/// The connection, and what the server has queued for it: with a lock of its own, as in h2.
+/// A connection, and the frames that are queued for it, with a lock of their own as in h2.
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) ledger: Ledger,
     pub(super) connection: Arc<Connection>,
     queue: Arc<Mutex<VecDeque<Queued>>>,
     /// Bytes of the body that a flush has covered.
-    arrived: Arc<AtomicU64>,
+    flushed_bytes: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -88,11 +88,11 @@ impl Server {
             ledger: Ledger::open(),
             connection: Connection::new(),
             queue: Arc::default(),
-            arrived: Arc::default(),
+            flushed_bytes: Arc::default(),
         }
     }
 
-    /// A request, and the body of its response.
+    /// Opens a request, and returns the body of its response.
     pub(super) fn respond(
         &self,
         version: Version,
@@ -101,15 +101,15 @@ impl Server {
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(version);
         let handle = ResponseHandle::new(self.connection.clone(), exchange);
-        let (completer, collection) = self.ledger.request(Some(handle.clone()));
+        let (guard, collection) = self.ledger.request(Some(handle.clone()));
         handler(&collection);
-        let scope = completer.scope().expect("it is not decided yet");
-        scope.watch_if_shared();
-        let body = self.send(exchange, body, completer, handle);
+        let scope = guard.scope().expect("the scope is not decided yet");
+        scope.head_ready();
+        let body = self.send(exchange, body, guard, handle);
         (body, collection)
     }
 
-    /// A response over HTTP/2 to a request that has deferred something.
+    /// Returns an HTTP/2 response to a request that has deferred something.
     #[track_caller]
     pub(super) fn respond_deferring(
         &self,
@@ -118,15 +118,15 @@ impl Server {
         self.respond(Version::HTTP_2, body, |collection| self.defer(collection))
     }
 
-    /// A response over HTTP/2 whose body takes the collection when it is polled, unseen by the layer.
+    /// Returns an HTTP/2 response whose body takes the collection when it is polled.
     pub(super) fn respond_unwatched(
         &self,
         body: OneFrame,
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(Version::HTTP_2);
         let handle = ResponseHandle::new(self.connection.clone(), exchange);
-        let (completer, collection) = self.ledger.request(Some(handle.clone()));
-        let body = self.send(exchange, body, completer, handle);
+        let (guard, collection) = self.ledger.request(Some(handle.clone()));
+        let body = self.send(exchange, body, guard, handle);
         (body, collection)
     }
 
@@ -134,16 +134,16 @@ impl Server {
         &self,
         exchange: Exchange,
         body: OneFrame,
-        completer: Completer,
+        guard: CompletionGuard,
         handle: ResponseHandle,
     ) -> WholeBody {
-        let response = ResponseBody::wrap(Response::new(body), exchange, None, completer, true);
+        let response = ResponseBody::wrap(Response::new(body), exchange, None, guard, true);
         let end = EndOfBody::of(exchange, &response);
         let multiplexed = exchange.is_multiplexed;
         SentBody::new(response.into_body(), end, multiplexed, handle)
     }
 
-    /// What a server does with a body: the task of the stream over HTTP/2.
+    /// Polls a body to its end, like the task of an HTTP/2 stream.
     pub(super) fn stream(&self, mut body: WholeBody) {
         let cx = &mut Context::from_waker(Waker::noop());
         let declared = body.size_hint().exact();
@@ -162,15 +162,15 @@ impl Server {
                     break;
                 }
                 Poll::Ready(Some(Err(never))) => match never {},
-                Poll::Pending => unreachable!("the frame is there"),
+                Poll::Pending => unreachable!("the body is never pending"),
             }
         }
         self.ledger.pass();
         drop(body);
     }
 
-    /// These steps on a thread of their own.
-    pub(super) fn beside(
+    /// Runs `steps` on another thread.
+    pub(super) fn spawn(
         &self,
         steps: impl FnOnce(&Self) + Send + 'static,
     ) -> loom::thread::JoinHandle<()> {
@@ -178,21 +178,21 @@ impl Server {
         loom::thread::spawn(move || steps(&server))
     }
 
-    /// Defers on a thread of its own.
+    /// Defers on another thread.
     #[track_caller]
-    pub(super) fn defer_beside(
+    pub(super) fn spawn_defer(
         &self,
         collection: &DeferredCallbackCollection,
     ) -> loom::thread::JoinHandle<()> {
         let collection = collection.clone();
-        self.beside(move |server| server.defer(&collection))
+        self.spawn(move |server| server.defer(&collection))
     }
 
     fn enqueue(&self, queued: Queued) {
         lock(&self.queue).push_back(queued);
     }
 
-    /// What a connection does when it is polled: it reads, writes what is queued, and flushes.
+    /// Polls the connection: reads, writes the queued frames, and flushes.
     pub(super) fn write_and_flush(&self) {
         self.connection.progress.begin_read();
         let queued = self.take_queued();
@@ -208,19 +208,19 @@ impl Server {
                 Queued::EndOfStream => self.connection.progress.add_written(HEAD),
             }
         }
-        self.arrived.fetch_add(written, SeqCst);
+        self.flushed_bytes.fetch_add(written, SeqCst);
         self.connection.flushed();
     }
 
-    /// A connection that was writing a frame when the client reset its stream: it reads the reset,
-    /// writes the rest of the frame, and flushes; it finds nothing more, and flushes again.
+    /// Polls a connection whose client resets the stream in the middle of a frame: reads the reset,
+    /// writes the rest of the frame, flushes, finds nothing more, and flushes again.
     pub(super) fn write_half_and_reset(&self) {
         self.connection.progress.begin_read();
         let mut frames = self.take_queued();
         self.connection.progress.begin_read();
-        // h2 drops what is queued behind the frame.
+        // h2 discards the frames behind this one.
         frames.truncate(1);
-        self.throw_away();
+        self.discard_queued();
         for queued in frames {
             if let Queued::Data(mut data) = queued {
                 let length = data.remaining();
@@ -229,20 +229,20 @@ impl Server {
             }
         }
         self.connection.flushed();
-        self.throw_away();
+        self.discard_queued();
         self.connection.flushed();
     }
 
-    /// What the connection still does when all other threads are done: nothing, unless there is
-    /// something to write. So a wake-up that was lost before leaves the callback waiting.
+    /// Polls the connection after all other threads, but only if there is something to write, so that
+    /// a lost wake-up leaves the callback waiting.
     pub(super) fn write_the_rest(&self) {
         if !lock(&self.queue).is_empty() {
             self.write_and_flush();
         }
     }
 
-    /// The client resets the stream.
-    pub(super) fn throw_away(&self) {
+    /// Discards the queued frames, as h2 does after a reset.
+    pub(super) fn discard_queued(&self) {
         drop(self.take_queued());
     }
 
@@ -250,10 +250,10 @@ impl Server {
         lock(&self.queue).drain(..).collect()
     }
 
-    /// A callback that must not run before the client can have the whole message.
+    /// Registers a callback that must not run before the whole message is flushed.
     #[track_caller]
     pub(super) fn defer(&self, collection: &DeferredCallbackCollection) {
-        let arrived = self.arrived.clone();
+        let flushed_bytes = self.flushed_bytes.clone();
         drop(
             self.ledger
                 .defer_with(collection, move |completion: Completion| {
@@ -261,7 +261,11 @@ impl Server {
                     match completion.delivery() {
                         Delivery::Complete => {
                             assert_eq!(completion.body_bytes(), MESSAGE.len() as u64);
-                            assert_eq!(arrived.load(SeqCst), MESSAGE.len() as u64, "too early");
+                            assert_eq!(
+                                flushed_bytes.load(SeqCst),
+                                MESSAGE.len() as u64,
+                                "too early"
+                            );
                         }
                         Delivery::Aborted => {}
                         other => panic!("{other:?}"),
@@ -271,7 +275,7 @@ impl Server {
         );
     }
 
-    /// Everything ran; whether under the completion of a response that was sent.
+    /// Checks that all callbacks ran. Returns `true` if the response was complete.
     pub(super) fn close(self, count: usize) -> bool {
         let Self {
             ledger, connection, ..
@@ -286,10 +290,10 @@ impl Server {
     }
 }
 
-pub(super) fn body(tells_end: bool) -> OneFrame {
+pub(super) fn body(signals_end: bool) -> OneFrame {
     OneFrame {
         frame: Some(Bytes::from_static(MESSAGE)),
-        tells_end,
+        signals_end,
         declared: None,
     }
 }

@@ -1,4 +1,4 @@
-//! The choices that a generated case makes.
+//! Generated test cases, and their reduction.
 
 use std::{
     collections::VecDeque,
@@ -7,15 +7,15 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// The choices that a generated case makes, one after the other.
+/// The choices of a generated case, in order.
 pub(super) struct Choices(pub(super) VecDeque<u8>);
 
 impl Choices {
-    /// Keeps some back for the end.
+    /// Splits off the choices for the end of the case. Also returns the number of steps before it.
     pub(super) fn split(mut choices: Vec<u8>) -> (Self, Self, usize) {
         let steps = choices.len() * 4 / 5;
-        let endgame = choices.split_off(steps);
-        (Self(choices.into()), Self(endgame.into()), steps)
+        let final_choices = choices.split_off(steps);
+        (Self(choices.into()), Self(final_choices.into()), steps)
     }
 
     pub(super) fn below(&mut self, limit: usize) -> usize {
@@ -27,10 +27,9 @@ impl Choices {
     }
 }
 
-/// Runs random cases, as many as `PROPTEST_CASES` says, like the properties in `tests/integrations`;
-/// and of one that fails the least that fails, whose choices it prints.
+/// Runs `PROPTEST_CASES` random cases. Reduces a case that fails, and prints its choices.
 ///
-/// Without proptest, because every user who runs an example would build it.
+/// Does not use proptest, because running an example would then build it.
 pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
     let cases = env::var("PROPTEST_CASES").map_or(256, |cases| cases.parse().unwrap());
     let fails = |choices: &[u8]| catch_unwind(AssertUnwindSafe(|| case(choices.to_vec()))).is_err();
@@ -38,15 +37,15 @@ pub(super) fn any(longest: usize, case: fn(Vec<u8>)) {
         let length = fastrand::usize(..longest);
         let choices: Vec<_> = repeat_with(|| fastrand::u8(..)).take(length).collect();
         if fails(&choices) {
-            let least = shrink(choices, fails);
-            println!("the choices were {least:?}");
-            case(least);
-            unreachable!("it failed, and now it does not");
+            let smallest = shrink(choices, fails);
+            println!("the choices were {smallest:?}");
+            case(smallest);
+            unreachable!("the case no longer fails");
         }
     }
 }
 
-/// The shortest beginning that fails, with a zero wherever it fails with a zero.
+/// Returns the shortest prefix that fails, with as many zeros as possible.
 fn shrink(mut choices: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     if let Some(length) = (0..choices.len()).find(|&length| fails(&choices[..length])) {
         choices.truncate(length);
@@ -61,7 +60,7 @@ fn shrink(mut choices: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
 }
 
 #[test]
-fn shrinking_finds_the_least_choices() {
+fn shrink_finds_smallest_failing_choices() {
     let fails = |choices: &[u8]| choices.len() > 2 && choices[1] > 7;
     assert_eq!(shrink(vec![9, 9, 9, 9, 9], fails), [0, 9, 0]);
 }

@@ -1,4 +1,4 @@
-//! hyper's HTTP/1.
+//! A server like hyper's HTTP/1.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -13,7 +13,7 @@ use super::{
     world::{Piece, World, cx},
 };
 
-/// hyper's HTTP/1: one response after the other; flushes only when it has nothing to write.
+/// Serves one response after the other, and flushes only if there is nothing to write.
 pub(super) fn http1(choices: Vec<u8>) {
     let (choices, _, steps) = Choices::split(choices);
     let mut world = World::new(choices, Version::HTTP_11);
@@ -33,9 +33,9 @@ pub(super) fn http1(choices: Vec<u8>) {
         }
         if step == lifetime {
             for expected in &mut world.model().responses {
-                expected.may_abort |= expected.told.is_empty();
+                expected.may_abort |= expected.outcomes.is_empty();
             }
-            // hyper drops the body, what it has buffered, and the IO, in an order of its own.
+            // hyper drops the body, its buffers, and the IO in an unspecified order.
             if world.choices.one_in(2) {
                 world.io = None;
             }
@@ -52,13 +52,13 @@ pub(super) fn http1(choices: Vec<u8>) {
             0 if current.is_none() => {
                 world.begin_round();
                 let Some((index, body)) = world.answer() else {
-                    // Without a response hyper closes the connection.
+                    // Without a response, hyper closes the connection.
                     is_last = true;
                     continue;
                 };
                 let head = world.framing(index, 5);
                 buffered.push_back(head);
-                // hyper won't poll a body whose length is 0, frames or not.
+                // hyper does not poll a body whose length is 0, even if it has frames.
                 if body.is_end_stream() || body.size_hint().exact() == Some(0) {
                     world.model().responses[index].is_whole = true;
                 } else {
@@ -71,13 +71,13 @@ pub(super) fn http1(choices: Vec<u8>) {
                 };
                 let is_chunked = body.size_hint().exact().is_none();
                 if !is_last && world.choices.one_in(30) {
-                    // As when the body errs.
+                    // The body returns an error.
                     world.model().responses[index].may_abort = true;
                     is_last = true;
                     continue;
                 }
                 let Poll::Ready(polled) = body.as_mut().poll_frame(&mut cx()) else {
-                    unreachable!("the script never waits");
+                    unreachable!("the script is never pending");
                 };
                 match polled.map(|frame| frame.map(Frame::into_data)) {
                     Some(Ok(Ok(data))) => {
@@ -124,8 +124,8 @@ pub(super) fn http1(choices: Vec<u8>) {
         }
     }
     world.flush(true);
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.wait_for_all();
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.end();
 }

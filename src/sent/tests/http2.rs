@@ -1,4 +1,4 @@
-//! h2.
+//! A server like h2.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -19,15 +19,15 @@ struct Stream {
     index: usize,
     body: Option<Pin<Box<SentBody<Script>>>>,
     has_head: bool,
-    /// What comes next from the body's task, which has polled and not yet queued.
-    in_hand: Option<(Piece, bool)>,
+    /// The next piece, which the body's task has polled and not yet queued.
+    polled: Option<(Piece, bool)>,
     queue: VecDeque<Piece>,
     was_reset: bool,
     is_over: bool,
 }
 
-/// h2: bodies are polled by tasks of their own, at any time; the connection's task reads, then
-/// takes from the queues, writes, flushes, and keeps what it has written for a while.
+/// A server that polls each body on a task of its own. The connection's task reads, takes frames from
+/// the queues, writes, and flushes. It releases the last written buffer later.
 struct Http2 {
     world: World,
     streams: Vec<Stream>,
@@ -35,12 +35,12 @@ struct Http2 {
     in_flight: Option<(usize, Piece)>,
     /// The last frame that was written, whose buffer h2 has not released.
     written: Option<(usize, SentBuf<Bytes>, bool)>,
-    /// It could not take all that was there before it was written out.
+    /// The codec had no capacity for all queued frames.
     codec_was_full: bool,
     phase: Phase,
-    /// Resets that have arrived, and that the connection has not read.
+    /// Resets that the connection has not read.
     arrived: Vec<usize>,
-    /// The connection's task runs once more: something was queued, arrived, or was dropped.
+    /// The connection's task was woken, because something was queued, arrived, or was dropped.
     is_woken: bool,
 }
 
@@ -59,7 +59,7 @@ impl Http2 {
                 index,
                 body: Some(body),
                 has_head: false,
-                in_hand: None,
+                polled: None,
                 queue: VecDeque::new(),
                 was_reset: false,
                 is_over: false,
@@ -75,7 +75,7 @@ impl Http2 {
         }
     }
 
-    /// One step of the task of a stream.
+    /// Performs one step of the task of a stream.
     fn stream_step(&mut self, at: usize) {
         let world = &mut self.world;
         let stream = &mut self.streams[at];
@@ -89,8 +89,8 @@ impl Http2 {
             self.is_woken = true;
             return;
         };
-        if let Some((piece, is_end)) = stream.in_hand.take() {
-            // A reset stream takes nothing, and what was for it is dropped.
+        if let Some((piece, is_end)) = stream.polled.take() {
+            // A reset stream drops its frames.
             if !stream.was_reset {
                 stream.queue.push_back(piece);
                 self.is_woken = true;
@@ -102,14 +102,14 @@ impl Http2 {
         } else if !stream.has_head {
             stream.has_head = true;
             let is_end = body.is_end_stream();
-            stream.in_hand = Some((world.framing(index, 9), is_end));
+            stream.polled = Some((world.framing(index, 9), is_end));
         } else if stream.was_reset {
             stream.body = None;
         } else {
             let Poll::Ready(polled) = body.as_mut().poll_frame(&mut cx()) else {
-                unreachable!("the script never waits");
+                unreachable!("the script is never pending");
             };
-            stream.in_hand = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
+            stream.polled = Some(match polled.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => {
                     let is_end = body.is_end_stream();
                     if data.has_remaining() {
@@ -124,24 +124,24 @@ impl Http2 {
         }
     }
 
-    /// One step of the connection's task.
-    fn connection_step(&mut self, to_the_end: bool) {
+    /// Performs one step of the connection's task.
+    fn connection_step(&mut self, forced: bool) {
         match self.phase {
             Phase::Idle => {
-                self.begin_round(to_the_end);
+                self.begin_round(forced);
                 self.phase = Phase::Taking;
             }
             Phase::Taking => {
                 self.reclaim();
                 self.codec_was_full = false;
-                // Flow control holds data back now and then; the other frames it can't.
-                let holds_data_back = !to_the_end && self.world.choices.one_in(3);
-                let may_go = |piece: &Piece| match piece {
+                // Flow control applies to data only.
+                let holds_data_back = !forced && self.world.choices.one_in(3);
+                let may_be_sent = |piece: &Piece| match piece {
                     Piece::Buffer(..) => !holds_data_back,
                     Piece::Framing(..) | Piece::Copied(..) => true,
                 };
                 let ready: Vec<_> = (0..self.streams.len())
-                    .filter(|at| self.streams[*at].queue.front().is_some_and(may_go))
+                    .filter(|at| self.streams[*at].queue.front().is_some_and(may_be_sent))
                     .collect();
                 if ready.is_empty() {
                     self.phase = Phase::Writing;
@@ -153,9 +153,9 @@ impl Http2 {
                 };
                 self.take(at, piece);
             }
-            Phase::Writing if !to_the_end && self.world.choices.one_in(6) => {
-                // The transport takes no more for now, and the task is woken for another round.
-                self.begin_round(to_the_end);
+            Phase::Writing if !forced && self.world.choices.one_in(6) => {
+                // The transport is not ready, and the task is woken for another round.
+                self.begin_round(forced);
                 if self.in_flight.is_none() {
                     self.phase = Phase::Taking;
                 }
@@ -163,12 +163,12 @@ impl Http2 {
             Phase::Writing => {
                 let world = &mut self.world;
                 if let Some(mut piece) = self.codec.pop_front() {
-                    world.write(&mut piece, to_the_end);
+                    world.write(&mut piece, forced);
                     if piece.remaining() > 0 {
                         self.codec.push_front(piece);
                     }
                 } else if let Some((at, mut piece)) = self.in_flight.take() {
-                    world.write(&mut piece, to_the_end);
+                    world.write(&mut piece, forced);
                     if piece.remaining() > 0 {
                         self.in_flight = Some((at, piece));
                     } else if let Piece::Buffer(_, buffer, _) = piece {
@@ -180,20 +180,24 @@ impl Http2 {
                 }
             }
             Phase::Flushing => {
-                let is_flushed = self.world.flush(to_the_end);
-                // What did not fit, or is left of a buffer, goes on in the same round.
-                let goes_on = is_flushed && (self.codec_was_full || self.reclaim());
+                let is_flushed = self.world.flush(forced);
+                // Frames that did not fit, and the rest of a buffer, continue in the same round.
+                let continues = is_flushed && (self.codec_was_full || self.reclaim());
                 self.is_woken |= !is_flushed;
-                self.phase = if goes_on { Phase::Taking } else { Phase::Idle };
+                self.phase = if continues {
+                    Phase::Taking
+                } else {
+                    Phase::Idle
+                };
             }
         }
     }
 
-    /// Reads, which is how the connection learns of resets.
-    fn begin_round(&mut self, to_the_end: bool) {
+    /// Reads from the connection, which applies resets.
+    fn begin_round(&mut self, forced: bool) {
         self.is_woken = false;
         self.world.begin_round();
-        if !to_the_end && !self.streams.is_empty() && self.world.choices.one_in(8) {
+        if !forced && !self.streams.is_empty() && self.world.choices.one_in(8) {
             let at = self.world.choices.below(self.streams.len());
             self.reset(at);
         }
@@ -222,7 +226,7 @@ impl Http2 {
         }
     }
 
-    /// Lets go of the last buffer, or puts its rest back in front of its queue.
+    /// Releases the last buffer, or returns its rest to the front of its queue.
     fn reclaim(&mut self) -> bool {
         let Some((at, buffer, was_reset)) = self.written.take() else {
             return false;
@@ -238,16 +242,16 @@ impl Http2 {
         true
     }
 
-    /// Runs the connection's task for as long as something wakes it, and no longer.
+    /// Runs the connection's task until nothing wakes it.
     fn finish_rounds(&mut self) {
-        // A window that is opened wakes it too.
+        // An opened window also wakes it.
         self.is_woken |= self.streams.iter().any(|stream| !stream.queue.is_empty());
         while self.is_woken || self.phase != Phase::Idle {
             self.connection_step(true);
         }
     }
 
-    /// The tasks of the streams may outlive the connection's, or not.
+    /// Drops the connection's frames, then the tasks of the streams.
     fn end(self) {
         let Self {
             world,
@@ -271,7 +275,7 @@ impl Http2 {
 }
 
 pub(super) fn http2(choices: Vec<u8>) {
-    let (choices, endgame, steps) = Choices::split(choices);
+    let (choices, final_choices, steps) = Choices::split(choices);
     let mut world = World::new(choices, Version::HTTP_2);
     let lifetime = if world.choices.one_in(3) {
         world.choices.below(120)
@@ -292,7 +296,7 @@ pub(super) fn http2(choices: Vec<u8>) {
     for step in 0..steps {
         if step == lifetime {
             for expected in &mut server.world.model().responses {
-                expected.may_abort |= expected.told.is_empty();
+                expected.may_abort |= expected.outcomes.is_empty();
             }
             if server.world.choices.one_in(2) {
                 server.world.io = None;
@@ -309,11 +313,11 @@ pub(super) fn http2(choices: Vec<u8>) {
             _ => server.connection_step(false),
         }
     }
-    // All that is under way is written. Then come a few more, after which nothing follows that
-    // could hide that one of them still waits.
+    // Writes all that is pending, then a few last responses. No bytes follow that could hide a lost
+    // wake-up.
     server.finish_streams();
     server.finish_rounds();
-    server.world.choices = endgame;
+    server.world.choices = final_choices;
     let before = server.streams.len();
     for _ in 0..1 + server.world.choices.below(2) {
         server.accept();
@@ -322,7 +326,7 @@ pub(super) fn http2(choices: Vec<u8>) {
         for _ in 0..server.world.choices.below(10) {
             server.stream_step(at);
         }
-        // Part of it may be written by then.
+        // A part of the response may be written before the reset.
         for _ in 0..server.world.choices.below(8) {
             server.connection_step(false);
         }
@@ -334,11 +338,11 @@ pub(super) fn http2(choices: Vec<u8>) {
     server.finish_rounds();
     server.finish_streams();
     server.finish_rounds();
-    // h2 drops what a reset stream had queued unseen. Where frames of it were not watched, only
-    // the next bytes of the connection tell.
+    // h2 silently discards the queued frames of a reset stream. If some were not watched, only the next
+    // bytes of the connection decide.
     let may_wait = |expected: &Expected| expected.may_abort && expected.unwatched_bytes;
-    server.world.assert_all_told(may_wait);
+    server.world.assert_all_called(may_wait);
     server.world.wait_for_all();
-    server.world.assert_all_told(may_wait);
+    server.world.assert_all_called(may_wait);
     server.end();
 }

@@ -1,8 +1,8 @@
-//! Servers in miniature, in the orders of hyper's HTTP/1 and h2, against what was on the wire.
+//! Small servers that work in the orders of hyper's HTTP/1 and h2, checked against a reference model.
 //!
-//! The model is a list: every byte that the transport accepted, with the response that it belongs
-//! to, and how many of them were flushed. Whatever the order of events, each waiter is called
-//! exactly once, and told `Sent` only when that list says so.
+//! The model is a list of all bytes that the transport accepted, each with its response, and the number
+//! of flushed bytes. In every order of events, each waiter is called exactly once, and with `Flushed`
+//! only if the list agrees.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -38,11 +38,11 @@ fn http2_waiters_get_the_outcome_once() {
     choices::any(300, http2);
 }
 
-/// A response with data frames of these lengths, which add up to the length that it declares.
-fn answering<const FRAMES: usize>(
+/// Creates a response with data frames of these lengths, whose sum is its declared length.
+fn respond<const FRAMES: usize>(
     version: Version,
     lengths: [usize; FRAMES],
-    watched_from_the_start: bool,
+    watched_from_start: bool,
 ) -> (World, usize, Pin<Box<SentBody<Script>>>) {
     let mut world = World::new(Choices(VecDeque::new()), version);
     let script = Script {
@@ -51,8 +51,8 @@ fn answering<const FRAMES: usize>(
             .into(),
         knows_its_length: true,
     };
-    let (index, future) = world.ask(script, lengths.iter().sum(), watched_from_the_start);
-    if watched_from_the_start {
+    let (index, future) = world.ask(script, lengths.iter().sum(), watched_from_start);
+    if watched_from_start {
         world.wait_for(index);
     }
     (world, index, World::body(future))
@@ -60,17 +60,17 @@ fn answering<const FRAMES: usize>(
 
 fn data_of(body: &mut Pin<Box<SentBody<Script>>>) -> SentBuf<Bytes> {
     let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx()) else {
-        unreachable!("the script has a frame");
+        unreachable!("the script has no frame");
     };
     let Ok(data) = frame.into_data() else {
-        unreachable!("it is data");
+        unreachable!("the frame is not data");
     };
     data
 }
 
 #[test]
-fn copying_a_buffer_consumes_it() {
-    let (mut world, index, mut body) = answering(Version::HTTP_11, [40], true);
+fn copied_buffer_is_consumed() {
+    let (mut world, index, mut body) = respond(Version::HTTP_11, [40], true);
     let mut data = data_of(&mut body);
     drop(body);
     let mut piece = world.framing(index, 5);
@@ -84,13 +84,13 @@ fn copying_a_buffer_consumes_it() {
     drop(data);
     world.write(&mut piece, true);
     world.flush(true);
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.end();
 }
 
 #[test]
-fn late_http1_waiters_are_called_at_once() {
-    let (mut world, index, mut body) = answering(Version::HTTP_11, [40], false);
+fn late_http1_waiter_is_called_immediately() {
+    let (mut world, index, mut body) = respond(Version::HTTP_11, [40], false);
     let mut head = world.framing(index, 5);
     world.write(&mut head, true);
     world.flush(true);
@@ -101,34 +101,34 @@ fn late_http1_waiters_are_called_at_once() {
     world.write(&mut piece, true);
     world.flush(true);
     world.wait_for_all();
-    world.assert_all_told(|_| false);
+    world.assert_all_called(|_| false);
     world.end();
 }
 
-/// All of the declared length is there, and yet the body goes on: over HTTP/2 it is polled until
-/// it says that it is over, so a reset may come in between.
+/// Over HTTP/2, a body is polled after its declared length until it reports its end, so a reset may
+/// arrive in between.
 #[test]
-fn a_reset_does_not_flush_copied_bytes() {
+fn reset_does_not_flush_copied_bytes() {
     for empty_frame_is_polled in [false, true] {
-        let (mut world, index, mut body) = answering(Version::HTTP_2, [3, 0], true);
+        let (mut world, index, mut body) = respond(Version::HTTP_2, [3, 0], true);
         let data = data_of(&mut body);
         let frame = world.buffer(index, data);
         if empty_frame_is_polled {
             drop(data_of(&mut body));
         }
-        // Something else goes out, and is flushed.
+        // Other bytes of the connection are flushed.
         let mut head = world.framing(index, 9);
         world.write(&mut head, true);
         world.flush(true);
         let mut copied = World::copied(frame);
         world.model().responses[index].may_abort = true;
         drop(body);
-        world.assert_all_told(|_| true);
-        assert_eq!(world.model().responses[index].told, []);
+        world.assert_all_called(|_| true);
+        assert_eq!(world.model().responses[index].outcomes, []);
         world.write(&mut copied, true);
         world.flush(true);
         assert_eq!(
-            world.model().responses[index].told,
+            world.model().responses[index].outcomes,
             [DeliveryOutcome::Flushed { bytes: 3 }]
         );
         world.end();
@@ -136,8 +136,8 @@ fn a_reset_does_not_flush_copied_bytes() {
 }
 
 #[test]
-fn a_reset_after_the_last_flush_decides() {
-    let (mut world, index, mut body) = answering(Version::HTTP_2, [40, 0], true);
+fn reset_after_last_flush_is_flushed() {
+    let (mut world, index, mut body) = respond(Version::HTTP_2, [40, 0], true);
     let data = data_of(&mut body);
     let mut frame = world.buffer(index, data);
     world.write(&mut frame, true);
@@ -145,7 +145,7 @@ fn a_reset_after_the_last_flush_decides() {
     world.model().responses[index].may_abort = true;
     drop(body);
     assert_eq!(
-        world.model().responses[index].told,
+        world.model().responses[index].outcomes,
         [DeliveryOutcome::Flushed { bytes: 40 }]
     );
     world.end();
@@ -153,7 +153,7 @@ fn a_reset_after_the_last_flush_decides() {
 
 /// h2 writes the rest of the frame, flushes, finds nothing more, and flushes again. No round follows.
 #[test]
-fn trailers_reset_behind_a_half_written_frame_are_aborted() {
+fn trailers_reset_in_mid_frame_are_aborted() {
     let mut world = World::new(Choices(VecDeque::new()), Version::HTTP_2);
     let script = Script {
         frames: [
@@ -168,40 +168,40 @@ fn trailers_reset_behind_a_half_written_frame_are_aborted() {
     let mut body = World::body(future);
     let data = data_of(&mut body);
     let mut frame = world.buffer(index, data);
-    // The trailers are queued behind it.
+    // The trailers are queued behind the data.
     assert!(body.as_mut().poll_frame(&mut cx()).is_ready());
     drop(body);
     world.begin_round();
     world.write_some(&mut frame, 10);
-    // The reset is read, and h2 drops the trailers.
+    // The reset is read, and h2 discards the trailers.
     world.begin_round();
     world.model().responses[index].may_abort = true;
     world.write(&mut frame, true);
     world.flush(true);
-    assert_eq!(world.model().responses[index].told, []);
+    assert_eq!(world.model().responses[index].outcomes, []);
     world.flush(true);
     assert_eq!(
-        world.model().responses[index].told,
+        world.model().responses[index].outcomes,
         [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();
 }
 
 #[test]
-fn unwatched_bytes_count_in_aborted_responses() {
-    let (mut world, index, mut body) = answering(Version::HTTP_11, [40, 3], false);
+fn aborted_response_counts_unwatched_bytes() {
+    let (mut world, index, mut body) = respond(Version::HTTP_11, [40, 3], false);
     drop((data_of(&mut body), body));
     world.model().responses[index].may_abort = true;
     world.wait_for_all();
     assert_eq!(
-        world.model().responses[index].told,
+        world.model().responses[index].outcomes,
         [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();
 }
 
 #[test]
-fn vectored_writes_are_passed_on() {
+fn vectored_writes_pass_through() {
     let (vectored, _client) = tokio::io::duplex(8);
     assert!(vectored.is_write_vectored() && SentIo::new(vectored).is_write_vectored());
     let world = World::new(Choices(VecDeque::new()), Version::HTTP_11);
@@ -209,7 +209,7 @@ fn vectored_writes_are_passed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_reaches_the_transport() {
+async fn shutdown_reaches_transport() {
     let (mut client, server) = tokio::io::duplex(8);
     let mut io = SentIo::new(server);
     io.write_all(b"hello").await.unwrap();
@@ -218,7 +218,7 @@ async fn a_shutdown_reaches_the_transport() {
     let end = client.read_to_end(&mut received);
     tokio::time::timeout(std::time::Duration::from_secs(60), end)
         .await
-        .expect("the end comes before the connection is dropped")
+        .expect("the client sees the end before the connection is dropped")
         .unwrap();
     assert_eq!(received, b"hello");
     drop(io);

@@ -1,40 +1,40 @@
-//! The reference: every byte that the transport accepted, and what became of each response.
+//! The reference model: every byte that the transport accepted, and the outcome of each response.
 
 use std::sync::{Arc, Mutex};
 
 use super::super::delivery::DeliveryOutcome;
 
-/// One byte on the wire.
+/// One byte that the transport accepted.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Byte {
     Framing(usize),
     Body(usize),
 }
 
-/// The reference: what the transport has seen, and what became of each response.
+/// The bytes that the transport accepted, and the state of each response.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) accepted: Vec<Byte>,
     pub(super) flushed: usize,
     pub(super) responses: Vec<Expected>,
-    /// What a waiter was told that is not so. Waiters are called in destructors too, where a
-    /// panic would end the process.
-    pub(super) lies: Vec<String>,
+    /// Wrong outcomes. They are collected because a panic in a waiter that a destructor calls would
+    /// abort the process.
+    pub(super) violations: Vec<String>,
 }
 
 #[derive(Default)]
 pub(super) struct Expected {
     pub(super) body_bytes: usize,
-    pub(super) watched_from_the_start: bool,
+    pub(super) watched_from_start: bool,
     pub(super) has_waiter: bool,
     pub(super) unwatched_bytes: bool,
-    /// The server has nothing more of it, and all of it was handed to the connection.
+    /// The server has passed all of the response to the connection.
     pub(super) is_whole: bool,
-    /// All that the server made of it, framing included.
+    /// The bytes of the response, including framing.
     pub(super) total_bytes: usize,
-    /// The client reset it, its body was cut off, or there was none.
+    /// The client reset the stream, or the body was aborted or missing.
     pub(super) may_abort: bool,
-    pub(super) told: Vec<DeliveryOutcome>,
+    pub(super) outcomes: Vec<DeliveryOutcome>,
 }
 
 impl Model {
@@ -47,34 +47,34 @@ impl Model {
 }
 
 impl Model {
-    /// Why this can't be so, if it can't.
-    pub(super) fn contradicts(
+    /// Returns the reason if this outcome is wrong.
+    pub(super) fn violation_of(
         &self,
         index: usize,
-        transmitted: DeliveryOutcome,
+        outcome: DeliveryOutcome,
         is_http1: bool,
     ) -> Option<&'static str> {
         let expected = &self.responses[index];
-        match transmitted {
+        match outcome {
             DeliveryOutcome::Flushed { bytes } => {
                 let body = self.flushed_of(|byte| byte == Byte::Body(index));
                 let framing = self.flushed_of(|byte| byte == Byte::Framing(index));
                 if bytes != expected.body_bytes as u64 {
-                    return Some("a wrong count");
+                    return Some("wrong byte count");
                 }
                 if is_http1 && !(expected.is_whole && body + framing == expected.total_bytes) {
-                    return Some("the server has more of it");
+                    return Some("early by unsent bytes");
                 }
-                if expected.watched_from_the_start && body != expected.body_bytes {
+                if expected.watched_from_start && body != expected.body_bytes {
                     return Some("early by body bytes");
                 }
                 None
             }
             DeliveryOutcome::Aborted { bytes } => {
                 if bytes > expected.body_bytes as u64 {
-                    return Some("a wrong count");
+                    return Some("wrong byte count");
                 }
-                (!expected.may_abort).then_some("nothing was wrong with it")
+                (!expected.may_abort).then_some("aborted without a cause")
             }
         }
     }

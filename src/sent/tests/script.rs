@@ -1,4 +1,4 @@
-//! The app, which answers with the body that the request carries.
+//! The app. It responds with the body of the request.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ impl Script {
         let mut frames = VecDeque::new();
         let mut total = 0;
         for _ in 0..[0, 0, 1, 2, 3][choices.below(5)] {
-            // Above and below what the servers copy.
+            // Above and below the size up to which servers copy.
             let length = [0, 3, 17, 40][choices.below(4)];
             frames.push_back(Frame::data(Bytes::from(vec![0; length])));
             total += length;
@@ -72,7 +72,7 @@ impl Body for Script {
     }
 }
 
-/// Answers with the script that the request carries.
+/// A service that responds with the script in the request.
 #[derive(Clone)]
 pub(super) struct Scripted(pub(super) Arc<Mutex<Option<ResponseHandle>>>);
 

@@ -1,4 +1,4 @@
-//! The transport, which accepts and flushes as it is told to.
+//! A transport that accepts and flushes on demand.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::reference::{Byte, Shared};
 use crate::sync::lock;
 
-/// Accepts as much as it is told to.
+/// A transport that accepts the announced bytes, and flushes if allowed.
 pub(super) struct Transport {
     pub(super) model: Shared,
     pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,

@@ -1,4 +1,4 @@
-//! What both servers do: ask the app, write, flush, and check what waiters are told.
+//! The steps that both servers share: call the app, write, flush, and check the outcomes.
 
 use std::{
     pin::Pin,
@@ -25,7 +25,7 @@ use crate::sync::{MutexGuard, lock};
 pub(super) enum Piece {
     Framing(usize, usize),
     Copied(usize, usize),
-    /// A buffer of the response, and how much of it goes out in this piece.
+    /// A buffer of the response, and the number of its bytes in this piece.
     Buffer(usize, SentBuf<Bytes>, usize),
 }
 
@@ -80,11 +80,11 @@ impl World {
         lock(&self.model)
     }
 
-    /// A request comes in; its response, if it gets one.
+    /// Calls the app. Returns `None` if the request is dropped without a response.
     pub(super) fn answer(&mut self) -> Option<(usize, Pin<Box<SentBody<Script>>>)> {
         let (script, body_bytes) = Script::generate(&mut self.choices);
-        let watched_from_the_start = self.choices.one_in(2);
-        let (index, future) = self.ask(script, body_bytes, watched_from_the_start);
+        let watched_from_start = self.choices.one_in(2);
+        let (index, future) = self.ask(script, body_bytes, watched_from_start);
         if self.choices.one_in(12) {
             self.model().responses[index].may_abort = true;
             return None;
@@ -96,7 +96,7 @@ impl World {
         &mut self,
         script: Script,
         body_bytes: usize,
-        watched_from_the_start: bool,
+        watched_from_start: bool,
     ) -> (usize, Answer) {
         let index = self.handles.len();
         let given = Arc::default();
@@ -104,14 +104,14 @@ impl World {
         let mut request = Request::new(script);
         *request.version_mut() = self.version;
         let future = Box::pin(service.call(request));
-        let handle = lock(&given).take().expect("the layer has put it there");
+        let handle = lock(&given).take().expect("the layer inserts the handle");
         self.handles.push(handle);
         self.model().responses.push(Expected {
             body_bytes,
-            watched_from_the_start,
+            watched_from_start,
             ..Expected::default()
         });
-        if watched_from_the_start {
+        if watched_from_start {
             self.handles[index].watch();
         }
         (index, future)
@@ -119,12 +119,12 @@ impl World {
 
     pub(super) fn body(mut future: Answer) -> Pin<Box<SentBody<Script>>> {
         let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx()) else {
-            unreachable!("it is ready");
+            unreachable!("the app is never pending");
         };
         Box::pin(response.into_body())
     }
 
-    /// Registers a waiter for a response, early, late, or after its end.
+    /// Registers a waiter for a random response, possibly after its end.
     pub(super) fn wait_for_one(&mut self) {
         if self.handles.is_empty() {
             return;
@@ -139,13 +139,13 @@ impl World {
         }
         let model = self.model.clone();
         let is_http1 = self.version < Version::HTTP_2;
-        self.handles[index].on_delivery(Box::new(move |transmitted| {
+        self.handles[index].on_delivery(Box::new(move |outcome| {
             let mut model = lock(&model);
-            let lie = model.contradicts(index, transmitted, is_http1);
-            model
-                .lies
-                .extend(lie.map(|lie| format!("{transmitted:?} for response {index}: {lie}")));
-            model.responses[index].told.push(transmitted);
+            let violation = model.violation_of(index, outcome, is_http1);
+            model.violations.extend(
+                violation.map(|violation| format!("{outcome:?} for response {index}: {violation}")),
+            );
+            model.responses[index].outcomes.push(outcome);
         }));
     }
 
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Writes some of a piece, and consumes it as servers do: after the write.
+    /// Writes a part of a piece and then consumes it, as servers do.
     pub(super) fn write(&mut self, piece: &mut Piece, whole: bool) {
         let most = piece.remaining();
         let count = if whole {
@@ -185,8 +185,8 @@ impl World {
         }
     }
 
-    pub(super) fn flush(&mut self, for_sure: bool) -> bool {
-        let is_ready = for_sure || !self.choices.one_in(4);
+    pub(super) fn flush(&mut self, forced: bool) -> bool {
+        let is_ready = forced || !self.choices.one_in(4);
         *lock(&self.flush_is_ready) = is_ready;
         if let Some(io) = &mut self.io {
             let _ = Pin::new(io).poll_flush(&mut cx());
@@ -209,7 +209,7 @@ impl World {
         Piece::Buffer(index, data, length)
     }
 
-    /// As a server copies: chunk by chunk.
+    /// Copies a buffer chunk by chunk, as servers do.
     pub(super) fn copied(piece: Piece) -> Piece {
         match piece {
             Piece::Buffer(index, mut buffer, length) => {
@@ -225,20 +225,20 @@ impl World {
         }
     }
 
-    /// Registers waiters after the end. They are called at once, because no other flush will come.
+    /// Registers waiters after the end. They must be called immediately, because no flush follows.
     pub(super) fn wait_for_all(&mut self) {
         for index in 0..self.handles.len() {
             self.wait_for(index);
         }
     }
 
-    /// Every response with a reason to be over, and a connection that was flushed, has told.
-    pub(super) fn assert_all_told(&self, may_wait: impl Fn(&Expected) -> bool) {
-        assert_eq!(self.model().lies, Vec::<String>::new());
+    /// Checks that all waiters were called, except those of responses that `may_wait`.
+    pub(super) fn assert_all_called(&self, may_wait: impl Fn(&Expected) -> bool) {
+        assert_eq!(self.model().violations, Vec::<String>::new());
         for (index, expected) in self.model().responses.iter().enumerate() {
-            let told = expected.told.len();
+            let calls = expected.outcomes.len();
             if expected.has_waiter && !may_wait(expected) {
-                assert_eq!(told, 1, "response {index} while its connection is open");
+                assert_eq!(calls, 1, "response {index} while its connection is open");
             }
         }
     }
@@ -246,13 +246,17 @@ impl World {
     /// Closes the connection, which calls the waiters that are left.
     pub(super) fn end(mut self) {
         for expected in &mut self.model().responses {
-            expected.may_abort |= expected.told.is_empty();
+            expected.may_abort |= expected.outcomes.is_empty();
         }
         self.io = None;
         self.wait_for_all();
-        assert_eq!(self.model().lies, Vec::<String>::new());
+        assert_eq!(self.model().violations, Vec::<String>::new());
         for expected in &self.model().responses {
-            assert_eq!(expected.told.len(), 1, "each waiter is called exactly once");
+            assert_eq!(
+                expected.outcomes.len(),
+                1,
+                "each waiter is called exactly once"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `axum-defer-peers spawn|tracker|defer|completes ADDRESS LOG`: the same routes, with `tokio::spawn`,
-//! with a `TaskTracker` that the shutdown waits for, and with axum-defer, by itself and where handlers are
-//! run to completion.
+//! with a `TaskTracker` that the shutdown waits for, and with axum-defer, without and with
+//! `run_to_completion`.
 
 use std::{
     convert::Infallible,
@@ -37,7 +37,7 @@ static LOG: OnceLock<File> = OnceLock::new();
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static DOWNLOAD: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 20 << 20].into());
 
-/// After the response, the way that is measured.
+/// Starts work after the response, in the measured way.
 fn later(work: impl Future<Output = ()> + Send + 'static) {
     match WAY.get() {
         Some(Way::Spawn) => drop(tokio::spawn(work)),
@@ -46,7 +46,7 @@ fn later(work: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// What happened, and when, for whoever measures: with the clock that all processes share.
+/// Logs an event with the time, on the clock that all processes share.
 fn note(what: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let line = format!("{what} {}\n", now.unwrap_or_default().as_nanos());

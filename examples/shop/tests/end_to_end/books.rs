@@ -1,4 +1,4 @@
-//! 200 concurrent users, some of whom disconnect midway, and some of whose commits fail. Afterwards,
+//! 200 concurrent users. Some disconnect midway, and some commits fail. Afterwards,
 //! each order has one receipt, one row in the audit log, one document, and its checksum, and none of
 //! these exists without an order.
 
