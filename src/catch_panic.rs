@@ -25,7 +25,8 @@ pub(crate) fn drop_catching_panic<T>(value: T) {
     let _ = catch_panic(|| drop(value));
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// Returns the message of a panic.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = text(payload).unwrap_or("the panic payload is not a string");
     text.to_owned()
 }

@@ -1,6 +1,6 @@
 //! Results of units of work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -51,14 +51,17 @@ use http::StatusCode;
 /// assert!(deferred.drain(std::time::Duration::MAX).await.failed == 0);
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
     pub(crate) status: Option<StatusCode>,
+    pub(crate) grpc_status: Option<i32>,
     pub(crate) success: bool,
     pub(crate) delivery: Delivery,
     pub(crate) level: Level,
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
+    pub(crate) body_finished: bool,
+    pub(crate) body_error: Option<Arc<str>>,
 }
 
 impl Completion {
@@ -66,6 +69,25 @@ impl Completion {
     /// panicked, or failed), and for a unit of work that is not an HTTP request.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
+    }
+
+    /// Returns the `grpc-status` of the response, from its headers or its trailers. `None` if it has none,
+    /// for example because the client left before the trailers.
+    ///
+    /// It is reported under every classifier.
+    ///
+    /// ```
+    /// use axum_defer::{Completion, defer};
+    ///
+    /// # fn handler() {
+    /// defer(|completion: Completion| async move {
+    ///     println!("grpc-status {:?}", completion.grpc_status());
+    /// })
+    /// .always();
+    /// # }
+    /// ```
+    pub fn grpc_status(&self) -> Option<i32> {
+        self.grpc_status
     }
 
     /// Returns `true` if the layer's classifier considers the response a success: a status below
@@ -90,6 +112,15 @@ impl Completion {
         self.delivery == Delivery::Complete
     }
 
+    /// Returns `true` if the body of the response was produced to its end, without an error.
+    ///
+    /// This says nothing about the client: with [`DeferLayer::finish_body`](crate::DeferLayer::finish_body),
+    /// the body is driven to its end after the client has left, and the delivery is
+    /// [`Aborted`](Delivery::Aborted). A [complete](Self::is_complete) response is always finished.
+    pub fn is_body_finished(&self) -> bool {
+        self.body_finished || self.is_complete()
+    }
+
     /// Returns how the delivery of the response ended.
     pub fn delivery(&self) -> Delivery {
         self.delivery
@@ -112,6 +143,14 @@ impl Completion {
     /// [`Level::Flushed`], it counts what the connection accepted, for example after compression.
     pub fn body_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the text of the error or the panic that ended the response body. `None` if none did.
+    ///
+    /// The text is on one line: control characters are escaped, and it is truncated after 4 KiB. A body
+    /// that ended before its declared length has a text of this crate.
+    pub fn body_error(&self) -> Option<&str> {
+        self.body_error.as_deref()
     }
 
     /// Returns the time from the arrival of the request at the layer to this completion.

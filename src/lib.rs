@@ -79,7 +79,7 @@
 //! | `testing` | no | [`DeferLayer::inline`] and the [`testing`] module |
 //!
 //! Without features, the layer wraps every `tower_service::Service<http::Request<_>>` whose response body is
-//! an `http_body::Body`. Callbacks run on the Tokio runtime of the request, or where
+//! an `http_body::Body` with an error that implements `Display`. Callbacks run on the Tokio runtime of the request, or where
 //! [`DeferLayer::spawn_with`] runs them. Timeouts need Tokio's time driver.
 //!
 //! [axum]: https://docs.rs/axum

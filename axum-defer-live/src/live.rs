@@ -171,7 +171,7 @@ impl DeferObserver for Live {
         self.recorder.record(Event::Completed(ScopeEnd {
             scope: scope.id(),
             time_to_head: scope.time_to_head(),
-            completion: *completion,
+            completion: completion.clone(),
         }));
     }
 

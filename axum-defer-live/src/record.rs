@@ -117,7 +117,7 @@ impl Record {
     fn completed(&mut self, end: &ScopeEnd) {
         if let Some(request) = self.requests.get_mut(end.scope) {
             request.time_to_head = end.time_to_head;
-            request.completion = Some(end.completion);
+            request.completion = Some(end.completion.clone());
             request.changed = self.version;
         }
     }

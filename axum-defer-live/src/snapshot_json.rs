@@ -75,7 +75,7 @@ fn unfinished(clock: &Clock, unfinished: &Unfinished) -> Value {
 }
 
 fn request(clock: &Clock, request: &RequestRecord) -> Value {
-    let completion = request.completion.map(|completion| {
+    let completion = request.completion.as_ref().map(|completion| {
         json!({
             "elapsed": micros(completion.elapsed()),
             "status": completion.status().map(|status| status.as_u16()),

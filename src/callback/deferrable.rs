@@ -7,6 +7,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::task::JoinHandle;
 
 use super::output::{CallbackOutput, Failure};
 use crate::completion::Completion;
@@ -22,6 +23,15 @@ use crate::completion::Completion;
 /// The output of the future is `()` or `Result<(), E>`; see [`CallbackOutput`]. A closure is called
 /// when its callback starts, and never if the callback is skipped. The type of its argument must be
 /// written: `|c: Completion|` instead of `|c|`.
+///
+/// A spawned task does not compile, because it has started already. To wait for one, pass
+/// `async { task.await }`.
+///
+/// ```compile_fail
+/// # fn handler() {
+/// axum_defer::defer(tokio::spawn(async { println!("before the response") }));
+/// # }
+/// ```
 ///
 /// The parameter `M` distinguishes the forms and is always inferred.
 ///
@@ -72,6 +82,22 @@ where
     F: Future + Send + 'static,
 {
     type Output = F::Output;
+
+    fn into_callback(self) -> impl Callback + 'static
+    where
+        Self::Output: CallbackOutput,
+    {
+        FutureCallback { future: self }
+    }
+}
+
+/// Makes `defer(tokio::spawn(..))` ambiguous, so it does not compile. The error message shows the name.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct TaskThatRunsBeforeTheResponse;
+
+impl<T: Send + 'static> Deferrable<TaskThatRunsBeforeTheResponse> for JoinHandle<T> {
+    type Output = <Self as Future>::Output;
 
     fn into_callback(self) -> impl Callback + 'static
     where
@@ -178,7 +204,7 @@ where
                     return future.poll(cx).map(CallbackOutput::into_result);
                 }
                 ClosureProjection::Waiting { closure } => match closure.take() {
-                    Some(closure) => closure(*completion),
+                    Some(closure) => closure(completion.clone()),
                     None => return Poll::Ready(Err(Failure::Lost)),
                 },
             };

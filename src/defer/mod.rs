@@ -60,8 +60,8 @@ pub(super) const NO_SCOPE: &str = "there is no scope to defer to: add \
 /// `tokio::spawn`, `spawn_blocking`, `std::thread::spawn`, or an actor that receives a message. `defer`
 /// panics there. Spawn [`future.in_current_scope()`](crate::InScope::in_current_scope), or move a
 /// [`DeferredCallbackCollection`](crate::DeferredCallbackCollection) into the task and call [its
-/// `defer`](crate::DeferredCallbackCollection::defer). Do not defer a `JoinHandle`: its task has started
-/// already.
+/// `defer`](crate::DeferredCallbackCollection::defer). A `JoinHandle` cannot be deferred, because its task
+/// has started already.
 ///
 /// # Panics
 ///

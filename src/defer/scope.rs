@@ -82,11 +82,14 @@ pub(super) fn open_ended() -> Current {
     let scope = open(Arc::new(Options::for_one_scope()));
     let completion = Completion {
         status: None,
+        grpc_status: None,
         success: true,
         delivery: Delivery::Complete,
         level: Level::HandedOff,
         bytes: 0,
         elapsed: scope.opened.elapsed(),
+        body_finished: true,
+        body_error: None,
     };
     scope.release_head();
     let start = scope.decide(completion);

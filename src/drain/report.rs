@@ -49,8 +49,9 @@ pub struct DrainReport {
     pub lost: u64,
     /// Callbacks that were pending or running at the deadline.
     pub unfinished: Vec<UnfinishedCallback>,
-    /// Handlers that were [run to completion](crate::DeferLayer::run_to_completion) and had not ended
-    /// at the deadline.
+    /// Handlers that were [run to completion](crate::DeferLayer::run_to_completion), or whose body was
+    /// [finished](crate::DeferLayer::finish_body) without its client, and that had not ended at the
+    /// deadline.
     pub running_handlers: u64,
     /// Connections of [`serve`](crate::guide::shutdown) that were closed while a response or a
     /// request body was in progress, or because their HTTP/2 client did not close them.

@@ -381,6 +381,52 @@ impl DeferLayer {
         self.set(|options| options.to_completion = true)
     }
 
+    /// Drives each response body to its end, even if the client leaves before it has all of it. Enables
+    /// [`run_to_completion`](Self::run_to_completion).
+    ///
+    /// For streams whose work is paid for, or recorded at their end. While the client reads, nothing
+    /// changes: the body is polled at the client's pace. If the client leaves, or its connection is
+    /// closed because it takes nothing, a task polls the rest of the body and discards the frames, for
+    /// at most `limit`. [`Duration::MAX`] is no limit.
+    ///
+    /// The completion is decided when the body ends or the limit is reached. The delivery is
+    /// [`Aborted`](crate::Delivery::Aborted) in both cases, and
+    /// [`Completion::is_body_finished`](crate::Completion::is_body_finished) distinguishes them.
+    /// [`Completion::body_bytes`](crate::Completion::body_bytes) does not count discarded frames.
+    /// Drains and [`DeferHandle::wait_idle`](crate::DeferHandle::wait_idle) wait for the task, and report
+    /// it as a running handler.
+    ///
+    /// An outer layer that replaces the response, for example a timeout, drops the body, too. Each body
+    /// is boxed. A limit needs Tokio's time driver: without one, the body ends with its client.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, routing::post};
+    /// use axum_defer::{Completion, DeferLayer, defer};
+    ///
+    /// async fn answer() {
+    ///     defer(|completion: Completion| async move {
+    ///         match completion.is_body_finished() {
+    ///             true => println!("store the answer"),
+    ///             false => println!("the answer is incomplete"),
+    ///         }
+    ///     });
+    ///     // The response streams the tokens of a model.
+    /// }
+    ///
+    /// let app: Router = Router::new().route(
+    ///     "/answers",
+    ///     post(answer).layer(DeferLayer::new().finish_body(Duration::from_secs(120))),
+    /// );
+    /// ```
+    #[must_use]
+    pub fn finish_body(self, limit: Duration) -> Self {
+        self.set(|options| {
+            options.to_completion = true;
+            options.finish_body = Some(limit);
+        })
+    }
+
     /// Reports to a platform how long each request needs the process after its response.
     ///
     /// For platforms that freeze or end a process after the response: AWS Lambda, Vercel, Cloudflare

@@ -137,7 +137,8 @@ impl DeferHandle {
     }
 
     /// Waits until no callback is pending or running, and no handler is being
-    /// [run to completion](crate::DeferLayer::run_to_completion).
+    /// [run to completion](crate::DeferLayer::run_to_completion), or its body
+    /// [finished](crate::DeferLayer::finish_body).
     ///
     /// While requests keep arriving, this may never return. [`drain`](Self::drain) has a deadline.
     ///

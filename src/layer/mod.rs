@@ -144,9 +144,10 @@ impl DeferLayer {
 
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
     ///
-    /// [`classifier`](Self::classifier), `run_to_completion`, and [`max_pending`](Self::max_pending)
-    /// are about requests and have no effect here. Inside of a callback of the same layer, the scope
-    /// shares the permit of that callback under [`max_concurrency`](Self::max_concurrency).
+    /// [`classifier`](Self::classifier), `run_to_completion`, `finish_body`, and
+    /// [`max_pending`](Self::max_pending) are about requests and have no effect here. Inside of a callback
+    /// of the same layer, the scope shares the permit of that callback under
+    /// [`max_concurrency`](Self::max_concurrency).
     ///
     /// ```
     /// use axum_defer::{DeferLayer, defer};

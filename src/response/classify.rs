@@ -136,6 +136,11 @@ impl EndClassifier {
     }
 }
 
+/// Returns the code in the `grpc-status` of headers or trailers.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<i32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
 fn is_success<B>(response: &Response<B>) -> bool {
     response.status().as_u16() < 400
 }

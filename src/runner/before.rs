@@ -162,7 +162,7 @@ impl BeforeRun {
             ) else {
                 return Ok(());
             };
-            scope.begin_before(completion);
+            scope.begin_before(completion.clone());
             let mut execution = Execution::new(scope, None);
             while execution.advance(Then::TakeBefore) {
                 self.running = Some(execution.name_and_location());
@@ -196,7 +196,7 @@ impl BeforeRun {
 
 /// Returns the completion that callbacks before the response receive.
 fn completion(guard: &CompletionGuard) -> Option<Completion> {
-    let mut verdict = guard.verdict;
+    let mut verdict = guard.verdict.clone();
     if verdict.delivery != Delivery::NoResponse {
         verdict.delivery = Delivery::Pending;
     }
@@ -207,7 +207,7 @@ fn completion(guard: &CompletionGuard) -> Option<Completion> {
 fn skip_rest(mut execution: Execution, completion: &Completion) {
     let failed = Completion {
         success: false,
-        ..*completion
+        ..completion.clone()
     };
     while execution.advance(Then::TakeBefore) {
         execution.skip(&failed);

@@ -26,23 +26,30 @@ pub(crate) struct CompletionGuard {
 }
 
 /// The end of a response as the layer knows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Verdict {
     pub(crate) status: Option<StatusCode>,
+    pub(crate) grpc_status: Option<i32>,
     pub(crate) success: bool,
     pub(crate) delivery: Delivery,
     pub(crate) bytes: u64,
+    /// The body was produced to its end. Implied by [`Delivery::Complete`].
+    pub(crate) body_finished: bool,
+    pub(crate) body_error: Option<Arc<str>>,
 }
 
 impl Verdict {
     pub(super) fn at(self, level: Level, elapsed: Duration) -> Completion {
         Completion {
             status: self.status,
+            grpc_status: self.grpc_status,
             success: self.success,
             delivery: self.delivery,
             level,
             bytes: self.bytes,
             elapsed,
+            body_finished: self.body_finished,
+            body_error: self.body_error,
         }
     }
 }
@@ -55,9 +62,12 @@ impl CompletionGuard {
             scope: Some(Current::polled(scope)),
             verdict: Verdict {
                 status: None,
+                grpc_status: None,
                 success: false,
                 delivery: Delivery::NoResponse,
                 bytes: 0,
+                body_finished: false,
+                body_error: None,
             },
         }
     }
@@ -91,13 +101,21 @@ impl CompletionGuard {
 
     /// Makes the unit of work a failure, because a callback before the response did not succeed.
     pub(super) fn fail(&mut self) {
-        let failure = self.scope().map(|scope| scope.options.failure_status());
         self.verdict.success = false;
-        self.verdict.status = self.verdict.status.and(failure);
+        let Some(options) = self.scope().map(|scope| &scope.options) else {
+            return;
+        };
+        let (status, grpc_status) = (options.failure_status(), options.failure_grpc_status());
+        // There may be no response.
+        if self.verdict.status.is_some() {
+            self.verdict.status = Some(status);
+            self.verdict.grpc_status = grpc_status;
+        }
     }
 
     fn handed_off(&self, scope: &Scope) -> Completion {
-        self.verdict.at(Level::HandedOff, scope.opened.elapsed())
+        let verdict = self.verdict.clone();
+        verdict.at(Level::HandedOff, scope.opened.elapsed())
     }
 }
 
@@ -110,7 +128,7 @@ impl Drop for CompletionGuard {
             // There is no response, so these callbacks have not run yet.
             let guard = Self {
                 scope: Some(Current::polled(scope)),
-                verdict: self.verdict,
+                verdict: self.verdict.clone(),
             };
             drop(before::run_on_task(guard));
             return;
@@ -125,7 +143,7 @@ impl Drop for CompletionGuard {
         };
         let pending = PendingFlush {
             scope: Some(scope),
-            verdict: self.verdict,
+            verdict: self.verdict.clone(),
             outcome: DeliveryOutcome::Aborted { bytes: 0 },
         };
         response.on_delivery(move |outcome| pending.flushed(outcome));
@@ -160,10 +178,11 @@ impl Drop for PendingFlush {
                 // An earlier failure explains more than the end of the connection.
                 if verdict.delivery == Delivery::Complete {
                     verdict.delivery = Delivery::Aborted;
+                    verdict.body_finished = true;
                 }
             }
         }
-        let completion = verdict.at(Level::Flushed, scope.opened.elapsed());
+        let completion = verdict.clone().at(Level::Flushed, scope.opened.elapsed());
         let start = scope.decide(completion);
         super::start(scope, start);
     }

@@ -139,7 +139,7 @@ impl Runner {
         if is_queued {
             concurrent.queued.push(execution);
         } else {
-            concurrent.run(execution, self.completion);
+            concurrent.run(execution, self.completion.clone());
         }
         true
     }
@@ -219,7 +219,7 @@ impl Drop for Runner {
                 concurrent.queued = queued;
                 let runner = Self {
                     execution,
-                    completion: self.completion,
+                    completion: self.completion.clone(),
                     on_drop: Some(OnDrop::Lose),
                     concurrent: Some(concurrent),
                 };
@@ -260,7 +260,7 @@ impl ConcurrentCallbacks {
                 Poll::Pending => index += 1,
                 Poll::Ready(()) => {
                     let execution = self.queued.remove(index);
-                    self.run(execution, *completion);
+                    self.run(execution, completion.clone());
                 }
             }
         }

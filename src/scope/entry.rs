@@ -87,8 +87,8 @@ impl Entry {
     /// Returns the completion that the callbacks of a phase receive, once the phase has begun.
     pub(super) fn completion(&self, phase: Phase) -> Option<Completion> {
         match phase {
-            Phase::Before => self.before.as_ref()?.completion,
-            Phase::After => self.completion,
+            Phase::Before => self.before.as_ref()?.completion.clone(),
+            Phase::After => self.completion.clone(),
         }
     }
 
@@ -157,9 +157,12 @@ impl Entry {
         hand_over: bool,
         now: impl FnOnce() -> Option<Instant>,
     ) -> Ready {
-        let Some(completion) = self.completion.filter(|_| self.queue.has_ready()) else {
+        let Some(completion) = &self.completion else {
             return Ready::default();
         };
+        if !self.queue.has_ready() {
+            return Ready::default();
+        }
         match std::mem::replace(&mut self.runner, RunnerState::Active) {
             RunnerState::Active => Ready::default(),
             RunnerState::Waiting(waker) => Ready {
@@ -168,7 +171,7 @@ impl Entry {
             },
             RunnerState::None => Ready {
                 start: Some(Start {
-                    completion,
+                    completion: completion.clone(),
                     runtime: self.runtime.take(),
                     first: match hand_over {
                         true => self.take(Phase::After, counts, now),

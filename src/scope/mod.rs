@@ -280,11 +280,8 @@ impl Scope {
             // Before the step, because callbacks may start right after it.
             self.options.observers.completed(info, &completion);
         }
-        let now = || {
-            self.interest
-                .handle
-                .then(|| self.opened + completion.elapsed())
-        };
+        let elapsed = completion.elapsed();
+        let now = || self.interest.handle.then(|| self.opened + elapsed);
         let mut shard = self.lock();
         let shard_state = &mut *shard;
         let key = self.entry_key(shard_state);

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) names: Arc<Names>,
     pub(crate) classification: Classification,
     pub(crate) to_completion: bool,
+    /// The time to drive a body to its end after the client has left.
+    pub(crate) finish_body: Option<Duration>,
     pub(crate) max_pending: Option<Arc<PermitPool>>,
     /// The status of a response if a callback before it fails; 503 by default.
     pub(crate) failure: Option<StatusCode>,
@@ -56,6 +58,11 @@ impl Options {
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         })
+    }
+
+    /// Returns the grpc-status of such a response. 14 is UNAVAILABLE.
+    pub(crate) fn failure_grpc_status(&self) -> Option<i32> {
+        self.fails_by_grpc_status().then_some(14)
     }
 
     /// Returns `true` if such a response reports the failure as a grpc-status.

@@ -1,6 +1,7 @@
 //! A response that waits for callbacks before it.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -37,7 +38,10 @@ enum Run {
     Ended,
 }
 
-impl<B: Body> BeforeResponse<B> {
+impl<B> BeforeResponse<B>
+where
+    B: Body<Error: fmt::Display> + Send + 'static,
+{
     pub(super) fn new(
         mut request: RequestContext,
         response: Response<B>,

@@ -87,7 +87,7 @@ impl<F, B, E> ResponseFuture<F, B, E> {
 impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body<Error: fmt::Display> + Send + 'static,
 {
     type Output = Output<B, E>;
 
@@ -120,7 +120,10 @@ where
     }
 }
 
-impl<B: Body, E> Indirect<B, E> {
+impl<B, E> Indirect<B, E>
+where
+    B: Body<Error: fmt::Display> + Send + 'static,
+{
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Output<B, E>> {
         let result = match self {
             // It hands the response off if it is the last hop.

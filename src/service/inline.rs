@@ -1,6 +1,7 @@
 //! Callbacks that run before the response is returned, for tests.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::pin,
@@ -20,7 +21,7 @@ pub(super) async fn inline<F, B, E>(
 ) -> Result<Response<ResponseBody<B>>, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body<Error: fmt::Display> + Send + 'static,
 {
     let mut handler = pin!(handler);
     let answer =

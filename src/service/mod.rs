@@ -34,6 +34,7 @@ use crate::{
 
 mod before_response;
 pub(crate) mod body;
+mod finish_body;
 pub(crate) mod future;
 mod inline;
 mod request_context;
@@ -113,7 +114,8 @@ where
     // Handlers that are run to completion run on a task.
     S::Future: Future<Output = Result<Response<ResB>, S::Error>> + Send + 'static,
     S::Error: Send + 'static,
-    ResB: Body + Send + 'static,
+    // The error's text becomes a part of the completion.
+    ResB: Body<Error: fmt::Display> + Send + 'static,
 {
     type Response = Response<ResponseBody<ResB>>;
     type Error = S::Error;
@@ -189,7 +191,7 @@ impl<S> Defer<S> {
         S: Service<Request<ReqB>, Response = Response<B>>,
         S::Future: Future<Output = Result<Response<B>, S::Error>> + Send + 'static,
         S::Error: Send + 'static,
-        B: Body + Send + 'static,
+        B: Body<Error: fmt::Display> + Send + 'static,
     {
         let mut guard = CompletionGuard::new(scope.clone());
         let future = {

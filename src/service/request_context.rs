@@ -1,5 +1,7 @@
 //! Data of a request that its response needs.
 
+use std::fmt;
+
 use http::Response;
 use http_body::Body;
 
@@ -41,11 +43,14 @@ impl Extra {
 
 impl RequestContext {
     #[inline]
-    pub(super) fn into_response<B: Body>(
+    pub(super) fn into_response<B>(
         self,
         response: Response<B>,
         guard: CompletionGuard,
-    ) -> Response<ResponseBody<B>> {
+    ) -> Response<ResponseBody<B>>
+    where
+        B: Body<Error: fmt::Display> + Send + 'static,
+    {
         let classifier = self.extra.and_then(|extra| extra.classifier);
         ResponseBody::wrap(response, self.exchange, classifier, guard, self.is_last_hop)
     }

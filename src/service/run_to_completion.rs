@@ -33,7 +33,9 @@ impl Drop for DrainGuard {
 
 /// The task of a handler, as the client waits for it.
 pub(super) struct HandlerTask<T> {
-    task: JoinHandle<T>,
+    /// With the guard if the body of the response is to be finished, because then it must not be
+    /// dropped before the response.
+    task: JoinHandle<(T, Option<DrainGuard>)>,
     /// Cancelled if this is dropped before the task is ready.
     client_gone: Option<CancellationToken>,
 }
@@ -44,7 +46,7 @@ impl<T> Future for HandlerTask<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(Pin::new(&mut self.task).poll(cx));
         self.client_gone = None;
-        Poll::Ready(result)
+        Poll::Ready(result.map(|(response, _)| response))
     }
 }
 
@@ -62,11 +64,12 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     let client_gone = scope.client_gone().cloned();
+    let finishes_body = scope.options.finish_body.is_some();
     let handler = async move {
         let response = request.await;
-        // The callbacks are counted by now, so the drain sees no gap.
-        drop(guard);
-        response
+        // Otherwise the callbacks are counted by now, so the drain sees no gap.
+        let guard = finishes_body.then_some(guard);
+        (response, guard)
     };
     #[cfg(feature = "tracing")]
     let handler = ::tracing::Instrument::in_current_span(handler);

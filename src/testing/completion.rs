@@ -4,7 +4,10 @@ use std::{ops::Deref, time::Duration};
 
 use http::StatusCode;
 
-use crate::completion::{Completion, Delivery, Level};
+use crate::{
+    completion::{Completion, Delivery, Level},
+    observe::text::OneLine,
+};
 
 /// Builds a [`Completion`] for testing a rule. It starts as a complete 200 without a body.
 ///
@@ -25,11 +28,14 @@ use crate::completion::{Completion, Delivery, Level};
 pub fn completion() -> CompletionBuilder {
     CompletionBuilder(Completion {
         status: Some(StatusCode::OK),
+        grpc_status: None,
         success: true,
         delivery: Delivery::Complete,
         level: Level::HandedOff,
         bytes: 0,
         elapsed: Duration::ZERO,
+        body_finished: true,
+        body_error: None,
     })
 }
 
@@ -49,10 +55,17 @@ pub fn completion() -> CompletionBuilder {
 ///     .build();
 /// assert!(!slow.is_success() && !slow.is_complete());
 ///
+/// let broken = completion().grpc_status(13).body_error("no disk").build();
+/// assert_eq!((broken.grpc_status(), broken.body_error()), (Some(13), Some("no disk")));
+/// assert_eq!(broken.delivery(), Delivery::BodyError);
+///
+/// let finished = completion().finished_without_client().build();
+/// assert!(finished.is_body_finished() && !finished.is_complete());
+///
 /// let gone = completion().no_response().build();
 /// assert_eq!((gone.status(), gone.delivery()), (None, Delivery::NoResponse));
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CompletionBuilder(Completion);
 
 impl CompletionBuilder {
@@ -76,10 +89,11 @@ impl CompletionBuilder {
         self
     }
 
-    /// Sets the delivery.
+    /// Sets the delivery. The body is finished if it is [`Complete`](Delivery::Complete).
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.0.delivery = delivery;
+        self.0.body_finished = delivery == Delivery::Complete;
         self
     }
 
@@ -97,6 +111,33 @@ impl CompletionBuilder {
         self
     }
 
+    /// Sets the grpc-status. The response is a success if it is 0.
+    #[must_use]
+    pub fn grpc_status(mut self, code: i32) -> Self {
+        self.0.grpc_status = Some(code);
+        self.0.success = code == 0;
+        self
+    }
+
+    /// Makes this the completion of a response whose client left, and whose body was produced to its
+    /// end by [`finish_body`](crate::DeferLayer::finish_body).
+    #[must_use]
+    pub fn finished_without_client(mut self) -> Self {
+        self.0.delivery = Delivery::Aborted;
+        self.0.body_finished = true;
+        self
+    }
+
+    /// Makes an error with this text the end of the body. The delivery becomes
+    /// [`BodyError`](Delivery::BodyError).
+    #[must_use]
+    pub fn body_error(mut self, text: &str) -> Self {
+        self.0.delivery = Delivery::BodyError;
+        self.0.body_finished = false;
+        self.0.body_error = Some(OneLine(text).to_string().into());
+        self
+    }
+
     /// Sets the time from the arrival of the request to the completion.
     #[must_use]
     pub fn elapsed(mut self, elapsed: Duration) -> Self {
@@ -109,7 +150,10 @@ impl CompletionBuilder {
     pub fn no_response(mut self) -> Self {
         self.0.status = None;
         self.0.success = false;
+        self.0.grpc_status = None;
         self.0.delivery = Delivery::NoResponse;
+        self.0.body_finished = false;
+        self.0.body_error = None;
         self
     }
 

@@ -366,7 +366,7 @@ impl DeferObserver for Recorder {
     }
 
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
-        self.record(callback, CallbackEvent::Skipped(*completion));
+        self.record(callback, CallbackEvent::Skipped(completion.clone()));
     }
 
     fn deduplicated(&self, callback: &CallbackInfo<'_>) {

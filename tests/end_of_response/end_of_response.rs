@@ -474,6 +474,7 @@ async fn verdicts(
     while verdicts.len() < expected.len() {
         let (name, what) = events.next().await;
         let (rule, path) = name.split_once(' ').unwrap();
+        let text = format!("{what:?}");
         let earlier = match rule {
             "default" => default.insert(path.to_owned(), what).map(|_| ()),
             _ => {
@@ -481,12 +482,12 @@ async fn verdicts(
                     .get(path)
                     .ok_or(format!("{path}: default did not come first"))?;
                 verdicts
-                    .insert(path.to_owned(), (*default, what))
+                    .insert(path.to_owned(), (default.clone(), what))
                     .map(|_| ())
             }
         };
         if earlier.is_some() || !expected.contains_key(path) {
-            return Err(format!("{name} should not have come: {what:?}"));
+            return Err(format!("{name} should not have come: {text}"));
         }
     }
     Ok(verdicts)

@@ -369,6 +369,12 @@ impl bytes::Buf for Chunk {
 #[derive(Debug, PartialEq)]
 struct Failed(u32);
 
+impl std::fmt::Display for Failed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "failed with {}", self.0)
+    }
+}
+
 impl http_body::Body for Scripted {
     type Data = Chunk;
     type Error = Failed;

@@ -316,7 +316,7 @@ struct Skipped(Arc<Mutex<Option<Completion>>>);
 
 impl DeferObserver for Skipped {
     fn skipped(&self, _: &CallbackInfo<'_>, completion: &Completion) {
-        *self.0.lock().unwrap() = Some(*completion);
+        *self.0.lock().unwrap() = Some(completion.clone());
     }
 }
 
@@ -335,7 +335,7 @@ async fn skip_has_its_completion() {
         .layer(layer.clone());
     get_root(app).await;
     layer.handle().wait_idle().await;
-    let completion = skipped.0.lock().unwrap().unwrap();
+    let completion = skipped.0.lock().unwrap().clone().unwrap();
     assert_eq!(completion.status().unwrap(), 418);
     assert!(!completion.is_success());
     assert_eq!(completion.delivery(), Delivery::Complete);

@@ -412,7 +412,7 @@ mod late {
             callbacks.defer(move |completion: Completion| async move {
                 late.ran("late", completion);
             });
-            assert_eq!(events.next().await, ("late".to_owned(), first));
+            assert_eq!(events.next().await, ("late".to_owned(), first.clone()));
         }
     }
 

@@ -1,6 +1,7 @@
-//! Callbacks and handlers that outlive their request: `run_to_completion`, `spawn_with`, and
-//! `wait_until`.
+//! Callbacks, handlers, and bodies that outlive their request: `run_to_completion`, `finish_body`,
+//! `spawn_with`, and `wait_until`.
 
+mod finish_body;
 mod run_to_completion;
 mod spawn_with;
 #[path = "../support/mod.rs"]

@@ -132,7 +132,7 @@ impl Shared {
     fn completions(&self, of: &str) -> Vec<Completion> {
         let completions = self.completions.lock().unwrap();
         let of_these = completions.iter().filter(|(name, _)| *name == of);
-        of_these.map(|(_, completion)| *completion).collect()
+        of_these.map(|(_, completion)| completion.clone()).collect()
     }
 
     async fn work(&self) {
@@ -319,7 +319,7 @@ async fn handler_finishes_after_http2_reset() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");
         in_time(handle.wait_idle()).await;
-        let last = shared.completions("by status")[1];
+        let last = &shared.completions("by status")[1];
         assert_eq!(
             (last.delivery(), last.body_bytes()),
             (Delivery::Complete, 5)
@@ -364,7 +364,7 @@ async fn response_for_client_is_unchanged() {
                 let lines = response.lines().filter(|line| !line.starts_with("date: "));
                 responses.push(lines.map(str::to_owned).collect::<Vec<_>>());
                 in_time(handle.wait_idle()).await;
-                let completion = shared.completions("by status")[0];
+                let completion = &shared.completions("by status")[0];
                 assert_eq!(completion.delivery(), Delivery::Complete);
                 assert_eq!(completion.body_bytes(), bytes);
                 served.stop().await;
@@ -455,7 +455,7 @@ async fn broken_request_body_is_an_error() {
         assert!(!error.is_empty());
         in_time(handle.wait_idle()).await;
         assert_eq!(shared.finished.load(SeqCst), 1);
-        let completion = shared.completions("by status")[0];
+        let completion = &shared.completions("by status")[0];
         assert_eq!(completion.status().unwrap(), 200);
         if server == Server::AxumDefer {
             // The other one may have taken the response before it saw that nobody will read it.

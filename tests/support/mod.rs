@@ -307,7 +307,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// The end of one callback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Ran(Completion),
     Skipped(Completion),
@@ -315,9 +315,9 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) fn completion(self) -> Completion {
+    pub(crate) fn completion(&self) -> Completion {
         match self {
-            Self::Ran(completion) | Self::Skipped(completion) => completion,
+            Self::Ran(completion) | Self::Skipped(completion) => completion.clone(),
             Self::Lost(reason) => panic!("lost: {reason}"),
         }
     }
@@ -360,7 +360,7 @@ impl DeferObserver for Log {
     fn skipped(&self, callback: &CallbackInfo<'_>, completion: &Completion) {
         self.write(
             callback.name().unwrap_or("unnamed"),
-            What::Skipped(*completion),
+            What::Skipped(completion.clone()),
         );
     }
 

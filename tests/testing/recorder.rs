@@ -212,7 +212,7 @@ async fn status_decides_which_callbacks_run() {
 
     recorder.assert_succeeded(["audit", "conflict"]);
     recorder.assert_skipped(["mail"]);
-    let completion = seen.lock().unwrap().expect("`conflict` ran");
+    let completion = seen.lock().unwrap().clone().expect("`conflict` ran");
     assert!(!completion.is_success());
     assert_eq!(completion.delivery(), Delivery::Complete);
     assert_eq!(completion.level(), Level::HandedOff);
