@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{log::Log, planned_panics::silence_panics, subscriber::listen};
 use axum::{
     Router,
     body::Body,
@@ -23,7 +24,6 @@ use axum_defer::{
     BeforeResponseFailed, DeferLayer, DeferredCallbackCollection, before_response, defer,
 };
 use http_body_util::BodyExt;
-use crate::support::{log::Log, planned_panics::silence_panics, subscriber::listen};
 use serde_json::Value;
 use tower::ServiceExt;
 use tracing::{Level, Subscriber, span::Attributes, subscriber::DefaultGuard};

@@ -3,9 +3,9 @@
 
 use std::future::pending;
 
+use crate::support::subscriber::listen;
 use axum::{Router, routing::get};
 use axum_defer::{DeferLayer, DeferObserver, defer};
-use crate::support::subscriber::listen;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

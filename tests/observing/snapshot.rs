@@ -3,10 +3,10 @@
 
 use std::{thread, time::Duration};
 
+use crate::support::gate::Gate;
 use axum::{Router, body::Body, extract::Request, routing::get};
 use axum_defer::{DeferLayer, DeferredCallbackCollection, defer};
 use futures_util::FutureExt;
-use crate::support::gate::Gate;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
