@@ -175,7 +175,7 @@ fn timeout_without_timer_fails_callback() {
         [
             "registered",
             "started",
-            "finished error: there is no timer for its time-out: it runs outside of a Tokio runtime"
+            "finished error: there is no timer for the timeout: the callback runs outside of a Tokio runtime"
         ]
     );
     assert_eq!(events.of("after"), ok());
