@@ -351,6 +351,6 @@ async fn shutdown_ends_event_stream() {
     let mut rest = Vec::new();
     in_time(stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.ends_with(b"0\r\n\r\n"), "the response is complete");
-    let report = in_time(report).await.unwrap();
+    let report = in_time(report).await.unwrap().unwrap();
     assert_eq!(report.shutdown_guards, 0);
 }

@@ -201,7 +201,7 @@ impl<S> Layer<S> for DeferLayer {
     }
 }
 
-#[cfg(all(test, not(axum_defer_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

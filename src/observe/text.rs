@@ -80,7 +80,7 @@ pub(crate) fn truncate(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-#[cfg(all(test, not(axum_defer_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

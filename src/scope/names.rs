@@ -120,7 +120,7 @@ impl Drop for Claim {
     }
 }
 
-#[cfg(all(test, not(axum_defer_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use Competition::{Coalesce, Unique};

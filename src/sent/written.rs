@@ -82,7 +82,7 @@ impl Position {
     }
 }
 
-#[cfg(all(test, not(axum_defer_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

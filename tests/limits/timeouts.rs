@@ -320,7 +320,7 @@ fn timeout_without_timer_fails() {
         }
         for name in ["limited", "limited-blocking"] {
             let last = events.of(name).pop().unwrap();
-            let error = "finished error: there is no timer for its time-out: ";
+            let error = "finished error: there is no timer for the timeout: ";
             assert!(last.starts_with(error), "{last}");
             assert!(last.contains("timers are disabled"), "{last}");
         }

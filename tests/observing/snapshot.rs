@@ -3,7 +3,6 @@
 
 use std::{thread, time::Duration};
 
-use crate::support::gate::Gate;
 use axum::{Router, body::Body, extract::Request, routing::get};
 use axum_defer::{DeferLayer, DeferredCallbackCollection, defer};
 use futures_util::FutureExt;
