@@ -178,9 +178,9 @@ impl Ledger {
         self.book.registered.lock().unwrap().push(line);
         let ledger = self.clone();
         let sequential = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
-        collection.defer(move |completion| async move {
+        collection.defer(move |completion: Completion| async move {
             let book = &ledger.book;
-            book.ran.lock().unwrap().push((line, completion));
+            book.ran.lock().unwrap().push((line, completion.clone()));
             let inside = Inside::enter(book);
             ledger.pass();
             code(completion).await;
