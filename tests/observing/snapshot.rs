@@ -85,24 +85,6 @@ async fn snapshot_of_scope_has_no_request() {
         .await;
 }
 
-#[tokio::test]
-async fn without_handle_no_times_are_kept() {
-    let layer = DeferLayer::new();
-    let later = layer.clone();
-    // Neither of these observes the callbacks of later scopes.
-    assert!(!format!("{layer:?} {:?}", layer.layer(())).is_empty());
-    drop(layer.handle());
-    layer
-        .scope(async move {
-            assert!(!format!("{later:?}").is_empty());
-            defer(async {});
-            let snapshot = later.handle().snapshot();
-            assert_eq!(snapshot.len(), 1);
-            assert_eq!(snapshot[0].age(), None);
-        })
-        .await;
-}
-
 /// One callback at a time moves between scopes that are in several shards.
 #[test]
 fn counts_never_exceed_what_existed() {

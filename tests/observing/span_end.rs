@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum_defer::{DeferHandle, DeferLayer, defer};
-use tracing::{Subscriber, span};
+use tracing::{Instrument, Subscriber, info_span, span};
 use tracing_subscriber::{
     filter::LevelFilter,
     layer::{Context, Layer, SubscriberExt},
@@ -43,12 +43,14 @@ async fn spans_are_closed_when_idle() {
         });
     let _default = listen(subscriber);
 
+    // Without an enabled span around it, the spans of callbacks are below the level.
     layer
         .scope(async {
             defer(async {});
             defer(async { tokio::task::yield_now().await });
             defer(async { Err::<(), _>("the disk is full") });
         })
+        .instrument(info_span!("job"))
         .await;
 
     assert_eq!(*running.lock().unwrap(), [1, 1, 1]);

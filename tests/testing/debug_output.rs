@@ -67,6 +67,25 @@ async fn layer_shows_settings_and_pending() {
     assert_eq!(shown(handle), "DeferHandle { pending: 0, running: 0 }");
 }
 
+/// In a binary without subscribers, because these keep times, too.
+#[tokio::test]
+async fn without_handle_no_times_are_kept() {
+    let layer = DeferLayer::new();
+    let later = layer.clone();
+    // Neither of these observes the callbacks of later scopes.
+    assert!(!shown((&layer, layer.layer(Hello))).is_empty());
+    drop(layer.handle());
+    layer
+        .scope(async move {
+            assert!(!shown(&later).is_empty());
+            defer(async {});
+            let snapshot = later.handle().snapshot();
+            assert_eq!(snapshot.len(), 1);
+            assert_eq!(snapshot[0].age(), None);
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn callbacks_show_names_and_no_code() {
     let layer = DeferLayer::new().wrap(|callback: CallbackFuture| {
