@@ -9,7 +9,11 @@ use std::{
 
 use crate::{
     completion::{Completion, Delivery, Level},
-    runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped},
+    runner::{
+        OnDrop,
+        completion_guard::{CompletionGuard, run_before},
+        scoped::Scoped,
+    },
     scope::{Current, Scope, current, options::Options},
 };
 
@@ -56,7 +60,7 @@ where
         guard.verdict.success = output.is_success();
         guard.verdict.delivery = Delivery::Complete;
         if guard.release_head() {
-            let before = Box::pin(before::run_here(guard, OnDrop::Respawn));
+            let before = Box::pin(run_before(guard, OnDrop::Respawn));
             (guard, _) = before.await;
         }
         guard.complete_here().await;

@@ -21,7 +21,10 @@ use crate::{
         outcome::{Finished, LostReason},
         phase::Phase,
     },
-    runner::{OnDrop, before, completion_guard::CompletionGuard},
+    runner::{
+        OnDrop,
+        completion_guard::{CompletionGuard, run_before},
+    },
     scope::{
         Scope,
         max_pending::{Permit, Waiting},
@@ -289,7 +292,7 @@ pub(crate) fn prepare(mut guard: CompletionGuard) -> CompletionGuard {
     guard.verdict.success = true;
     guard.verdict.delivery = Delivery::Aborted;
     if guard.release_head() {
-        let run = before::run_here(guard, OnDrop::Lose);
+        let run = run_before(guard, OnDrop::Lose);
         (guard, _) = loom::future::block_on(run);
     }
     guard

@@ -16,8 +16,7 @@ use crate::{
     completion::Delivery,
     runner::{
         OnDrop,
-        before::{self, BeforeResult},
-        completion_guard::CompletionGuard,
+        completion_guard::{BeforeResult, CompletionGuard, run_before, run_before_on_task},
     },
     scope::options::Options,
 };
@@ -55,9 +54,9 @@ where
                 // The delivery if the client leaves before it receives the response.
                 guard.verdict.delivery = Delivery::Aborted;
                 if is_last_hop {
-                    Run::Task(before::run_on_task(guard))
+                    Run::Task(run_before_on_task(guard))
                 } else {
-                    Run::Here(Box::pin(before::run_here(guard, OnDrop::Lose)))
+                    Run::Here(Box::pin(run_before(guard, OnDrop::Lose)))
                 }
             }
         };

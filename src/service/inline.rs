@@ -12,7 +12,11 @@ use http::Response;
 use http_body::Body;
 
 use super::{before_response::BeforeResponse, body::ResponseBody, request_context::RequestContext};
-use crate::runner::{OnDrop, before, completion_guard::CompletionGuard, scoped::Scoped};
+use crate::runner::{
+    OnDrop,
+    completion_guard::{CompletionGuard, run_before},
+    scoped::Scoped,
+};
 
 /// Drives a request, and runs its callbacks in the calling task, however it ends.
 pub(super) async fn inline<F, B, E>(
@@ -64,7 +68,7 @@ where
 /// Runs the callbacks of a request without a response.
 async fn complete(mut guard: CompletionGuard) {
     if guard.release_head() {
-        (guard, _) = before::run_here(guard, OnDrop::Lose).await;
+        (guard, _) = run_before(guard, OnDrop::Lose).await;
     }
     guard.complete_here().await;
 }

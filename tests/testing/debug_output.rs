@@ -146,7 +146,7 @@ async fn connection_parts_show_inner_values() {
     assert_eq!(shown(&io), r#"SentIo { io: "a transport", .. }"#);
     let layer = io.layer();
     assert_eq!(shown(&layer), "SentLayer { .. }");
-    assert_eq!(shown(layer.layer(Hello)), "Complete { inner: Hello, .. }");
+    assert_eq!(shown(layer.layer(Hello)), "Sent { inner: Hello, .. }");
     let mut service = layer.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new("hello".to_owned()))
     }));

@@ -473,7 +473,10 @@ async fn scope_is_recorded_like_a_request() {
     recorder.assert_skipped(["mail"]);
     recorder.assert_succeeded(["audit"]);
     let skipped = recorder.events()[2].to_string();
-    assert_eq!(skipped, "mail skipped: the unit of work failed");
+    assert!(
+        skipped.starts_with("mail skipped: the unit of work failed ("),
+        "{skipped}"
+    );
 }
 
 #[tokio::test]
@@ -503,13 +506,13 @@ async fn recorder_keeps_kind_and_order() {
     let told: Vec<_> = recorder
         .events()
         .iter()
-        .map(|recorded| recorded.to_string())
+        .map(|recorded| format!("{} {}", recorded.callback, recorded.event))
         .collect();
     assert_eq!(
         told,
         [
             "once registered",
-            "once replaced by a later one of its name",
+            "once replaced",
             "once registered",
             "cancelled registered",
             "cancelled cancelled",
@@ -518,7 +521,7 @@ async fn recorder_keeps_kind_and_order() {
             "skipped registered",
             "failed registered",
             "once started",
-            "once ran",
+            "once succeeded",
             "skipped skipped: the unit of work succeeded",
             "failed started",
             "failed failed: error: no",
@@ -561,11 +564,11 @@ async fn failed_assertion_shows_what_happened() {
 
     let message = panic_of(|| recorder.assert_succeeded(["mail", "audit"]));
     for part in [
-        "callbacks that ran\n",
+        "callbacks that succeeded\n",
         "   found: [\"audit\"]\n",
         "expected: [\"mail\", \"audit\"]\n",
-        "mail skipped: the response was a 409, delivery Sent, 0 bytes\n",
-        "audit ran",
+        "mail skipped: the response was a 409, delivery Complete, 0 bytes",
+        "audit succeeded",
     ] {
         assert!(message.contains(part), "no {part:?} in:\n{message}");
     }
