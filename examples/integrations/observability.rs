@@ -108,7 +108,7 @@ fn print(span: &SpanData, request: &SpanData) {
         println!("  linked to {}", link.span_context.span_id());
     }
     for attribute in &span.attributes {
-        if ["name", "place", "outcome"].contains(&attribute.key.as_str()) {
+        if attribute.key.as_str() == "callback" {
             println!("  {:<9} {}", attribute.key, attribute.value);
         }
     }
