@@ -12,10 +12,6 @@ const MAX_METHOD_BYTES: usize = 20;
 const MAX_PATH_BYTES: usize = 300;
 const MAX_REQUEST_ID_BYTES: usize = 80;
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "queued events are boxed, and a box for the others would be an allocation per event"
-)]
 pub(crate) enum Event<'a> {
     Callback(CallbackData<'a>, Instant, EventKind),
     Completed(ScopeEnd),

@@ -89,10 +89,10 @@ impl Variant {
                 .await
                 .expect("no error"),
             "axum_defer" => {
-                axum_defer::serve(listener, router).await;
+                let _ = axum_defer::serve(listener, router).await;
             }
             "axum_defer-graceful" => {
-                axum_defer::serve(listener, router)
+                let _ = axum_defer::serve(listener, router)
                     .with_graceful_shutdown(pending())
                     .await;
             }
@@ -108,10 +108,10 @@ impl Variant {
         match self.server.as_str() {
             "axum" => axum::serve(listener, app).await.expect("no error"),
             "axum_defer" => {
-                axum_defer::serve(listener, app).await;
+                let _ = axum_defer::serve(listener, app).await;
             }
             "axum_defer-graceful" => {
-                axum_defer::serve(listener, app)
+                let _ = axum_defer::serve(listener, app)
                     .with_graceful_shutdown(pending())
                     .await;
             }

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    drain::{Drain, DrainSource},
-    shutdown_signal::ShutdownSignal,
-};
+use super::{Drain, DrainSource, shutdown_signal::ShutdownSignal};
 
 pub(crate) struct Server {
     pub(crate) shutdown: ShutdownSignal,

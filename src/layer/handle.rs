@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     drain::{
+        Drain, DrainSource,
         deadline::timeout_at,
-        drain::{Drain, DrainSource},
         report::{DrainReport, UnfinishedCallback},
     },
     scope::{Current, current, store::Store},

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use self::handle::DeferHandle;
 use crate::{
     defer::scope::{self, ScopeOutput},
-    drain::drain::DrainSource,
+    drain::DrainSource,
     response::classify::Classification,
     scope::options::Options,
     service::Defer,

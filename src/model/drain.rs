@@ -6,7 +6,7 @@ use loom::{future::block_on, thread};
 
 use super::{explore, explore_within, ledger::Ledger};
 use crate::{
-    drain::drain::{Drain, DrainSource},
+    drain::{Drain, DrainSource},
     model::ledger::succeed,
     scope::store::Store,
     sync::{AtomicBool, Ordering::SeqCst},

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     completion::{Completion, Delivery},
     defer::{collection::DeferredCallbackCollection, handle::DeferredCallback},
-    drain::drain::{Counts, Drain, DrainSource},
+    drain::{Counts, Drain, DrainSource},
     observe::{
         callback_info::CallbackInfo,
         observer::DeferObserver,

@@ -1,7 +1,7 @@
 //! The right to decide a scope: owned, passed on, and used exactly once. Its owner also runs the
 //! callbacks before the response.
 
-use std::{future::Future, panic::Location, sync::Arc, time::Duration};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::{sync::oneshot, task::coop};
@@ -254,33 +254,31 @@ impl BeforeRun {
     }
 
     /// Runs the callbacks in order, until none is left or one fails. The head is released then.
-    fn run(&mut self) -> impl Future<Output = Result<(), BeforeResponseFailed>> + Send + '_ {
-        async move {
-            let (Some(completion), Some(scope)) = (
-                self.guard.as_ref().and_then(completion),
-                self.scope().cloned(),
-            ) else {
-                return Ok(());
-            };
-            scope.begin_before(completion.clone());
-            let mut execution = Execution::new(scope, None);
-            while execution.advance(Then::TakeBefore) {
-                self.running = Some(execution.name_and_location());
-                execution.run(&completion).await;
-                let running = self.running.take();
-                if let (Some(message), Some((name, location))) = (execution.failure(), running) {
-                    skip_rest(execution, &completion);
-                    return Err(BeforeResponseFailed {
-                        name,
-                        location,
-                        message,
-                    });
-                }
-                // As for the callbacks after the response.
-                coop::consume_budget().await;
+    async fn run(&mut self) -> Result<(), BeforeResponseFailed> {
+        let (Some(completion), Some(scope)) = (
+            self.guard.as_ref().and_then(completion),
+            self.scope().cloned(),
+        ) else {
+            return Ok(());
+        };
+        scope.begin_before(completion.clone());
+        let mut execution = Execution::new(scope, None);
+        while execution.advance(Then::TakeBefore) {
+            self.running = Some(execution.name_and_location());
+            execution.run(&completion).await;
+            let running = self.running.take();
+            if let (Some(message), Some((name, location))) = (execution.failure(), running) {
+                skip_rest(execution, &completion);
+                return Err(BeforeResponseFailed {
+                    name,
+                    location,
+                    message,
+                });
             }
-            Ok(())
+            // As for the callbacks after the response.
+            coop::consume_budget().await;
         }
+        Ok(())
     }
 
     fn finish(mut self, outcome: Result<(), BeforeResponseFailed>) -> BeforeResult {

@@ -9,7 +9,7 @@ use crate::{
     callback::{entry::Header, name::Name},
     clock::Instant,
     completion::Completion,
-    drain::{drain::Counts, report::UnfinishedCallback},
+    drain::{Counts, report::UnfinishedCallback},
     observe::{phase::Phase, scope_info::ScopeInfo},
 };
 

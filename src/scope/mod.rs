@@ -24,7 +24,7 @@ use crate::{
     callback::entry::BoxEntry,
     clock::Instant,
     completion::Completion,
-    drain::drain::Counts,
+    drain::Counts,
     observe::{
         dispatch::Interest,
         phase::Phase,

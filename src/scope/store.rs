@@ -36,10 +36,7 @@ use tokio::sync::Notify;
 use super::entry::Entry;
 use crate::{
     clock::Instant,
-    drain::{
-        drain::{Counts, DrainSource, OutcomeCounts, Scan},
-        report::UnfinishedCallback,
-    },
+    drain::{Counts, DrainSource, OutcomeCounts, Scan, report::UnfinishedCallback},
     sync::{Mutex, MutexGuard, lock},
 };
 

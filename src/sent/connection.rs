@@ -14,7 +14,7 @@ use super::{
 #[cfg(feature = "serve")]
 use crate::drain::{server::Server, shutdown_signal::ShutdownSignal};
 use crate::{
-    drain::drain::DrainSource,
+    drain::DrainSource,
     sync::{
         AtomicBool, Mutex,
         Ordering::{Relaxed, SeqCst},

@@ -8,7 +8,7 @@ pub(crate) mod delivery {
 pub(crate) mod response {
     use std::sync::Arc;
 
-    use crate::drain::drain::DrainSource;
+    use crate::drain::DrainSource;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[allow(dead_code, reason = "constructed only with the feature `sent`")]

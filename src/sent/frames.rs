@@ -160,10 +160,16 @@ mod tests {
             (PREFACE.to_vec(), (Protocol::Http2, true, 0)),
             (start[..30].to_vec(), (Protocol::Http2, true, 0)),
             (start.clone(), (Protocol::Http2, false, 0)),
-            (rest(&[whole.clone()]), (Protocol::Http2, false, 1)),
+            (
+                rest(std::slice::from_ref(&whole)),
+                (Protocol::Http2, false, 1),
+            ),
             (rest(&[whole[..10].to_vec()]), (Protocol::Http2, true, 1)),
             (rest(&[whole[..5].to_vec()]), (Protocol::Http2, false, 0)),
-            (rest(&[open.clone()]), (Protocol::Http2, true, 1)),
+            (
+                rest(std::slice::from_ref(&open)),
+                (Protocol::Http2, true, 1),
+            ),
             (
                 rest(&[open.clone(), frame(CONTINUATION, 0, b"")]),
                 (Protocol::Http2, true, 1),

@@ -11,7 +11,7 @@ use super::{
 };
 #[cfg(feature = "serve")]
 use crate::drain::shutdown_signal::ShutdownSignal;
-use crate::{drain::drain::DrainSource, response::end_of_body::Exchange};
+use crate::{drain::DrainSource, response::end_of_body::Exchange};
 
 /// A handle to one response and its connection. The extensions of the request hold one, for the layers
 /// inside.

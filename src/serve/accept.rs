@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    drain::{drain::Drain, server::Server, shutdown_signal::ShutdownSignal},
+    drain::{Drain, server::Server, shutdown_signal::ShutdownSignal},
     layer::handle::DeferHandle,
     sent::io::SentIo,
 };

@@ -68,6 +68,7 @@ pub(super) struct Pending {
 type Output<B, E> = Result<Response<ResponseBody<B>>, E>;
 
 /// A response that does not come directly from the inner future.
+#[expect(clippy::large_enum_variant, reason = "it is boxed as a whole")]
 pub(super) enum Indirect<B, E> {
     BeforeResponse(BeforeResponse<B>),
     RunToCompletion(HandlerTask<Output<B, E>>, Arc<Options>),

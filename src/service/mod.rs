@@ -159,7 +159,7 @@ where
             exchange: Exchange::of(&request),
         };
         if !context.is_last_hop {
-            return self.call_indirect(request, context, scope, drain_guard);
+            return self.call_indirect(request, context, &scope, drain_guard);
         }
         let mut guard = CompletionGuard::new(scope);
         let entered = guard.enter();
@@ -184,7 +184,7 @@ impl<S> Defer<S> {
         &mut self,
         request: Request<ReqB>,
         context: RequestContext,
-        scope: Arc<Scope>,
+        scope: &Arc<Scope>,
         drain_guard: Option<DrainGuard>,
     ) -> ResponseFuture<S::Future, B, S::Error>
     where
@@ -207,7 +207,7 @@ impl<S> Defer<S> {
             (true, Some(drain_guard)) => {
                 let inline = inline::inline(Scoped::new(guard, future), context);
                 Indirect::RunToCompletion(
-                    run_to_completion::spawn(inline, drain_guard, &scope),
+                    run_to_completion::spawn(inline, drain_guard, scope),
                     options,
                 )
             }
@@ -223,7 +223,7 @@ impl<S> Defer<S> {
                 match drain_guard {
                     None => return direct,
                     Some(drain_guard) => {
-                        let task = run_to_completion::spawn(direct, drain_guard, &scope);
+                        let task = run_to_completion::spawn(direct, drain_guard, scope);
                         Indirect::RunToCompletion(task, options)
                     }
                 }

@@ -183,7 +183,7 @@ impl Recorder {
     /// Panics unless exactly these callbacks succeeded, in this order.
     #[track_caller]
     pub fn assert_succeeded<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("succeeded", self.succeeded(), callbacks);
+        self.assert("succeeded", &self.succeeded(), callbacks);
     }
 
     /// Panics unless exactly these callbacks succeeded, in any order.
@@ -193,7 +193,7 @@ impl Recorder {
         let mut expected: Vec<_> = callbacks.into_iter().collect();
         actual.sort();
         expected.sort_unstable();
-        self.assert("succeeded, in any order", actual, expected);
+        self.assert("succeeded, in any order", &actual, expected);
     }
 
     /// Panics unless these callbacks succeeded. Others may have succeeded, too.
@@ -216,58 +216,58 @@ impl Recorder {
     /// Panics unless exactly these callbacks failed, in this order.
     #[track_caller]
     pub fn assert_failed<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("failed", self.failed(), callbacks);
+        self.assert("failed", &self.failed(), callbacks);
     }
 
     /// Panics unless their rules did not allow exactly these callbacks, in this order.
     #[track_caller]
     pub fn assert_skipped<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("were skipped", self.skipped(), callbacks);
+        self.assert("were skipped", &self.skipped(), callbacks);
     }
 
     /// Panics unless exactly these callbacks were cancelled or forgotten, in this order.
     #[track_caller]
     pub fn assert_cancelled<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("were cancelled", self.cancelled(), callbacks);
+        self.assert("were cancelled", &self.cancelled(), callbacks);
     }
 
     /// Panics unless exactly these callbacks were replaced, in this order.
     #[track_caller]
     pub fn assert_replaced<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("were replaced", self.replaced(), callbacks);
+        self.assert("were replaced", &self.replaced(), callbacks);
     }
 
     /// Panics unless exactly these callbacks were duplicates, in this order.
     #[track_caller]
     pub fn assert_deduplicated<'a>(&self, callbacks: impl IntoIterator<Item = &'a str>) {
-        self.assert("were deduplicated", self.deduplicated(), callbacks);
+        self.assert("were deduplicated", &self.deduplicated(), callbacks);
     }
 
     /// Panics if a callback failed.
     #[track_caller]
     pub fn assert_nothing_failed(&self) {
-        self.assert("failed", self.failed(), []);
+        self.assert("failed", &self.failed(), []);
     }
 
     /// Panics if a callback should have run and could not, or has not ended.
     #[track_caller]
     pub fn assert_nothing_lost(&self) {
-        self.assert("were lost", self.lost(), []);
-        self.assert("are unfinished", self.unfinished(), []);
+        self.assert("were lost", &self.lost(), []);
+        self.assert("are unfinished", &self.unfinished(), []);
     }
 
     #[track_caller]
     fn assert<'a>(
         &self,
         ended: &str,
-        actual: Vec<String>,
+        actual: &[String],
         expected: impl IntoIterator<Item = &'a str>,
     ) {
         let expected: Vec<_> = expected.into_iter().collect();
         assert!(
             actual == expected,
             "callbacks that {ended}\n     found: {}\n  expected: {}\n{self}",
-            Listed(&actual),
+            Listed(actual),
             Listed(&expected),
         );
     }

@@ -682,7 +682,10 @@ fn ended_runtime_makes_the_response_a_503() {
             tells_the_end(&in_handler);
             std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("hello"))))
         }));
-        let mut response = Box::pin(own.block_on(async { service.call(support::get("/")) }));
+        let mut response = {
+            let _entered = own.enter();
+            Box::pin(service.call(support::get("/")))
+        };
         let polled = own.block_on(async { futures_util::poll!(&mut response) });
         assert!(polled.is_pending());
         own.block_on(async {

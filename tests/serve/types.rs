@@ -64,7 +64,7 @@ async fn spawned(listener: InMemory, app: Router) -> io::Result<()> {
 async fn in_a_set(listener: InMemory, app: Router) -> io::Result<()> {
     let mut set = JoinSet::new();
     set.spawn(serve(listener, app).into_future());
-    set.spawn(async { io::Result::Ok(std::future::pending().await) });
+    set.spawn(std::future::pending::<io::Result<()>>());
     while let Some(ended) = set.join_next().await {
         ended??;
     }

@@ -61,7 +61,10 @@ impl App {
         router
     }
 
-    // Not an `async fn`, which would be `Send` only if all of axum's extractors were known to be.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would be `Send` only if axum's extractors were known to be"
+    )]
     fn handle(
         self,
         route: u64,
