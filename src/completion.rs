@@ -40,6 +40,7 @@ use http::StatusCode;
 ///         assert_eq!(completion.delivery(), Delivery::Complete);
 ///         assert_eq!(completion.level(), Level::HandedOff);
 ///         assert_eq!(completion.body_bytes(), 5);
+///         assert!(completion.is_body_finished() && completion.body_error().is_none());
 ///         println!("in {:?}", completion.elapsed());
 ///     });
 ///     "hello"

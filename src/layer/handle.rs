@@ -49,6 +49,7 @@ use crate::{
 /// drop(response);
 /// deferred.wait_idle().await;
 /// assert_eq!((deferred.pending(), deferred.running()), (0, 0));
+/// assert_eq!(deferred.counts().total(), 0);
 /// # }
 /// ```
 pub struct DeferHandle {

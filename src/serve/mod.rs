@@ -193,6 +193,19 @@ impl<L, M, S, B> Serve<L, M, S, B> {
 
     /// Returns a future that completes when this server shuts down, like [`shutdown`](Self::shutdown),
     /// but the server does not wait for it.
+    ///
+    /// ```no_run
+    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// let server = axum_defer::serve(listener, axum::Router::new());
+    /// let observer = server.shutdown_observer();
+    /// assert!(!observer.is_shutting_down());
+    /// tokio::spawn(async move {
+    ///     observer.await;
+    ///     println!("the server shuts down");
+    /// });
+    /// server.with_graceful_shutdown(async {}).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn shutdown_observer(&self) -> ShutdownObserver {
         ShutdownObserver::new(&self.acceptor.shutdown)
     }
@@ -280,6 +293,16 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// A request lasts until its response is written, and its body is read or dropped by the app. If the
     /// app still waits for the body after the response, the client may pause for this time. Over HTTP/2,
     /// pings do not count as requests, and the connection is closed with GOAWAY.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use axum::Router;
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
+    /// axum_defer::serve(listener, app)
+    ///     .idle_timeout(Duration::from_secs(75))
+    ///     .await
+    /// # }
+    /// ```
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.acceptor.settings.timeouts.idle = timeout.into();
         self
@@ -295,6 +318,16 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// If the connection accepts nothing, it is closed. If only an HTTP/2 stream has no flow-control
     /// window, its scope is decided as aborted and the stream stays open, because hyper cannot reset it.
     /// That may happen up to an eighth of the timeout late.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use axum::Router;
+    /// # async fn example(listener: tokio::net::TcpListener, app: Router) -> std::io::Result<()> {
+    /// axum_defer::serve(listener, app)
+    ///     .stall_timeout(Duration::from_secs(20))
+    ///     .await
+    /// # }
+    /// ```
     pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.acceptor.settings.timeouts.stall = timeout.into();
         self

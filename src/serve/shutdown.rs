@@ -145,6 +145,17 @@ impl Shutdown {
     }
 
     /// Returns a future that completes at the same time, and for which the server does not wait.
+    ///
+    /// ```
+    /// use axum_defer::Shutdown;
+    ///
+    /// async fn stream(shutdown: Shutdown) {
+    ///     let observer = shutdown.observer();
+    ///     drop(shutdown);
+    ///     tokio::spawn(observer);
+    /// }
+    /// # let _ = axum::Router::<()>::new().route("/", axum::routing::get(stream));
+    /// ```
     pub fn observer(&self) -> ShutdownObserver {
         self.observer.clone()
     }
@@ -180,6 +191,7 @@ impl fmt::Debug for Shutdown {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let server = axum_defer::serve(listener, Router::new());
 /// let observer = server.shutdown_observer();
+/// assert!(!observer.is_shutting_down());
 /// let refresher = tokio::spawn(async move {
 ///     tokio::select! {
 ///         () = observer => {}
