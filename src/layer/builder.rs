@@ -104,7 +104,7 @@ impl DeferLayer {
     ///     })
     ///     .await;
     /// recorder.assert_failed(["hangs"]);
-    /// recorder.assert_ran(["mail"]);
+    /// recorder.assert_succeeded(["mail"]);
     /// # }
     /// ```
     #[must_use]
@@ -518,7 +518,7 @@ impl DeferLayer {
     ///     .layer(DeferLayer::new().inline().observer(recorder.clone()));
     ///
     /// app.oneshot(Request::new(Body::empty())).await.unwrap();
-    /// recorder.assert_ran(["mail"]);
+    /// recorder.assert_succeeded(["mail"]);
     /// # }
     /// ```
     #[cfg(feature = "testing")]
