@@ -75,7 +75,7 @@ pub(crate) struct Extra {
     /// The permit of the request under `max_pending`.
     permit: Option<Permit>,
     /// Cancels a token when the scope is dropped: nothing can run in it anymore.
-    closed: Option<DropGuard>,
+    closed: Option<(CancellationToken, DropGuard)>,
 }
 
 /// A callback as its handle knows it.
@@ -170,10 +170,10 @@ impl Scope {
                 parent,
                 client_gone: options.to_completion.then(CancellationToken::new),
                 permit,
-                closed: options
-                    .wait_until
-                    .as_ref()
-                    .map(|_| CancellationToken::new().drop_guard()),
+                closed: options.wait_until.as_ref().map(|_| {
+                    let token = CancellationToken::new();
+                    (token.clone(), token.drop_guard())
+                }),
             })
         });
         Arc::new(Self {
@@ -437,8 +437,8 @@ impl Scope {
 
     /// Returns a token that is cancelled when the scope is closed.
     pub(crate) fn closed(&self) -> Option<CancellationToken> {
-        let guard = self.extra.as_ref()?.closed.as_ref()?;
-        Some(guard.token().clone())
+        let (token, _) = self.extra.as_ref()?.closed.as_ref()?;
+        Some(token.clone())
     }
 
     #[inline]
