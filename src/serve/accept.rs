@@ -97,8 +97,9 @@ where
                 });
                 loop {
                     tokio::select! {
-                        accepted = &mut accept => break accepted,
+                        biased;
                         Some(_) = tasks.join_next() => {}
+                        accepted = &mut accept => break accepted,
                     }
                 }
             };

@@ -184,17 +184,15 @@ impl Facts {
         if std::env::var_os("SIMULATION_TRACE").is_some() {
             eprintln!("{since:>8} ms  {event} {subject}");
         }
-        for byte in event.bytes() {
-            self.mix(u64::from(byte));
+        let bytes = event.bytes().map(u64::from);
+        let values = bytes.chain([subject, since]);
+        if self.over {
+            // Tokio drops the tasks of a runtime in an order that depends on their ids, which are
+            // unique in the process.
+            self.trace = self.trace.wrapping_add(values.fold(0, mix));
+        } else {
+            self.trace = values.fold(self.trace, mix);
         }
-        self.mix(subject);
-        self.mix(since);
-    }
-
-    fn mix(&mut self, value: u64) {
-        self.trace = (self.trace ^ value)
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(5);
     }
 
     /// Another response shares the connection of this one.
@@ -246,6 +244,12 @@ impl Facts {
             self.violation(format!("request {number}: {decision:?}, but {problem}"));
         }
     }
+}
+
+fn mix(trace: u64, value: u64) -> u64 {
+    (trace ^ value)
+        .wrapping_mul(0x0100_0000_01b3)
+        .rotate_left(5)
 }
 
 thread_local! {
