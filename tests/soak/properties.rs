@@ -301,6 +301,8 @@ struct Reference {
     /// Those whose handles are gone.
     without_handle: Range<usize>,
     waiting: Vec<Waiting>,
+    /// Belongs to the runner since the end of the response, so edits do not reach it.
+    taken: Option<Waiting>,
     log: Log,
     started: usize,
 }
@@ -382,9 +384,20 @@ impl Reference {
         }
     }
 
+    /// The scope is decided, and the runner receives the first callback.
+    fn decide(&mut self) {
+        if !self.waiting.is_empty() {
+            self.taken = Some(self.waiting.remove(0));
+        }
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        let first = |waiting: &mut Vec<_>| (!waiting.is_empty()).then(|| waiting.remove(0));
+        self.taken.take().or_else(|| first(&mut self.waiting))
+    }
+
     fn run_all(&mut self, verdict: Verdict, layer_rule: Option<Rule>) {
-        while !self.waiting.is_empty() {
-            let callback = self.waiting.remove(0);
+        while let Some(callback) = self.next() {
             let end = match callback.rule.or(layer_rule) {
                 Some(Rule::Panics) => End::Panicked,
                 Some(Rule::Never) => End::Skipped,
@@ -452,8 +465,9 @@ impl Case {
             .filter(|_| !self.is_bodiless())
     }
 
-    /// The row of the truth table that a response falls under.
-    fn verdict(&self, ended_from_the_start: bool, got: &[Got]) -> Verdict {
+    /// Returns the row of the table that a response falls under, and how many frames it had when it
+    /// was decided: `None` if its body was dropped before that.
+    fn verdict(&self, ended_from_the_start: bool, got: &[Got]) -> (Verdict, Option<usize>) {
         let declared = self.declared();
         let mut success = self.status < 400;
         let awaits_trailers = match self.grpc {
@@ -478,10 +492,12 @@ impl Case {
         } else if !self.http2 && declared == Some(0) {
             delivery = Some(Delivery::Complete);
         }
-        for got in got {
+        let mut decided_after = delivery.map(|_| 0);
+        for (index, got) in got.iter().enumerate() {
             if delivery.is_some() {
                 break;
             }
+            decided_after = Some(index + 1);
             let over = match *got {
                 Got::Error => {
                     delivery = Some(Delivery::BodyError);
@@ -519,12 +535,13 @@ impl Case {
         if !self.http2 {
             bytes = declared.map_or(bytes, |declared| bytes.min(declared));
         }
-        Verdict {
+        let verdict = Verdict {
             status: Some(self.status),
             success,
             delivery: delivery.unwrap_or(dropped),
             bytes,
-        }
+        };
+        (verdict, decided_after.filter(|_| delivery.is_some()))
     }
 }
 
@@ -854,20 +871,22 @@ impl Case {
         }
     }
 
-    /// The steps that the body took before its consumer had enough.
-    fn steps_polled<'a>(&'a self, got: &'a [Got]) -> impl Iterator<Item = &'a [Step]> {
-        let mut left = got.len();
+    /// Returns the steps that the body took before its consumer had enough, each with the number of
+    /// frames before it.
+    fn steps_polled<'a>(&'a self, got: &'a [Got]) -> impl Iterator<Item = (usize, &'a [Step])> {
+        let mut frames = 0;
         let parts = self.body.parts.iter().map_while(move |part| {
-            if left == 0 {
+            if frames == got.len() {
                 return None;
             }
+            let before = frames;
             if let Part::Data(_) | Part::Trailers | Part::Error = part {
-                left -= 1;
+                frames += 1;
             }
-            Some(part)
+            Some((before, part))
         });
-        parts.filter_map(|part| match part {
-            Part::Steps(steps) => Some(steps.as_slice()),
+        parts.filter_map(|(frames, part)| match part {
+            Part::Steps(steps) => Some((frames, steps.as_slice())),
             _ => None,
         })
     }
@@ -930,10 +949,16 @@ impl Case {
             Ok(Poll::Ready(Ok(response))) => {
                 let ended_from_the_start = response.body().is_end_stream();
                 let got = self.consume(response.into_body());
-                for steps in self.steps_polled(&got) {
+                let (verdict, decided_after) = self.verdict(ended_from_the_start, &got);
+                let mut is_decided = false;
+                for (frames, steps) in self.steps_polled(&got) {
+                    if !is_decided && decided_after.is_some_and(|after| frames >= after) {
+                        is_decided = true;
+                        expected.decide();
+                    }
                     expected.apply(steps);
                 }
-                self.verdict(ended_from_the_start, &got)
+                verdict
             }
             Ok(Poll::Ready(Err(_)) | Poll::Pending) | Err(_) => NO_RESPONSE,
         };
