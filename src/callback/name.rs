@@ -2,8 +2,8 @@
 
 use std::{
     borrow::{Borrow, Cow},
+    cmp::Ordering,
     fmt,
-    hash::{Hash, Hasher},
     ops::Deref,
     sync::Arc,
 };
@@ -50,10 +50,16 @@ impl PartialEq for Name {
 
 impl Eq for Name {}
 
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // `Borrow` requires the hash of `str`.
-        (**self).hash(state);
+// `Borrow` requires the order of `str`.
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -6,7 +6,7 @@
 //! together with a lock of the store.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// The claimed names of a layer and its clones.
 #[derive(Default)]
-pub(crate) struct Names(Mutex<HashMap<Name, Claimed>>);
+pub(crate) struct Names(Mutex<BTreeMap<Name, Claimed>>);
 
 struct Claimed {
     holder: Holder,

@@ -1,6 +1,6 @@
 //! The queue of one scope and phase: callbacks in the order of registration, by id and by name.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::callback::{
     entry::{BoxEntry, Header},
@@ -17,6 +17,7 @@ pub(super) struct Queue {
     /// Callbacks in the queue, including held ones.
     len: usize,
     next_id: u64,
+    names: BTreeMap<Name, u64>,
     rest: Option<Box<Rest>>,
 }
 
@@ -27,7 +28,6 @@ struct Rest {
     slots: VecDeque<Slot>,
     /// Callbacks that must not run before they are released.
     held: BTreeMap<u64, BoxEntry>,
-    names: HashMap<Name, u64>,
 }
 
 struct Slot {
@@ -157,7 +157,7 @@ impl Queue {
     }
 
     pub(super) fn remove_named(&mut self, name: &str) -> Option<BoxEntry> {
-        let id = *self.rest.as_ref()?.names.get(name)?;
+        let id = *self.names.get(name)?;
         self.remove(id)
     }
 
@@ -166,12 +166,10 @@ impl Queue {
         let Some(header) = self.header_mut(id) else {
             return Renamed::Missing;
         };
-        let previous_name = header.name.take();
-        let names = &mut self.rest_mut().names;
-        if let Some(previous_name) = previous_name {
-            names.remove(&previous_name);
+        if let Some(previous_name) = header.name.take() {
+            self.names.remove(&previous_name);
         }
-        let owner = names.get(&name).copied();
+        let owner = self.names.get(&name).copied();
         if owner.is_some_and(|owner| owner > id) {
             return match self.remove(id) {
                 Some(mut entry) => {
@@ -183,7 +181,7 @@ impl Queue {
             };
         }
         let replaced = owner.and_then(|owner| self.remove(owner));
-        self.rest_mut().names.insert(name.clone(), id);
+        self.names.insert(name.clone(), id);
         if let Some(header) = self.header_mut(id) {
             header.name = Some(name);
         }
@@ -191,9 +189,7 @@ impl Queue {
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.rest
-            .as_ref()
-            .is_some_and(|rest| rest.names.contains_key(name))
+        self.names.contains_key(name)
     }
 
     /// Returns the headers in the order of registration.
@@ -236,8 +232,8 @@ impl Queue {
     #[inline]
     fn removed(&mut self, entry: &BoxEntry) {
         self.len -= 1;
-        if let (Some(name), Some(rest)) = (&entry.header.name, &mut self.rest) {
-            rest.names.remove(name);
+        if let Some(name) = &entry.header.name {
+            self.names.remove(name);
         }
     }
 
