@@ -22,7 +22,7 @@ mod waiters;
 const USAGE: &str = "\
 cpu time VARIANT REQUESTS BATCHES CONNECTIONS   nanoseconds of CPU time per request: 2nd percentile
                                                 and median of the batches
-cpu count VARIANT REQUESTS                      serves requests on a paused clock, for valgrind
+cpu count VARIANT REQUESTS                      serves requests in memory, for valgrind
 cpu serve VARIANT THREADS                       serves on a socket and prints its port
 cpu waiters WAITERS                             polls and CPU time per admission by `max_pending(1)`
 A VARIANT is SERVER,LAYER,HANDLER,SUBSCRIBER: see `variant.rs`.";
@@ -86,12 +86,7 @@ fn time(variant: Variant, requests: usize, batches: usize, connections: usize) {
 fn count(variant: Variant, requests: usize) {
     variant.subscribe();
     let callbacks = variant.callbacks();
-    // On a paused clock, timers cost the same in every run.
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
-    runtime.expect("a runtime").block_on(async {
+    runtime(1).block_on(async {
         let (mut client, listener) = Client::connect(1);
         let server = tokio::spawn(async move { variant.serve(listener).await });
         client.requests(requests, REQUEST).await;
