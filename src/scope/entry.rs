@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::queue::{Queue, Taken};
 use crate::{
-    callback::{entry::Header, name::Name},
+    callback::entry::{Header, Name},
     clock::Instant,
     completion::Completion,
     drain::{Counts, report::UnfinishedCallback},
