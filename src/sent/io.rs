@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::frames::FrameTracker;
 use super::{connection::Connection, layer::SentLayer, written::WrittenFrames};
 #[cfg(feature = "serve")]
-use crate::drain::server::Server;
+use crate::drain::Server;
 
 pin_project! {
     /// A wrapper of the IO of one connection, which counts accepted and flushed bytes.

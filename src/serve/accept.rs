@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     callback::output::BoxError,
-    drain::{Drain, server::Server, shutdown_signal::ShutdownSignal},
+    drain::{Drain, Server, ShutdownSignal},
     layer::handle::DeferHandle,
     sent::io::SentIo,
 };

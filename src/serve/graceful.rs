@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{accept::Acceptor, incoming_stream::IncomingStream, serve_future::ServeFuture};
 use crate::{
     callback::output::BoxError,
-    drain::{Drain, deadline::timeout_at, report::DrainReport, server::Server},
+    drain::{Drain, Server, report::DrainReport, timeout_at},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
