@@ -131,9 +131,9 @@ pub use self::defer::extract::MissingDeferLayer;
 #[cfg(feature = "serve")]
 #[doc(inline)]
 pub use self::serve::{
+    os_signal::shutdown_signal,
     serve,
     shutdown::{Shutdown, ShutdownObserver},
-    signals::shutdown_signal,
 };
 pub use self::{
     callback::{
