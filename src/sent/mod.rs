@@ -76,12 +76,9 @@ mod buf;
 pub(crate) mod connection;
 pub(crate) mod delivery;
 mod flush;
-#[cfg(feature = "serve")]
 mod frames;
 pub(crate) mod io;
 pub(crate) mod layer;
-#[cfg(feature = "serve")]
-pub(crate) mod listener;
 #[cfg(all(test, axum_defer_loom))]
 mod model;
 pub(crate) mod response;
@@ -89,10 +86,9 @@ pub(crate) mod response;
 pub(crate) mod streams;
 #[cfg(all(test, not(axum_defer_loom)))]
 mod tests;
-mod written;
 
 #[cfg(feature = "serve")]
-pub use self::listener::SentListener;
+pub use self::io::SentListener;
 pub use self::{
     body::SentBody,
     buf::SentBuf,
