@@ -161,10 +161,9 @@ pub use self::{
         handle::{CallbackCounts, DeferHandle},
     },
     observe::{
-        callback_info::CallbackInfo,
+        callback_info::{CallbackInfo, Phase},
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
-        phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
     runner::before::BeforeResponseFailed,

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 
 use super::{deferrable::Callback, output::Failure};
 use crate::{
-    catch_panic::catch_panic, clock::Instant, completion::Completion, observe::phase::Phase,
+    catch_panic::catch_panic, clock::Instant, completion::Completion, observe::callback_info::Phase,
 };
 
 pin_project! {

@@ -10,7 +10,7 @@ use crate::{
         wrap::wrapped,
     },
     catch_panic::drop_catching_panic,
-    observe::phase::Phase,
+    observe::callback_info::Phase,
     runner,
     scope::{Current, Role, Scope, current},
 };

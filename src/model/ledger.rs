@@ -16,10 +16,9 @@ use crate::{
     defer::{collection::DeferredCallbackCollection, handle::DeferredCallback},
     drain::{Counts, Drain, DrainSource},
     observe::{
-        callback_info::CallbackInfo,
+        callback_info::{CallbackInfo, Phase},
         observer::DeferObserver,
         outcome::{Finished, LostReason},
-        phase::Phase,
     },
     runner::{
         OnDrop,

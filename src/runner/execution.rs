@@ -25,8 +25,8 @@ use crate::{
     clock::{self, Instant},
     completion::Completion,
     observe::{
+        callback_info::Phase,
         outcome::{Finished, LostReason, Outcome},
-        phase::Phase,
     },
     scope::{
         Current, Ended, Registration, Role, Scope, Then, current,

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     callback::entry::{BoxEntry, Competition, Header, Name, Predicate, Rule},
     catch_panic::drop_catching_panic,
-    observe::{callback_info::CallbackInfo, dispatch::Observers, phase::Phase},
+    observe::{
+        callback_info::{CallbackInfo, Phase},
+        dispatch::Observers,
+    },
 };
 
 impl Scope {

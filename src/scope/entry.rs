@@ -10,7 +10,7 @@ use crate::{
     clock::Instant,
     completion::Completion,
     drain::{Counts, report::UnfinishedCallback},
-    observe::{phase::Phase, scope_info::ScopeInfo},
+    observe::{callback_info::Phase, scope_info::ScopeInfo},
 };
 
 pub(super) struct Entry {
