@@ -127,7 +127,7 @@ mod sync;
 pub mod testing;
 
 #[cfg(feature = "axum")]
-pub use self::defer::extract::MissingDeferLayer;
+pub use self::defer::collection::MissingDeferLayer;
 #[cfg(feature = "serve")]
 #[doc(inline)]
 pub use self::serve::{
@@ -150,7 +150,7 @@ pub use self::{
         blocking::DeferrableBlocking,
         collection::DeferredCallbackCollection,
         defer, defer_blocking, defer_or_spawn,
-        handle::{BeforeResponseCallback, DeferredCallback},
+        deferred_callback::{BeforeResponseCallback, DeferredCallback},
         in_scope::{InScope, ScopedFuture},
         scope::{ScopeOutput, scope},
         try_defer,
@@ -158,7 +158,7 @@ pub use self::{
     drain::report::{DrainReport, UnfinishedCallback},
     layer::{
         DeferLayer,
-        handle::{CallbackCounts, DeferHandle},
+        defer_handle::{CallbackCounts, DeferHandle},
     },
     observe::{
         callback_info::{CallbackInfo, Phase},

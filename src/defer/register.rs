@@ -2,7 +2,7 @@
 
 use std::{panic::Location, sync::Arc};
 
-use super::handle::{BeforeResponseCallback, DeferredCallback};
+use super::deferred_callback::{BeforeResponseCallback, DeferredCallback};
 use crate::{
     callback::{
         deferrable::Callback,

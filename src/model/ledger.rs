@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     completion::{Completion, Delivery},
-    defer::{collection::DeferredCallbackCollection, handle::DeferredCallback},
+    defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
     drain::{Counts, Drain, DrainSource},
     observe::{
         callback_info::{CallbackInfo, Phase},

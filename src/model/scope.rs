@@ -13,7 +13,7 @@ use super::{
     ledger::{Ended, Ledger, succeed},
 };
 use crate::{
-    defer::handle::DeferredCallback, drain::Drain, observe::outcome::LostReason,
+    defer::deferred_callback::DeferredCallback, drain::Drain, observe::outcome::LostReason,
     scope::max_pending::PermitPool, sync::modelled_runtime,
 };
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     callback::output::BoxError,
     drain::{Drain, Server, ShutdownSignal},
-    layer::handle::DeferHandle,
+    layer::defer_handle::DeferHandle,
     sent::io::SentIo,
 };
 
