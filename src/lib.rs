@@ -108,7 +108,7 @@ pub mod guide;
 
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
-mod model;
+mod loom_models;
 mod never;
 mod observe;
 mod response;

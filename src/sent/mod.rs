@@ -80,7 +80,7 @@ mod frames;
 pub(crate) mod io;
 pub(crate) mod layer;
 #[cfg(all(test, axum_defer_loom))]
-mod model;
+mod loom_models;
 pub(crate) mod response;
 #[cfg(feature = "serve")]
 pub(crate) mod streams;

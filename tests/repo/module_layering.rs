@@ -117,7 +117,7 @@ fn read(folder: &Path) -> Files {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if matches!(&*name, "lib" | "tests" | "model") {
+        if matches!(&*name, "lib" | "tests" | "loom_models") {
             continue;
         }
         if path.is_dir() {
