@@ -109,7 +109,6 @@ pub mod guide;
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
 mod loom_models;
-mod never;
 mod observe;
 mod response;
 mod runner;
