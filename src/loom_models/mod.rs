@@ -3,8 +3,8 @@
 //! Run them with the command in `CONTRIBUTING.md`. loom replaces the lock and the atomics of
 //! [`sync`](crate::sync), runs each model in every order of their accesses, and fails on a deadlock.
 //! At the end of each execution, [`RunRecord::close`](run_record::RunRecord::close) checks that each
-//! callback ended exactly once, that no two callbacks of a scope ran at once, that nothing is pending,
-//! running, or listed, and that every scope was dropped.
+//! callback ended exactly once, that no two callbacks of a scope ran at once, that nothing is
+//! pending, running, or listed, and that every scope was dropped.
 //!
 //! loom does not see the reference counts of `std::sync::Arc`, Tokio's clock, and its runtime handle.
 //! No decision depends on the last two. If one depends on a reference count, the model calls

@@ -1,4 +1,5 @@
-//! The oracle, which checks the outcome of each response against the bytes that the transport accepted.
+//! The oracle, which checks the outcome of each response against the bytes that the transport
+//! accepted.
 
 use std::sync::{Arc, Mutex};
 
