@@ -108,8 +108,7 @@ pub mod guide;
 
 mod layer;
 #[cfg(all(test, axum_defer_loom))]
-mod model;
-mod never;
+mod loom_models;
 mod observe;
 mod response;
 mod runner;
@@ -127,13 +126,13 @@ mod sync;
 pub mod testing;
 
 #[cfg(feature = "axum")]
-pub use self::defer::extract::MissingDeferLayer;
+pub use self::defer::collection::MissingDeferLayer;
 #[cfg(feature = "serve")]
 #[doc(inline)]
 pub use self::serve::{
+    os_signal::shutdown_signal,
     serve,
     shutdown::{Shutdown, ShutdownObserver},
-    signals::shutdown_signal,
 };
 pub use self::{
     callback::{
@@ -150,7 +149,7 @@ pub use self::{
         blocking::DeferrableBlocking,
         collection::DeferredCallbackCollection,
         defer, defer_blocking, defer_or_spawn,
-        handle::{BeforeResponseCallback, DeferredCallback},
+        deferred_callback::{BeforeResponseCallback, DeferredCallback},
         in_scope::{InScope, ScopedFuture},
         scope::{ScopeOutput, scope},
         try_defer,
@@ -158,13 +157,12 @@ pub use self::{
     drain::report::{DrainReport, UnfinishedCallback},
     layer::{
         DeferLayer,
-        handle::{CallbackCounts, DeferHandle},
+        defer_handle::{CallbackCounts, DeferHandle},
     },
     observe::{
-        callback_info::CallbackInfo,
+        callback_info::{CallbackInfo, Phase},
         observer::DeferObserver,
         outcome::{Finished, LostReason, Outcome},
-        phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
     runner::before::BeforeResponseFailed,

@@ -1,21 +1,55 @@
 //! A registered callback: its header and its code in one allocation.
 
 use std::{
+    borrow::{Borrow, Cow},
+    cmp::Ordering,
+    fmt,
+    ops::Deref,
     panic::Location,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
 
-use super::{deferrable::Callback, name::Name, output::Failure};
+use super::{deferrable::Callback, output::Failure};
 use crate::{
-    catch_panic::catch_panic, clock::Instant, completion::Completion, observe::phase::Phase,
+    catch_panic::catch_panic, clock::Instant, completion::Completion, observe::callback_info::Phase,
 };
 
-/// A user's condition on the completion.
-pub(crate) type Predicate = dyn Fn(&Completion) -> bool + Send + Sync;
+pin_project! {
+    /// A registered callback: one allocation that holds its header and its code.
+    pub(crate) struct Entry<C: ?Sized = dyn Callback> {
+        pub(crate) header: Header,
+        #[pin]
+        callback: C,
+    }
+}
+
+pub(crate) type BoxEntry = Pin<Box<Entry>>;
+
+impl<C> Entry<C> {
+    #[inline]
+    pub(crate) fn new(header: Header, callback: C) -> Self {
+        Self { header, callback }
+    }
+}
+
+impl Entry {
+    pub(crate) fn header_mut(self: Pin<&mut Self>) -> &mut Header {
+        self.project().header
+    }
+
+    pub(crate) fn poll_callback(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        completion: &Completion,
+    ) -> Poll<Result<(), Failure>> {
+        self.project().callback.poll_callback(cx, completion)
+    }
+}
 
 /// Everything known about a callback besides its code.
 pub(crate) struct Header {
@@ -27,6 +61,9 @@ pub(crate) struct Header {
     pub(crate) announced: bool,
     rare: Option<Box<RareFields>>,
 }
+
+/// A user's condition on the completion.
+pub(crate) type Predicate = dyn Fn(&Completion) -> bool + Send + Sync;
 
 /// The condition under which a callback runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,34 +190,63 @@ impl Header {
     }
 }
 
-pin_project! {
-    /// A registered callback: one allocation that holds its header and its code.
-    pub(crate) struct Entry<C: ?Sized = dyn Callback> {
-        pub(crate) header: Header,
-        #[pin]
-        callback: C,
+/// The name of a callback. A clone neither allocates nor runs user code, so the store clones names
+/// under its locks.
+#[derive(Clone)]
+pub(crate) enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Static(name) => name,
+            Self::Shared(name) => name,
+        }
     }
 }
 
-pub(crate) type BoxEntry = Pin<Box<Entry>>;
-
-impl<C> Entry<C> {
-    #[inline]
-    pub(crate) fn new(header: Header, callback: C) -> Self {
-        Self { header, callback }
+impl From<Cow<'static, str>> for Name {
+    fn from(name: Cow<'static, str>) -> Self {
+        match name {
+            Cow::Borrowed(name) => Self::Static(name),
+            Cow::Owned(name) => Self::Shared(name.into()),
+        }
     }
 }
 
-impl Entry {
-    pub(crate) fn header_mut(self: Pin<&mut Self>) -> &mut Header {
-        self.project().header
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self
     }
+}
 
-    pub(crate) fn poll_callback(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        completion: &Completion,
-    ) -> Poll<Result<(), Failure>> {
-        self.project().callback.poll_callback(cx, completion)
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Name {}
+
+// `Borrow` requires the order of `str`.
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, formatter)
     }
 }

@@ -2,6 +2,5 @@
 
 pub(crate) mod deferrable;
 pub(crate) mod entry;
-pub(crate) mod name;
 pub(crate) mod output;
 pub(crate) mod wrap;

@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use crate::never::Never;
-
 /// The error type of callbacks. Errors are reported, and do not affect other callbacks.
 ///
 /// ```
@@ -124,6 +122,18 @@ impl CallbackOutput for CallbackResult {
     fn into_result(self) -> Result<(), Failure> {
         self.0
     }
+}
+
+/// The type `!`, which stable Rust cannot name: the return type of functions that never return.
+type Never = <fn() -> ! as Returns>::Output;
+
+/// Names the return type of a function.
+pub trait Returns {
+    type Output;
+}
+
+impl<T> Returns for fn() -> T {
+    type Output = T;
 }
 
 mod sealed {

@@ -3,7 +3,7 @@
 use std::{fmt, panic::Location};
 
 use super::{
-    NO_SCOPE, blocking::DeferrableBlocking, handle::BeforeResponseCallback,
+    NO_SCOPE, blocking::DeferrableBlocking, deferred_callback::BeforeResponseCallback,
     register::register_before,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{fmt, panic::Location};
 
-use self::{blocking::DeferrableBlocking, handle::DeferredCallback, register::register};
+use self::{blocking::DeferrableBlocking, deferred_callback::DeferredCallback, register::register};
 use crate::{
     callback::{deferrable::Deferrable, output::CallbackOutput},
     scope::current,
@@ -11,9 +11,7 @@ use crate::{
 pub(crate) mod before_response;
 pub(crate) mod blocking;
 pub(crate) mod collection;
-#[cfg(feature = "axum")]
-pub(crate) mod extract;
-pub(crate) mod handle;
+pub(crate) mod deferred_callback;
 pub(crate) mod in_scope;
 mod register;
 pub(crate) mod scope;

@@ -2,7 +2,7 @@
 
 use std::{panic::Location, sync::Arc};
 
-use super::handle::{BeforeResponseCallback, DeferredCallback};
+use super::deferred_callback::{BeforeResponseCallback, DeferredCallback};
 use crate::{
     callback::{
         deferrable::Callback,
@@ -10,7 +10,7 @@ use crate::{
         wrap::wrapped,
     },
     catch_panic::drop_catching_panic,
-    observe::phase::Phase,
+    observe::callback_info::Phase,
     runner,
     scope::{Current, Role, Scope, current},
 };

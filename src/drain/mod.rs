@@ -1,4 +1,4 @@
-//! Waiting for unfinished work, and the report at the end.
+//! Waiting for unfinished work, the signal that begins a shutdown, and the report at the end.
 
 use std::{
     future::{Future, poll_fn},
@@ -7,64 +7,16 @@ use std::{
     task::Poll,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
+#[cfg(feature = "serve")]
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use self::report::{DrainReport, UnfinishedCallback};
 
-pub(crate) mod deadline;
 pub(crate) mod report;
-#[cfg(feature = "serve")]
-pub(crate) mod server;
-#[cfg(feature = "serve")]
-pub(crate) mod shutdown_signal;
-
-/// A layer's store, as far as a drain needs it.
-pub(crate) trait DrainSource: Send + Sync {
-    /// Counts unfinished work. If there is some, [`idle`](Self::idle) is notified when it has ended.
-    fn scan(&self) -> Scan;
-
-    fn counts(&self) -> Counts;
-
-    fn outcomes(&self) -> OutcomeCounts;
-
-    fn snapshot(&self) -> Vec<UnfinishedCallback>;
-
-    fn idle(&self) -> &Notify;
-}
-
-/// Work that is not finished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Callbacks that are registered and have not started.
-    pub(crate) pending: usize,
-    /// Callbacks that were taken to run and have not ended.
-    pub(crate) running: usize,
-    /// Handlers that are run to completion.
-    pub(crate) handlers: usize,
-}
-
-/// The number of callbacks that ended, by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OutcomeCounts {
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) skipped: u64,
-    pub(crate) lost: u64,
-}
-
-/// One scan of all shards of a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scan {
-    pub(crate) unfinished: usize,
-    /// Work that was ever registered. An unchanged sum shows that nothing was registered in between.
-    pub(crate) registered: u64,
-}
-
-impl Counts {
-    pub(crate) fn unfinished(&self) -> usize {
-        self.pending + self.running + self.handlers
-    }
-}
 
 /// The stores that are drained together.
 #[derive(Default)]
@@ -195,5 +147,119 @@ impl Drain {
 
     fn lock(&self) -> MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A layer's store, as far as a drain needs it.
+pub(crate) trait DrainSource: Send + Sync {
+    /// Counts unfinished work. If there is some, [`idle`](Self::idle) is notified when it has ended.
+    fn scan(&self) -> Scan;
+
+    fn counts(&self) -> Counts;
+
+    fn outcomes(&self) -> OutcomeCounts;
+
+    fn snapshot(&self) -> Vec<UnfinishedCallback>;
+
+    fn idle(&self) -> &Notify;
+}
+
+/// Work that is not finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Callbacks that are registered and have not started.
+    pub(crate) pending: usize,
+    /// Callbacks that were taken to run and have not ended.
+    pub(crate) running: usize,
+    /// Handlers that are run to completion.
+    pub(crate) handlers: usize,
+}
+
+/// The number of callbacks that ended, by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OutcomeCounts {
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) lost: u64,
+}
+
+/// One scan of all shards of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    pub(crate) unfinished: usize,
+    /// Work that was ever registered. An unchanged sum shows that nothing was registered in between.
+    pub(crate) registered: u64,
+}
+
+impl Counts {
+    pub(crate) fn unfinished(&self) -> usize {
+        self.pending + self.running + self.handlers
+    }
+}
+
+/// State that the connections of a server share.
+#[cfg(feature = "serve")]
+pub(crate) struct Server {
+    pub(crate) shutdown: ShutdownSignal,
+    /// The layers to drain; `None` without a graceful shutdown.
+    pub(crate) drain: Option<Drain>,
+}
+
+#[cfg(feature = "serve")]
+impl Server {
+    /// Adds a layer to the drain.
+    pub(crate) fn drain_with(&self, source: &Arc<impl DrainSource + 'static>) {
+        if let Some(drain) = &self.drain {
+            drain.add(source);
+        }
+    }
+}
+
+/// The signal that begins the shutdown of a server, and the guards that the server waits for.
+#[cfg(feature = "serve")]
+#[derive(Clone, Default)]
+pub(crate) struct ShutdownSignal {
+    token: CancellationToken,
+    guards: TaskTracker,
+}
+
+#[cfg(feature = "serve")]
+impl ShutdownSignal {
+    /// Returns a guard that begins the shutdown when it is dropped.
+    pub(crate) fn drop_guard(&self) -> DropGuard {
+        self.token.clone().drop_guard()
+    }
+
+    /// Returns a token that is cancelled when the shutdown begins.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Returns a guard for which the server waits.
+    pub(crate) fn guard(&self) -> TaskTrackerToken {
+        self.guards.token()
+    }
+
+    /// Returns the number of guards.
+    pub(crate) fn guards(&self) -> usize {
+        self.guards.len()
+    }
+
+    /// Waits until all guards are dropped.
+    pub(crate) async fn wait_for_guards(&self) {
+        self.guards.close();
+        self.guards.wait().await;
+    }
+}
+
+/// Waits for a future, up to the deadline if there is one. Returns `true` if it was in time.
+pub(crate) async fn timeout_at(deadline: Option<Instant>, future: impl Future) -> bool {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.is_ok(),
+        None => {
+            future.await;
+            true
+        }
     }
 }

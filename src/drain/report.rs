@@ -3,7 +3,7 @@
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
-    callback::name::Name,
+    callback::entry::Name,
     observe::{
         scope_info::{RequestInfo, ScopeInfo},
         text::OneLine,

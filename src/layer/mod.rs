@@ -4,7 +4,7 @@ use std::{fmt, future::Future, sync::Arc};
 
 use tower_layer::Layer;
 
-use self::handle::DeferHandle;
+use self::defer_handle::DeferHandle;
 use crate::{
     defer::scope::{self, ScopeOutput},
     drain::DrainSource,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 mod builder;
-pub(crate) mod handle;
+pub(crate) mod defer_handle;
 
 /// A layer that runs callbacks after responses have been sent. Handlers register them with
 /// [`defer`](crate::defer).

@@ -1,4 +1,4 @@
-//! Data of one callback.
+//! Data of one callback: its name, its location, and its phase.
 
 use std::{
     fmt,
@@ -7,16 +7,9 @@ use std::{
 };
 
 use super::{
-    phase::Phase,
     scope_info::{RequestInfo, ScopeInfo},
     text::OneLine,
 };
-
-/// Returns a number for a callback that observers receive.
-pub(crate) fn next_id() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Relaxed) + 1
-}
 
 /// The callback that an event is about, and its request.
 ///
@@ -122,4 +115,49 @@ impl fmt::Display for CallbackInfo<'_> {
             None => self.location.fmt(formatter),
         }
     }
+}
+
+/// The time at which a callback runs: before or after the response.
+///
+/// ```
+/// use axum_defer::{CallbackInfo, DeferObserver, Phase};
+///
+/// struct BeforeOnly;
+///
+/// impl DeferObserver for BeforeOnly {
+///     fn started(&self, callback: &CallbackInfo<'_>, _: std::time::Duration) {
+///         if callback.phase() == Phase::Before {
+///             println!("the client waits for {callback}");
+///         }
+///     }
+/// }
+/// # let _ = axum_defer::DeferLayer::new().observer(BeforeOnly);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The response waits for the callback: [`before_response`](crate::before_response).
+    Before,
+    /// The callback runs after the response: [`defer`](crate::defer()).
+    After,
+}
+
+impl Phase {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::After => "after",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.label())
+    }
+}
+
+/// Returns a number for a callback that observers receive.
+pub(crate) fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed) + 1
 }

@@ -6,7 +6,10 @@ use ::metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::{callback_info::CallbackInfo, outcome::Finished, phase::Phase};
+use super::{
+    callback_info::{CallbackInfo, Phase},
+    outcome::Finished,
+};
 
 const TOTAL: &str = "deferred_callbacks_total";
 const PENDING: &str = "deferred_callbacks_pending";

@@ -6,7 +6,6 @@ pub(crate) mod dispatch;
 pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod outcome;
-pub(crate) mod phase;
 pub(crate) mod scope_info;
 pub(crate) mod text;
 #[cfg(feature = "tracing")]

@@ -25,8 +25,8 @@ use crate::{
     clock::{self, Instant},
     completion::Completion,
     observe::{
+        callback_info::Phase,
         outcome::{Finished, LostReason, Outcome},
-        phase::Phase,
     },
     scope::{
         Current, Ended, Registration, Role, Scope, Then, current,
@@ -256,7 +256,7 @@ impl Execution {
         }
     }
 
-    fn compete(&mut self, competition: Competition, name: &crate::callback::name::Name) {
+    fn compete(&mut self, competition: Competition, name: &crate::callback::entry::Name) {
         let scope = self.scope();
         let ancestors: Vec<_> = scope.ancestors().filter_map(Current::holder).collect();
         let (holder, names) = (scope.holder(self.id), &scope.options.names);

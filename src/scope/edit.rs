@@ -8,12 +8,12 @@ use super::{
     queue::{Queue, Renamed},
 };
 use crate::{
-    callback::{
-        entry::{BoxEntry, Competition, Header, Predicate, Rule},
-        name::Name,
-    },
+    callback::entry::{BoxEntry, Competition, Header, Name, Predicate, Rule},
     catch_panic::drop_catching_panic,
-    observe::{callback_info::CallbackInfo, dispatch::Observers, phase::Phase},
+    observe::{
+        callback_info::{CallbackInfo, Phase},
+        dispatch::Observers,
+    },
 };
 
 impl Scope {

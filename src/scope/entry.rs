@@ -6,11 +6,11 @@ use tokio::runtime::Handle;
 
 use super::queue::{Queue, Taken};
 use crate::{
-    callback::{entry::Header, name::Name},
+    callback::entry::{Header, Name},
     clock::Instant,
     completion::Completion,
     drain::{Counts, report::UnfinishedCallback},
-    observe::{phase::Phase, scope_info::ScopeInfo},
+    observe::{callback_info::Phase, scope_info::ScopeInfo},
 };
 
 pub(super) struct Entry {

@@ -26,8 +26,8 @@ use crate::{
     completion::Completion,
     drain::Counts,
     observe::{
+        callback_info::Phase,
         dispatch::Interest,
-        phase::Phase,
         scope_info::{RequestInfo, ScopeInfo},
     },
     sent::response::ResponseHandle,

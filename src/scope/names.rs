@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    callback::{entry::Competition, name::Name},
+    callback::entry::{Competition, Name},
     sync::{Mutex, lock},
 };
 

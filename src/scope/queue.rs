@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::callback::{
-    entry::{BoxEntry, Header},
-    name::Name,
-};
+use crate::callback::entry::{BoxEntry, Header, Name};
 
 /// Empty slots are kept until they outnumber the callbacks by this many.
 const COMPACT_ABOVE: usize = 32;

@@ -3,7 +3,7 @@ use std::panic::Location;
 use super::*;
 use crate::{
     callback::{deferrable::Deferrable, entry::Entry},
-    observe::phase::Phase,
+    observe::callback_info::Phase,
 };
 
 fn entry() -> BoxEntry {

@@ -38,5 +38,5 @@ pub(crate) fn spawn(
     _: Option<Handle>,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
-    crate::sync::modelled_runtime::spawn(task);
+    crate::sync::loom_runtime::spawn(task);
 }

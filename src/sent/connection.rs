@@ -12,7 +12,7 @@ use super::{
     flush::{FlushTarget, WriteProgress},
 };
 #[cfg(feature = "serve")]
-use crate::drain::{server::Server, shutdown_signal::ShutdownSignal};
+use crate::drain::{Server, ShutdownSignal};
 use crate::{
     drain::DrainSource,
     sync::{

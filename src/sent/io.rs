@@ -1,4 +1,4 @@
-//! The IO of a connection, which counts written and flushed bytes.
+//! The IO of a connection, which counts written and flushed bytes, and a listener that wraps it.
 
 use std::{
     fmt,
@@ -8,6 +8,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(feature = "serve")]
+use axum::serve::Listener;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(feature = "serve")]
@@ -15,9 +17,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 #[cfg(feature = "serve")]
 use super::frames::FrameTracker;
-use super::{connection::Connection, layer::SentLayer, written::WrittenFrames};
+use super::{connection::Connection, frames::WrittenFrames, layer::SentLayer};
 #[cfg(feature = "serve")]
-use crate::drain::server::Server;
+use crate::drain::Server;
 
 pin_project! {
     /// A wrapper of the IO of one connection, which counts accepted and flushed bytes.
@@ -258,6 +260,63 @@ impl<I: fmt::Debug> fmt::Debug for SentIo<I> {
         formatter
             .debug_struct("SentIo")
             .field("io", &self.io)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A listener that wraps every accepted connection in a [`SentIo`].
+///
+/// For accept loops of your own; [`serve`](crate::serve()) does this automatically.
+///
+/// ```no_run
+/// use axum::serve::Listener;
+/// use axum_defer::sent::SentListener;
+/// use tower::Layer;
+///
+/// # async fn example(app: axum::Router) -> std::io::Result<()> {
+/// let mut listener = SentListener::new(tokio::net::TcpListener::bind("127.0.0.1:3000").await?);
+/// loop {
+///     let (io, _) = listener.accept().await;
+///     let service = io.layer().layer(app.clone());
+///     // serve `io` with `service`, on a task
+///     # let _ = service;
+/// }
+/// # }
+/// ```
+#[cfg(feature = "serve")]
+pub struct SentListener<L> {
+    listener: L,
+}
+
+#[cfg(feature = "serve")]
+impl<L> SentListener<L> {
+    /// Wraps a listener.
+    pub fn new(listener: L) -> Self {
+        Self { listener }
+    }
+}
+
+#[cfg(feature = "serve")]
+impl<L: Listener> Listener for SentListener<L> {
+    type Io = SentIo<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (io, address) = self.listener.accept().await;
+        (SentIo::new(io), address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+#[cfg(feature = "serve")]
+impl<L: fmt::Debug> fmt::Debug for SentListener<L> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SentListener")
+            .field("listener", &self.listener)
             .finish_non_exhaustive()
     }
 }

@@ -76,23 +76,19 @@ mod buf;
 pub(crate) mod connection;
 pub(crate) mod delivery;
 mod flush;
-#[cfg(feature = "serve")]
 mod frames;
 pub(crate) mod io;
 pub(crate) mod layer;
-#[cfg(feature = "serve")]
-pub(crate) mod listener;
 #[cfg(all(test, axum_defer_loom))]
-mod model;
+mod loom_models;
 pub(crate) mod response;
 #[cfg(feature = "serve")]
 pub(crate) mod streams;
 #[cfg(all(test, not(axum_defer_loom)))]
 mod tests;
-mod written;
 
 #[cfg(feature = "serve")]
-pub use self::listener::SentListener;
+pub use self::io::SentListener;
 pub use self::{
     body::SentBody,
     buf::SentBuf,

@@ -10,7 +10,7 @@ use super::{
     flush::FlushTarget,
 };
 #[cfg(feature = "serve")]
-use crate::drain::shutdown_signal::ShutdownSignal;
+use crate::drain::ShutdownSignal;
 use crate::{drain::DrainSource, response::end_of_body::Exchange};
 
 /// A handle to one response and its connection. The extensions of the request hold one, for the layers

@@ -10,14 +10,13 @@ use tower_service::Service;
 
 use super::{
     connection::{self, Settings},
-    incoming_stream::IncomingStream,
-    service::ConnectionService,
-    span::{self, InSpan},
+    make_service::IncomingStream,
+    service::{ConnectionService, InSpan, connection_span},
 };
 use crate::{
     callback::output::BoxError,
-    drain::{Drain, server::Server, shutdown_signal::ShutdownSignal},
-    layer::handle::DeferHandle,
+    drain::{Drain, Server, ShutdownSignal},
+    layer::defer_handle::DeferHandle,
     sent::io::SentIo,
 };
 
@@ -103,7 +102,7 @@ where
                     }
                 }
             };
-            let span = span::of_connection(&remote_addr);
+            let span = connection_span(&remote_addr);
             let Ok(()) = poll_fn(|cx| make_service.poll_ready(cx)).await;
             let Ok(service) = make_service
                 .call(IncomingStream {

@@ -4,7 +4,14 @@ use std::{
     convert::Infallible,
     future::{Future, ready},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use axum::extract::Request;
@@ -20,12 +27,12 @@ use hyper::{rt::bounds::Http2ServerConnExec, server::conn::http2};
 #[cfg(feature = "http2")]
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{
-    poll_on_wake::PollOnWake,
     service::ConnectionService,
     timeouts::{ConnectionTimer, Expired, Timeouts},
 };
@@ -203,5 +210,66 @@ where
 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+pin_project! {
+    /// A future that is polled once, and then only after it was woken, because a poll costs more than
+    /// a check of a flag.
+    struct PollOnWake<F> {
+        #[pin]
+        future: F,
+        registered: Option<Arc<WakeFlag>>,
+    }
+}
+
+/// Wakes a task, and notes that it did.
+struct WakeFlag {
+    is_woken: AtomicBool,
+    task: Waker,
+}
+
+impl<F> PollOnWake<F> {
+    fn new(future: F) -> Self {
+        Self {
+            future,
+            registered: None,
+        }
+    }
+}
+
+impl<F: Future> Future for PollOnWake<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let flag = match this.registered {
+            Some(flag) if flag.task.will_wake(cx.waker()) && !flag.is_woken() => {
+                return Poll::Pending;
+            }
+            registered => registered.insert(Arc::new(WakeFlag {
+                is_woken: AtomicBool::new(false),
+                task: cx.waker().clone(),
+            })),
+        };
+        let waker = Waker::from(flag.clone());
+        this.future.poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl WakeFlag {
+    fn is_woken(&self) -> bool {
+        self.is_woken.load(Acquire)
+    }
+}
+
+impl Wake for WakeFlag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Release);
+        self.task.wake_by_ref();
     }
 }

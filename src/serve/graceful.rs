@@ -1,10 +1,12 @@
-//! A server with a graceful shutdown.
+//! A server with a graceful shutdown, and the future of a server.
 
 use std::{
     convert::Infallible,
     fmt,
     future::{Future, IntoFuture},
     io,
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,10 +15,10 @@ use http::Response;
 use tokio::{task::JoinSet, time::Instant};
 use tower_service::Service;
 
-use super::{accept::Acceptor, incoming_stream::IncomingStream, serve_future::ServeFuture};
+use super::{accept::Acceptor, make_service::IncomingStream};
 use crate::{
     callback::output::BoxError,
-    drain::{Drain, deadline::timeout_at, report::DrainReport, server::Server},
+    drain::{Drain, Server, report::DrainReport, timeout_at},
 };
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -204,6 +206,45 @@ impl<L: fmt::Debug, M, S, B, F> fmt::Debug for WithGracefulShutdown<L, M, S, B, 
             .field("listener", &self.acceptor.listener)
             .field("drain_timeout", &self.timeouts.drain)
             .field("connection_timeout", &self.timeouts.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Serve`](super::Serve) and [`WithGracefulShutdown`](super::WithGracefulShutdown).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use axum::Router;
+/// use axum_defer::{DrainReport, serve::ServeFuture};
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let server = axum_defer::serve(listener, Router::new()).with_graceful_shutdown(async {});
+/// let future: ServeFuture<DrainReport> = server.into_future();
+/// assert!(future.await?.is_complete());
+/// # Ok(()) }
+/// ```
+#[must_use = "a server does nothing until it is awaited"]
+pub struct ServeFuture<T>(Pin<Box<dyn Future<Output = io::Result<T>> + Send>>);
+
+impl<T> ServeFuture<T> {
+    pub(super) fn new(serving: impl Future<Output = io::Result<T>> + Send + 'static) -> Self {
+        Self(Box::pin(serving))
+    }
+}
+
+impl<T> Future for ServeFuture<T> {
+    type Output = io::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<T> fmt::Debug for ServeFuture<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServeFuture")
             .finish_non_exhaustive()
     }
 }

@@ -23,7 +23,8 @@ use self::accept::Acceptor;
 #[doc(no_inline)]
 pub use self::shutdown::{Shutdown, ShutdownObserver};
 pub use self::{
-    graceful::WithGracefulShutdown, incoming_stream::IncomingStream, serve_future::ServeFuture,
+    graceful::{ServeFuture, WithGracefulShutdown},
+    make_service::IncomingStream,
     shutdown::ShutdownRejection,
 };
 use crate::{DeferHandle, callback::output::BoxError};
@@ -31,15 +32,10 @@ use crate::{DeferHandle, callback::output::BoxError};
 mod accept;
 mod connection;
 mod graceful;
-mod incoming_stream;
 mod make_service;
-mod poll_on_wake;
-mod request_body;
-mod serve_future;
+pub(crate) mod os_signal;
 mod service;
 pub(crate) mod shutdown;
-pub(crate) mod signals;
-mod span;
 mod timeouts;
 
 /// Serves an app like [`axum::serve()`], but callbacks run after the operating system has accepted the

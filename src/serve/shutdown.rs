@@ -18,7 +18,7 @@ use tokio_util::{
     task::task_tracker::TaskTrackerToken,
 };
 
-use crate::{drain::shutdown_signal::ShutdownSignal, sent::response::ResponseHandle};
+use crate::{drain::ShutdownSignal, sent::response::ResponseHandle};
 
 /// A future that completes when the server shuts down. The server waits until it is dropped.
 ///

@@ -7,14 +7,14 @@ pub(crate) use std::sync::{
 };
 
 #[cfg(all(test, axum_defer_loom))]
-mod modelled;
+mod loom;
 #[cfg(all(test, axum_defer_loom))]
-pub(crate) mod modelled_runtime;
+pub(crate) mod loom_runtime;
 
 #[cfg(all(test, axum_defer_loom))]
-pub(crate) use self::modelled::{AtomicBool, AtomicU64};
+pub(crate) use self::loom::{AtomicBool, AtomicU64};
 #[cfg(all(test, axum_defer_loom))]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
+pub(crate) use ::loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 
 /// Locks a mutex and ignores poisoning. No user code runs under a lock, so a panic cannot leave the
 /// state half-changed.

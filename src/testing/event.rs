@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     completion::{Completion, Delivery},
-    observe::{outcome::LostReason, phase::Phase},
+    observe::{callback_info::Phase, outcome::LostReason},
 };
 
 /// An event of one callback.

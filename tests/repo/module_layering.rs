@@ -1,8 +1,8 @@
-//! The house that CONTRIBUTING shows: imports between the files of `src/` form no circle, and
-//! between its rooms (the folders, and the files beside them) they run one way.
+//! Imports between the files of `src/` have no cycles, and neither have imports between its top-level
+//! modules (the folders, and the files next to them), as the table in CONTRIBUTING.md shows.
 //!
-//! `cargo test --test repo module_layering -- --nocapture` prints the rooms, each above all that it
-//! imports from.
+//! `cargo test --test repo module_layering -- --nocapture` prints the top-level modules, each before
+//! the modules that it imports from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +10,9 @@ use std::{
     path::Path,
 };
 
-/// Files, by the path of their module, and what is in them.
+/// The text of each file, by the path of its module.
 type Files = BTreeMap<Vec<String>, String>;
+/// The imports of each module.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -19,26 +20,26 @@ fn files_import_without_cycles() {
     let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
     let graph = imports(&files);
     assert!(graph.len() > 40, "the files were found: {graph:?}");
-    order(&graph).unwrap_or_else(|circle| panic!("a circle: {}", circle.join(" -> ")));
+    order(&graph).unwrap_or_else(|cycle| panic!("a cycle: {}", cycle.join(" -> ")));
 }
 
 #[test]
 fn folders_import_without_cycles() {
     let files = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../src")));
-    let mut rooms = Graph::new();
+    let mut folders = Graph::new();
     for (file, imported) in imports(&files) {
-        let room = |file: &str| file.split("::").next().unwrap_or(file).to_owned();
-        let from = room(&file);
-        let others = imported.iter().map(|file| room(file));
+        let folder = |file: &str| file.split("::").next().unwrap_or(file).to_owned();
+        let from = folder(&file);
+        let others = imported.iter().map(|file| folder(file));
         let others: Vec<_> = others.filter(|other| *other != from).collect();
-        rooms.entry(from).or_default().extend(others);
+        folders.entry(from).or_default().extend(others);
     }
-    assert!(rooms["scope"].contains("callback"), "{rooms:?}");
-    let order = order(&rooms);
-    let order = order.unwrap_or_else(|circle| panic!("a circle: {}", circle.join(" -> ")));
-    for room in order.iter().rev() {
-        let imported: Vec<_> = rooms[room].iter().map(String::as_str).collect();
-        println!("{room}: {}", imported.join(", "));
+    assert!(folders["scope"].contains("callback"), "{folders:?}");
+    let order = order(&folders);
+    let order = order.unwrap_or_else(|cycle| panic!("a cycle: {}", cycle.join(" -> ")));
+    for folder in order.iter().rev() {
+        let imported: Vec<_> = folders[folder].iter().map(String::as_str).collect();
+        println!("{folder}: {}", imported.join(", "));
     }
 }
 
@@ -85,7 +86,7 @@ fn cycle_of_any_import_is_found() {
         let path = path.iter().map(|part| (*part).to_owned()).collect();
         (path, text.to_owned())
     };
-    let circle = |back: &str| {
+    let order_with = |back: &str| {
         let files = Files::from([
             file(&["a"], "use crate::{c, b::{self, inner::Thing}};"),
             file(&["b"], "mod inner;"),
@@ -94,11 +95,13 @@ fn cycle_of_any_import_is_found() {
         ]);
         order(&imports(&files))
     };
-    assert_eq!(circle("").unwrap(), ["b", "b::inner", "c", "a"]);
+    assert_eq!(order_with("").unwrap(), ["b", "b::inner", "c", "a"]);
     assert_eq!(
-        circle("// crate::a\n/// [`a`](crate::a)\n#[cfg(test)]\nmod tests { use crate::a::X; }")
-            .unwrap()
-            .len(),
+        order_with(
+            "// crate::a\n/// [`a`](crate::a)\n#[cfg(test)]\nmod tests { use crate::a::X; }"
+        )
+        .unwrap()
+        .len(),
         4
     );
     for back in [
@@ -107,17 +110,18 @@ fn cycle_of_any_import_is_found() {
         "use super::super::a;",
         "fn f() { crate::a::g() }",
     ] {
-        assert!(circle(back).is_err(), "{back}");
+        assert!(order_with(back).is_err(), "{back}");
     }
 }
 
-/// Modules that only exist in tests may look at everything.
+/// Reads the files of a folder, except modules that only exist in tests, which may import from all
+/// others.
 fn read(folder: &Path) -> Files {
     let mut files = Files::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if matches!(&*name, "lib" | "tests" | "model") {
+        if matches!(&*name, "lib" | "tests" | "loom_models") {
             continue;
         }
         if path.is_dir() {
@@ -134,6 +138,7 @@ fn read(folder: &Path) -> Files {
     files
 }
 
+/// Returns the modules that each file imports from.
 fn imports(files: &Files) -> Graph {
     let mut graph = Graph::new();
     for (module, text) in files {
@@ -146,7 +151,7 @@ fn imports(files: &Files) -> Graph {
     graph
 }
 
-/// All paths in the code that begin in this crate.
+/// Returns all paths in the code that begin in this crate.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let text = match text.find("#[cfg(test)]\nmod ") {
         Some(tests) => &text[..tests],
@@ -169,7 +174,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// Follows a path into its braces; returns what comes after it.
+/// Collects the paths that a `use` tree expands to, and returns the code after it.
 fn expand<'a>(code: &'a str, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> &'a str {
     let depth = prefix.len();
     let mut rest = code.trim_start();
@@ -206,7 +211,7 @@ fn expand<'a>(code: &'a str, prefix: &mut Vec<String>, paths: &mut Vec<Vec<Strin
     }
 }
 
-/// The file in which a path ends.
+/// Returns the module of the file that a path refers to.
 fn resolve(files: &Files, module: &[String], path: &[String]) -> Option<Vec<String>> {
     let mut at = module.to_vec();
     for (index, part) in path.iter().enumerate() {
@@ -229,7 +234,7 @@ fn resolve(files: &Files, module: &[String], path: &[String]) -> Option<Vec<Stri
     files.contains_key(&at).then_some(at)
 }
 
-/// Each after all that it imports; or a circle.
+/// Returns the modules, each after the modules that it imports from, or the modules of a cycle.
 fn order(graph: &Graph) -> Result<Vec<String>, Vec<String>> {
     fn visit(
         graph: &Graph,

@@ -32,7 +32,7 @@ pub(super) fn http1(choices: Vec<u8>) {
             break;
         }
         if step == lifetime {
-            for expected in &mut world.model().responses {
+            for expected in &mut world.oracle().responses {
                 expected.may_abort |= expected.outcomes.is_empty();
             }
             // hyper drops the body, its buffers, and the IO in an unspecified order.
@@ -60,7 +60,7 @@ pub(super) fn http1(choices: Vec<u8>) {
                 buffered.push_back(head);
                 // hyper does not poll a body whose length is 0, even if it has frames.
                 if body.is_end_stream() || body.size_hint().exact() == Some(0) {
-                    world.model().responses[index].is_whole = true;
+                    world.oracle().responses[index].is_whole = true;
                 } else {
                     current = Some((index, body));
                 }
@@ -72,7 +72,7 @@ pub(super) fn http1(choices: Vec<u8>) {
                 let is_chunked = body.size_hint().exact().is_none();
                 if !is_last && world.choices.one_in(30) {
                     // The body returns an error.
-                    world.model().responses[index].may_abort = true;
+                    world.oracle().responses[index].may_abort = true;
                     is_last = true;
                     continue;
                 }
@@ -92,7 +92,7 @@ pub(super) fn http1(choices: Vec<u8>) {
                             buffered.push_back(if copies { World::copied(piece) } else { piece });
                         }
                         if is_over {
-                            world.model().responses[index].is_whole = true;
+                            world.oracle().responses[index].is_whole = true;
                         } else {
                             current = Some((index, body));
                         }
@@ -100,7 +100,7 @@ pub(super) fn http1(choices: Vec<u8>) {
                     Some(Ok(Err(_))) | None => {
                         let end = world.framing(index, 3);
                         buffered.push_back(end);
-                        world.model().responses[index].is_whole = true;
+                        world.oracle().responses[index].is_whole = true;
                     }
                     Some(Err(error)) => match error {},
                 }

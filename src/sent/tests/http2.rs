@@ -9,7 +9,7 @@ use http_body::{Body, Frame};
 use super::{
     super::{SentBody, SentBuf},
     choices::Choices,
-    reference::Expected,
+    oracle::Expected,
     script::Script,
     world::{Piece, World, cx},
 };
@@ -100,7 +100,7 @@ impl Http2 {
                 self.is_woken = true;
             }
             if is_end || stream.was_reset {
-                world.model().responses[index].is_whole = !stream.was_reset;
+                world.oracle().responses[index].is_whole = !stream.was_reset;
                 stream.body = None;
             }
         } else if !stream.has_head {
@@ -278,7 +278,7 @@ impl Http2 {
     fn reset(&mut self, at: usize) {
         let stream = &mut self.streams[at];
         stream.was_reset = true;
-        self.world.model().responses[stream.index].may_abort = true;
+        self.world.oracle().responses[stream.index].may_abort = true;
         stream.queue.clear();
     }
 }
@@ -304,7 +304,7 @@ pub(super) fn http2(choices: Vec<u8>) {
     };
     for step in 0..steps {
         if step == lifetime {
-            for expected in &mut server.world.model().responses {
+            for expected in &mut server.world.oracle().responses {
                 expected.may_abort |= expected.outcomes.is_empty();
             }
             if server.world.choices.one_in(2) {

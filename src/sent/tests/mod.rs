@@ -1,8 +1,8 @@
-//! Small servers that work in the orders of hyper's HTTP/1 and h2, checked against a reference model.
+//! Small servers that work in the orders of hyper's HTTP/1 and h2, checked against an oracle.
 //!
-//! The model is a list of all bytes that the transport accepted, each with its response, and the number
-//! of flushed bytes. In every order of events, each waiter is called exactly once, and with `Flushed`
-//! only if the list agrees.
+//! The oracle is a list of all bytes that the transport accepted, each with its response, and the
+//! number of flushed bytes. In every order of events, each waiter is called exactly once, and with
+//! `Flushed` only if the list agrees.
 
 use std::{collections::VecDeque, pin::Pin, task::Poll};
 
@@ -23,7 +23,7 @@ use super::{SentBody, SentBuf, SentIo, delivery::DeliveryOutcome};
 mod choices;
 mod http1;
 mod http2;
-mod reference;
+mod oracle;
 mod script;
 mod transport;
 mod world;
@@ -74,10 +74,10 @@ fn copied_buffer_is_consumed() {
     let mut data = data_of(&mut body);
     drop(body);
     let mut piece = world.framing(index, 5);
-    world.model().responses[index].is_whole = true;
+    world.oracle().responses[index].is_whole = true;
     for part in [30, 10] {
         assert_eq!(data.copy_to_bytes(part), vec![0; part]);
-        world.model().responses[index].total_bytes += part;
+        world.oracle().responses[index].total_bytes += part;
         world.write(&mut Piece::Copied(index, part), true);
     }
     assert!(!data.has_remaining());
@@ -97,7 +97,7 @@ fn late_http1_waiter_is_called_immediately() {
     let data = data_of(&mut body);
     let mut piece = world.buffer(index, data);
     drop(body);
-    world.model().responses[index].is_whole = true;
+    world.oracle().responses[index].is_whole = true;
     world.write(&mut piece, true);
     world.flush(true);
     world.wait_for_all();
@@ -121,14 +121,14 @@ fn reset_does_not_flush_copied_bytes() {
         world.write(&mut head, true);
         world.flush(true);
         let mut copied = World::copied(frame);
-        world.model().responses[index].may_abort = true;
+        world.oracle().responses[index].may_abort = true;
         drop(body);
         world.assert_all_called(|_| true);
-        assert_eq!(world.model().responses[index].outcomes, []);
+        assert_eq!(world.oracle().responses[index].outcomes, []);
         world.write(&mut copied, true);
         world.flush(true);
         assert_eq!(
-            world.model().responses[index].outcomes,
+            world.oracle().responses[index].outcomes,
             [DeliveryOutcome::Flushed { bytes: 3 }]
         );
         world.end();
@@ -142,10 +142,10 @@ fn reset_after_last_flush_is_flushed() {
     let mut frame = world.buffer(index, data);
     world.write(&mut frame, true);
     world.flush(true);
-    world.model().responses[index].may_abort = true;
+    world.oracle().responses[index].may_abort = true;
     drop(body);
     assert_eq!(
-        world.model().responses[index].outcomes,
+        world.oracle().responses[index].outcomes,
         [DeliveryOutcome::Flushed { bytes: 40 }]
     );
     world.end();
@@ -175,13 +175,13 @@ fn trailers_reset_in_mid_frame_are_aborted() {
     world.write_some(&mut frame, 10);
     // The reset is read, and h2 discards the trailers.
     world.begin_round();
-    world.model().responses[index].may_abort = true;
+    world.oracle().responses[index].may_abort = true;
     world.write(&mut frame, true);
     world.flush(true);
-    assert_eq!(world.model().responses[index].outcomes, []);
+    assert_eq!(world.oracle().responses[index].outcomes, []);
     world.flush(true);
     assert_eq!(
-        world.model().responses[index].outcomes,
+        world.oracle().responses[index].outcomes,
         [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();
@@ -191,10 +191,10 @@ fn trailers_reset_in_mid_frame_are_aborted() {
 fn aborted_response_counts_unwatched_bytes() {
     let (mut world, index, mut body) = respond(Version::HTTP_11, [40, 3], false);
     drop((data_of(&mut body), body));
-    world.model().responses[index].may_abort = true;
+    world.oracle().responses[index].may_abort = true;
     world.wait_for_all();
     assert_eq!(
-        world.model().responses[index].outcomes,
+        world.oracle().responses[index].outcomes,
         [DeliveryOutcome::Aborted { bytes: 40 }]
     );
     world.end();

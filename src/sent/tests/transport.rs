@@ -9,12 +9,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::reference::{Byte, Shared};
+use super::oracle::{Byte, SharedOracle};
 use crate::sync::lock;
 
 /// A transport that accepts the announced bytes, and flushes if allowed.
 pub(super) struct Transport {
-    pub(super) model: Shared,
+    pub(super) oracle: SharedOracle,
     pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,
     pub(super) flush_is_ready: Arc<Mutex<bool>>,
 }
@@ -37,7 +37,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         let mut bytes = lock(&self.next_bytes);
         assert_eq!(bytes.len(), buf.len());
-        lock(&self.model).accepted.append(&mut bytes);
+        lock(&self.oracle).accepted.append(&mut bytes);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -45,8 +45,8 @@ impl AsyncWrite for Transport {
         if !*lock(&self.flush_is_ready) {
             return Poll::Pending;
         }
-        let mut model = lock(&self.model);
-        model.flushed = model.accepted.len();
+        let mut oracle = lock(&self.oracle);
+        oracle.flushed = oracle.accepted.len();
         Poll::Ready(Ok(()))
     }
 

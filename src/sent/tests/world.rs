@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::{
     super::{SentBody, SentBuf, SentIo, SentLayer, response::ResponseHandle},
     choices::Choices,
-    reference::{Byte, Expected, Model, Shared},
+    oracle::{Byte, Expected, Oracle, SharedOracle},
     script::{Answer, Script, Scripted},
     transport::Transport,
 };
@@ -42,7 +42,7 @@ impl Piece {
 
 pub(super) struct World {
     pub(super) choices: Choices,
-    pub(super) model: Shared,
+    pub(super) oracle: SharedOracle,
     pub(super) io: Option<SentIo<Transport>>,
     pub(super) next_bytes: Arc<Mutex<Vec<Byte>>>,
     pub(super) flush_is_ready: Arc<Mutex<bool>>,
@@ -57,17 +57,17 @@ pub(super) fn cx() -> Context<'static> {
 
 impl World {
     pub(super) fn new(choices: Choices, version: Version) -> Self {
-        let model = Shared::default();
+        let oracle = SharedOracle::default();
         let next_bytes = Arc::default();
         let flush_is_ready = Arc::new(Mutex::new(true));
         let io = SentIo::new(Transport {
-            model: model.clone(),
+            oracle: oracle.clone(),
             next_bytes: Arc::clone(&next_bytes),
             flush_is_ready: flush_is_ready.clone(),
         });
         Self {
             choices,
-            model,
+            oracle,
             layer: io.layer(),
             io: Some(io),
             next_bytes,
@@ -77,8 +77,8 @@ impl World {
         }
     }
 
-    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
-        lock(&self.model)
+    pub(super) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        lock(&self.oracle)
     }
 
     /// Calls the app. Returns `None` if the request is dropped without a response.
@@ -87,7 +87,7 @@ impl World {
         let watched_from_start = self.choices.one_in(2);
         let (index, future) = self.ask(script, body_bytes, watched_from_start);
         if self.choices.one_in(12) {
-            self.model().responses[index].may_abort = true;
+            self.oracle().responses[index].may_abort = true;
             return None;
         }
         Some((index, Self::body(future)))
@@ -107,7 +107,7 @@ impl World {
         let future = Box::pin(service.call(request));
         let handle = lock(&given).take().expect("the layer inserts the handle");
         self.handles.push(handle);
-        self.model().responses.push(Expected {
+        self.oracle().responses.push(Expected {
             body_bytes,
             watched_from_start,
             ..Expected::default()
@@ -135,18 +135,18 @@ impl World {
     }
 
     pub(super) fn wait_for(&mut self, index: usize) {
-        if std::mem::replace(&mut self.model().responses[index].has_waiter, true) {
+        if std::mem::replace(&mut self.oracle().responses[index].has_waiter, true) {
             return;
         }
-        let model = self.model.clone();
+        let oracle = self.oracle.clone();
         let is_http1 = self.version < Version::HTTP_2;
         self.handles[index].on_delivery(Box::new(move |outcome| {
-            let mut model = lock(&model);
-            let violation = model.violation_of(index, outcome, is_http1);
-            model.violations.extend(
+            let mut oracle = lock(&oracle);
+            let violation = oracle.violation_of(index, outcome, is_http1);
+            oracle.violations.extend(
                 violation.map(|violation| format!("{outcome:?} for response {index}: {violation}")),
             );
-            model.responses[index].outcomes.push(outcome);
+            oracle.responses[index].outcomes.push(outcome);
         }));
     }
 
@@ -200,7 +200,7 @@ impl World {
     }
 
     pub(super) fn framing(&mut self, index: usize, length: usize) -> Piece {
-        self.model().responses[index].total_bytes += length;
+        self.oracle().responses[index].total_bytes += length;
         Piece::Framing(index, vec![b'x'; length].into())
     }
 
@@ -208,17 +208,17 @@ impl World {
     pub(super) fn frame_head(&mut self, index: usize, kind: u8, length: usize) -> Piece {
         let length = u8::try_from(length).expect("short frames only");
         let head = Bytes::from(vec![0, 0, length, kind, 0, 0, 0, 0, 1]);
-        self.model().responses[index].total_bytes += head.len();
+        self.oracle().responses[index].total_bytes += head.len();
         Piece::Framing(index, head)
     }
 
     pub(super) fn buffer(&mut self, index: usize, data: SentBuf<Bytes>) -> Piece {
         let length = data.remaining();
-        let mut model = self.model();
-        let expected = &mut model.responses[index];
+        let mut oracle = self.oracle();
+        let expected = &mut oracle.responses[index];
         expected.total_bytes += length;
         expected.unwatched_bytes |= length > 0 && format!("{data:?}").contains("watched: false");
-        drop(model);
+        drop(oracle);
         Piece::Buffer(index, data, length)
     }
 
@@ -247,8 +247,8 @@ impl World {
 
     /// Checks that all waiters were called, except those of responses that `may_wait`.
     pub(super) fn assert_all_called(&self, may_wait: impl Fn(&Expected) -> bool) {
-        assert_eq!(self.model().violations, Vec::<String>::new());
-        for (index, expected) in self.model().responses.iter().enumerate() {
+        assert_eq!(self.oracle().violations, Vec::<String>::new());
+        for (index, expected) in self.oracle().responses.iter().enumerate() {
             let calls = expected.outcomes.len();
             if expected.has_waiter && !may_wait(expected) {
                 assert_eq!(calls, 1, "response {index} while its connection is open");
@@ -258,13 +258,13 @@ impl World {
 
     /// Closes the connection, which calls the waiters that are left.
     pub(super) fn end(mut self) {
-        for expected in &mut self.model().responses {
+        for expected in &mut self.oracle().responses {
             expected.may_abort |= expected.outcomes.is_empty();
         }
         self.io = None;
         self.wait_for_all();
-        assert_eq!(self.model().violations, Vec::<String>::new());
-        for expected in &self.model().responses {
+        assert_eq!(self.oracle().violations, Vec::<String>::new());
+        for expected in &self.oracle().responses {
             assert_eq!(
                 expected.outcomes.len(),
                 1,

@@ -1,4 +1,4 @@
-//! The ledger of a model, which checks how each callback ended.
+//! The record of a model, which checks that each callback ended once and ran at most once.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,12 @@ use std::{
 
 use crate::{
     completion::{Completion, Delivery},
-    defer::{collection::DeferredCallbackCollection, handle::DeferredCallback},
+    defer::{collection::DeferredCallbackCollection, deferred_callback::DeferredCallback},
     drain::{Counts, Drain, DrainSource},
     observe::{
-        callback_info::CallbackInfo,
+        callback_info::{CallbackInfo, Phase},
         observer::DeferObserver,
         outcome::{Finished, LostReason},
-        phase::Phase,
     },
     runner::{
         OnDrop,
@@ -31,7 +30,7 @@ use crate::{
         options::Options,
     },
     sent::response::ResponseHandle,
-    sync::modelled_runtime,
+    sync::loom_runtime,
 };
 
 /// The end of a callback.
@@ -47,13 +46,13 @@ pub(crate) enum Ended {
 
 /// A record of the callbacks of a model, by the line that registers each.
 #[derive(Clone)]
-pub(crate) struct Ledger {
+pub(crate) struct RunRecord {
     pub(super) options: Arc<Options>,
-    book: Arc<Book>,
+    state: Arc<State>,
 }
 
 #[derive(Default)]
-struct Book {
+struct State {
     registered: Mutex<Vec<u32>>,
     ran: Mutex<Vec<(u32, Completion)>>,
     ended: Mutex<Vec<(u32, Ended)>>,
@@ -63,7 +62,7 @@ struct Book {
     faults: Mutex<Vec<String>>,
 }
 
-impl Book {
+impl State {
     fn end(&self, callback: &CallbackInfo<'_>, ended: Ended) {
         self.ended
             .lock()
@@ -72,9 +71,9 @@ impl Book {
     }
 }
 
-struct Clerk(Arc<Book>);
+struct RecordObserver(Arc<State>);
 
-impl DeferObserver for Clerk {
+impl DeferObserver for RecordObserver {
     fn replaced(&self, callback: &CallbackInfo<'_>) {
         self.0.end(callback, Ended::Replaced);
     }
@@ -105,19 +104,19 @@ impl DeferObserver for Clerk {
     }
 }
 
-impl Ledger {
+impl RunRecord {
     pub(crate) fn open() -> Self {
         Self::with(|_| {})
     }
 
     pub(crate) fn with(set: impl FnOnce(&mut Options)) -> Self {
-        let book = Arc::new(Book::default());
+        let state = Arc::new(State::default());
         let mut options = Options::default();
-        options.observers.push(Clerk(book.clone()));
+        options.observers.push(RecordObserver(state.clone()));
         set(&mut options);
         Self {
             options: Arc::new(options),
-            book,
+            state,
         }
     }
 
@@ -126,7 +125,7 @@ impl Ledger {
         &self,
         response: Option<ResponseHandle>,
     ) -> (CompletionGuard, DeferredCallbackCollection) {
-        self.book.requests.fetch_add(1, SeqCst);
+        self.state.requests.fetch_add(1, SeqCst);
         let permit = self.permit();
         let scope = Scope::open(self.options.clone(), response, || None, permit, None);
         let collection = DeferredCallbackCollection::new(scope.clone());
@@ -146,7 +145,7 @@ impl Ledger {
     /// Performs a step that loom orders with other calls. Like a reference count, it makes earlier
     /// writes visible to later callers.
     pub(crate) fn pass(&self) {
-        self.book
+        self.state
             .passed
             .fetch_add(1, loom::sync::atomic::Ordering::AcqRel);
     }
@@ -163,8 +162,8 @@ impl Ledger {
         collection: &DeferredCallbackCollection,
         run: impl FnOnce(&Self, &DeferredCallbackCollection) -> T + 'static,
     ) -> loom::thread::JoinHandle<T> {
-        let (ledger, collection) = (self.clone(), collection.clone());
-        loom::thread::spawn(move || run(&ledger, &collection))
+        let (record, collection) = (self.clone(), collection.clone());
+        loom::thread::spawn(move || run(&record, &collection))
     }
 
     /// Registers a callback that runs `code`.
@@ -178,18 +177,18 @@ impl Ledger {
         F: Future<Output = ()> + Send + 'static,
     {
         let line = Location::caller().line();
-        self.book.registered.lock().unwrap().push(line);
-        let ledger = self.clone();
-        let sequential = !self.options.concurrent && self.book.requests.load(SeqCst) == 1;
+        self.state.registered.lock().unwrap().push(line);
+        let record = self.clone();
+        let sequential = !self.options.concurrent && self.state.requests.load(SeqCst) == 1;
         collection.defer(move |completion: Completion| async move {
-            let book = &ledger.book;
-            book.ran.lock().unwrap().push((line, completion.clone()));
-            let inside = Inside::enter(book);
-            ledger.pass();
+            let state = &record.state;
+            state.ran.lock().unwrap().push((line, completion.clone()));
+            let inside = Inside::enter(state);
+            record.pass();
             code(completion).await;
             if sequential && inside.others > 0 {
                 let fault = format!("line {line} ran concurrently with another callback");
-                book.faults.lock().unwrap().push(fault);
+                state.faults.lock().unwrap().push(fault);
             }
         })
     }
@@ -200,33 +199,33 @@ impl Ledger {
     #[track_caller]
     pub(crate) fn before(&self, collection: &DeferredCallbackCollection, fails: bool) -> bool {
         let line = Location::caller().line();
-        let ledger = self.clone();
+        let record = self.clone();
         let handle = collection.try_before_response(move |completion| async move {
-            let book = &ledger.book;
-            book.ran.lock().unwrap().push((line, completion));
-            ledger.pass();
+            let state = &record.state;
+            state.ran.lock().unwrap().push((line, completion));
+            record.pass();
             if fails { Err("planned") } else { Ok(()) }
         });
         if handle.is_ok() {
-            self.book.registered.lock().unwrap().push(line);
+            self.state.registered.lock().unwrap().push(line);
         }
         handle.is_ok()
     }
 
     /// Waits for the runners, then checks the invariants of an execution.
     pub(crate) fn close(self) -> Closed {
-        modelled_runtime::join_all();
-        let Self { options, book } = self;
-        assert_eq!(*book.faults.lock().unwrap(), Vec::<String>::new());
+        loom_runtime::join_all();
+        let Self { options, state } = self;
+        assert_eq!(*state.faults.lock().unwrap(), Vec::<String>::new());
 
         let mut ends: BTreeMap<u32, Vec<Ended>> = BTreeMap::new();
-        for line in book.registered.lock().unwrap().iter() {
+        for line in state.registered.lock().unwrap().iter() {
             assert!(ends.insert(*line, Vec::new()).is_none(), "one per line");
         }
-        for (line, ended) in book.ended.lock().unwrap().iter() {
+        for (line, ended) in state.ended.lock().unwrap().iter() {
             ends.entry(*line).or_default().push(*ended);
         }
-        let ran = std::mem::take(&mut *book.ran.lock().unwrap());
+        let ran = std::mem::take(&mut *state.ran.lock().unwrap());
         for (line, ends) in &ends {
             assert_eq!(ends.len(), 1, "line {line} ended once: {ends:?}");
             let runs = ran.iter().filter(|(ran, _)| ran == line).count();
@@ -251,20 +250,20 @@ impl Ledger {
 
 /// A running callback. An interrupted one is dropped.
 struct Inside<'a> {
-    book: &'a Book,
+    state: &'a State,
     others: usize,
 }
 
 impl<'a> Inside<'a> {
-    fn enter(book: &'a Book) -> Self {
-        let others = book.inside.fetch_add(1, SeqCst);
-        Self { book, others }
+    fn enter(state: &'a State) -> Self {
+        let others = state.inside.fetch_add(1, SeqCst);
+        Self { state, others }
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.book.inside.fetch_sub(1, SeqCst);
+        self.state.inside.fetch_sub(1, SeqCst);
     }
 }
 

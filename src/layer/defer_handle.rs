@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use crate::{
     drain::{
         Drain, DrainSource,
-        deadline::timeout_at,
         report::{DrainReport, UnfinishedCallback},
+        timeout_at,
     },
     scope::{Current, current, store::Store},
 };

@@ -4,10 +4,10 @@ use std::{pin::pin, sync::Arc, task::Poll};
 
 use loom::{future::block_on, thread};
 
-use super::{explore, explore_within, ledger::Ledger};
+use super::{explore, explore_within, run_record::RunRecord};
 use crate::{
     drain::{Drain, DrainSource},
-    model::ledger::succeed,
+    loom_models::run_record::succeed,
     scope::store::Store,
     sync::{AtomicBool, Ordering::SeqCst},
 };
@@ -95,18 +95,18 @@ fn count_never_exceeds_existing_work() {
 #[test]
 fn drain_waits_for_callbacks_of_a_scope() {
     explore_within(3, "a drain while a scope is decided and runs", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection));
         });
         drop(collection);
         succeed(guard);
         pusher.join().unwrap();
-        let drain = drain_of(&[ledger.options.store.clone()]);
+        let drain = drain_of(&[record.options.store.clone()]);
         block_on(drain.wait_idle());
-        assert_eq!(ledger.options.store.counts().unfinished(), 0);
-        ledger.close().all_ran(2);
+        assert_eq!(record.options.store.counts().unfinished(), 0);
+        record.close().all_ran(2);
     });
 }

@@ -2,30 +2,30 @@
 
 use super::{
     explore, explore_within,
-    ledger::{Ended, Ledger, prepare},
+    run_record::{Ended, RunRecord, prepare},
 };
 use crate::{
     completion::{Completion, Delivery},
     observe::outcome::LostReason,
-    sync::modelled_runtime,
+    sync::loom_runtime,
 };
 
 /// Either the response waits for the callback, or registering it returns an error.
 #[test]
 fn before_response_races_with_head_release() {
     explore("before_response while the head is released", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            ledger.before(collection, false)
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            record.before(collection, false)
         });
         let mut guard = prepare(guard);
         guard.verdict.delivery = Delivery::Complete;
         drop(guard);
         let registered = pusher.join().unwrap();
-        assert!(!ledger.before(&collection, false), "the head is released");
+        assert!(!record.before(&collection, false), "the head is released");
         drop(collection);
-        let closed = ledger.close();
+        let closed = record.close();
         assert_eq!(closed.ends, vec![Ended::Ran; usize::from(registered)]);
         let mut deliveries = closed.completions.iter().map(Completion::delivery);
         assert!(deliveries.all(|delivery| delivery == Delivery::Pending));
@@ -39,19 +39,19 @@ fn last_push_races_with_head_release() {
     explore(
         "the last before_response while the head is released",
         || {
-            let ledger = Ledger::open();
-            let (guard, collection) = ledger.request(None);
-            let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-                let registered = ledger.before(collection, false);
-                ledger.pass();
+            let record = RunRecord::open();
+            let (guard, collection) = record.request(None);
+            let pusher = record.on_a_thread(&collection, |record, collection| {
+                let registered = record.before(collection, false);
+                record.pass();
                 registered
             });
             drop(collection);
-            ledger.pass();
+            record.pass();
             let guard = prepare(guard);
             drop(guard);
             let registered = pusher.join().unwrap();
-            let ends = ledger.close().ends;
+            let ends = record.close().ends;
             assert_eq!(ends, vec![Ended::Ran; usize::from(registered)]);
         },
     );
@@ -61,19 +61,19 @@ fn last_push_races_with_head_release() {
 #[test]
 fn failed_before_response_skips_the_rest() {
     explore_within(3, "two callbacks before the response, one fails", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        assert!(ledger.before(&collection, true));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            ledger.before(collection, false)
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        assert!(record.before(&collection, true));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            record.before(collection, false)
         });
         let guard = prepare(guard);
         assert!(!guard.verdict.success);
         drop(guard);
         let joined = pusher.join().unwrap();
         drop(collection);
-        let ends = ledger.close().ends;
+        let ends = record.close().ends;
         assert_eq!(ends[..2], [Ended::Skipped, Ended::Ran]);
         assert_eq!(ends[2..], vec![Ended::Skipped; usize::from(joined)]);
     });
@@ -83,16 +83,16 @@ fn failed_before_response_skips_the_rest() {
 #[test]
 fn before_response_races_with_dropped_request() {
     explore("before_response while the request is dropped", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection).always());
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            ledger.before(collection, false)
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection).always());
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            record.before(collection, false)
         });
         drop(guard);
         let registered = pusher.join().unwrap();
         drop(collection);
-        let ends = ledger.close().ends;
+        let ends = record.close().ends;
         assert_eq!(ends[0], Ended::Ran);
         assert_eq!(ends[1..], vec![Ended::Skipped; usize::from(registered)]);
     });
@@ -101,18 +101,18 @@ fn before_response_races_with_dropped_request() {
 #[test]
 fn runtime_shutdown_loses_both_phases_once() {
     explore("runtime shutdown with both phases", || {
-        modelled_runtime::shut_down();
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        assert!(ledger.before(&collection, false));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            ledger.before(collection, false)
+        loom_runtime::shut_down();
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        assert!(record.before(&collection, false));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            record.before(collection, false)
         });
         drop(guard);
         let registered = pusher.join().unwrap();
         drop(collection);
         let lost = Ended::Lost(LostReason::NoRuntime);
-        assert_eq!(ledger.close().ends, vec![lost; 2 + usize::from(registered)]);
+        assert_eq!(record.close().ends, vec![lost; 2 + usize::from(registered)]);
     });
 }

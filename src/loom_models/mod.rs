@@ -2,13 +2,13 @@
 //!
 //! Run them with the command in `CONTRIBUTING.md`. loom replaces the lock and the atomics of
 //! [`sync`](crate::sync), runs each model in every order of their accesses, and fails on a deadlock.
-//! At the end of each execution, [`Ledger::close`](ledger::Ledger::close) checks that each callback
-//! ended exactly once, that no two callbacks of a scope ran at once, that nothing is pending, running,
-//! or listed, and that every scope was dropped.
+//! At the end of each execution, [`RunRecord::close`](run_record::RunRecord::close) checks that each
+//! callback ended exactly once, that no two callbacks of a scope ran at once, that nothing is
+//! pending, running, or listed, and that every scope was dropped.
 //!
 //! loom does not see the reference counts of `std::sync::Arc`, Tokio's clock, and its runtime handle.
 //! No decision depends on the last two. If one depends on a reference count, the model calls
-//! [`Ledger::pass`](ledger::Ledger::pass) next to it, which is a step that loom orders.
+//! [`RunRecord::pass`](run_record::RunRecord::pass) next to it, which is a step that loom orders.
 
 use std::{
     io::Write,
@@ -20,11 +20,11 @@ use std::{
 
 use loom::model::Builder;
 
-use crate::sync::modelled_runtime;
+use crate::sync::loom_runtime;
 
 mod before_response;
 mod drain;
-pub(crate) mod ledger;
+pub(crate) mod run_record;
 mod scope;
 
 /// Runs `model` in all interleavings, and prints their number.
@@ -48,7 +48,7 @@ pub(crate) fn explore_within(
     let counted = executions.clone();
     builder.check(move || {
         counted.fetch_add(1, SeqCst);
-        modelled_runtime::reset();
+        loom_runtime::reset();
         model();
     });
     // The test harness captures `println`.

@@ -2,10 +2,10 @@
 //!
 //! They use the real bodies, buffers, and connection, and a small server instead of h2. One thread
 //! polls the body and queues its frames, another one writes, flushes, and closes, and a third one
-//! defers late or holds handles. See [`crate::model`].
+//! defers late or holds handles. See [`crate::loom_models`].
 
 use self::server::{MESSAGE, OneFrame, Server, body};
-use crate::model::{explore, explore_within};
+use crate::loom_models::{explore, explore_within};
 
 mod server;
 
@@ -199,15 +199,15 @@ fn one_flush_completes_two_responses() {
     explore_within(3, "two responses wait for one flush", || {
         let server = Server::start();
         let mut bodies = Vec::new();
-        let ledger = &server.ledger;
+        let record = &server.record;
         let mut collections = Vec::new();
         for _ in 0..2 {
             let (body, collection) = server.respond(http::Version::HTTP_2, body(true), |_| {});
             bodies.push(body);
             collections.push(collection);
         }
-        drop(ledger.defer(&collections[0]));
-        drop(ledger.defer(&collections[1]));
+        drop(record.defer(&collections[0]));
+        drop(record.defer(&collections[1]));
         let streams: Vec<_> = bodies
             .into_iter()
             .map(|body| server.spawn(move |server| server.stream(body)))

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use crate::{
     callback::entry::{Competition, Rule},
     completion::Completion,
-    observe::phase::Phase,
+    observe::callback_info::Phase,
     runner,
     scope::{Registration, Scope},
 };

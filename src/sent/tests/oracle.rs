@@ -1,4 +1,5 @@
-//! The reference model: every byte that the transport accepted, and the outcome of each response.
+//! The oracle, which checks the outcome of each response against the bytes that the transport
+//! accepted.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +15,7 @@ pub(super) enum Byte {
 
 /// The bytes that the transport accepted, and the state of each response.
 #[derive(Default)]
-pub(super) struct Model {
+pub(super) struct Oracle {
     pub(super) accepted: Vec<Byte>,
     pub(super) flushed: usize,
     pub(super) responses: Vec<Expected>,
@@ -38,7 +39,7 @@ pub(super) struct Expected {
     pub(super) outcomes: Vec<DeliveryOutcome>,
 }
 
-impl Model {
+impl Oracle {
     pub(super) fn flushed_of(&self, matches: impl Fn(Byte) -> bool) -> usize {
         self.accepted[..self.flushed]
             .iter()
@@ -47,7 +48,7 @@ impl Model {
     }
 }
 
-impl Model {
+impl Oracle {
     /// Returns the reason if this outcome is wrong.
     pub(super) fn violation_of(
         &self,
@@ -84,4 +85,4 @@ impl Model {
     }
 }
 
-pub(super) type Shared = Arc<Mutex<Model>>;
+pub(super) type SharedOracle = Arc<Mutex<Oracle>>;

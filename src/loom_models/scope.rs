@@ -10,27 +10,27 @@ use tokio::sync::oneshot;
 
 use super::{
     explore, explore_within,
-    ledger::{Ended, Ledger, succeed},
+    run_record::{Ended, RunRecord, succeed},
 };
 use crate::{
-    defer::handle::DeferredCallback, drain::Drain, observe::outcome::LostReason,
-    scope::max_pending::PermitPool, sync::modelled_runtime,
+    defer::deferred_callback::DeferredCallback, drain::Drain, observe::outcome::LostReason,
+    scope::max_pending::PermitPool, sync::loom_runtime,
 };
 
 #[test]
 fn push_races_with_body_end() {
     explore_within(4, "a push while the body ends", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection));
-            drop(ledger.defer(collection));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection));
+            drop(record.defer(collection));
         });
         succeed(guard);
         pusher.join().unwrap();
         drop(collection);
-        let closed = ledger.close();
+        let closed = record.close();
         closed.all_ran(3);
         assert!(closed.order.is_sorted(), "in the order of registration");
     });
@@ -39,19 +39,19 @@ fn push_races_with_body_end() {
 #[test]
 fn two_pushes_race_with_body_end() {
     explore_within(3, "two threads push while the body ends", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let one = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let one = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
-        let other = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let other = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         succeed(guard);
         one.join().unwrap();
         other.join().unwrap();
         drop(collection);
-        ledger.close().all_ran(2);
+        record.close().all_ran(2);
     });
 }
 
@@ -59,17 +59,17 @@ fn two_pushes_race_with_body_end() {
 #[test]
 fn last_push_races_with_body_drop() {
     explore("the last push while the body is dropped", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection));
-            ledger.pass();
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection));
+            record.pass();
         });
         drop(collection);
-        ledger.pass();
+        record.pass();
         succeed(guard);
         pusher.join().unwrap();
-        ledger.close().all_ran(1);
+        record.close().all_ran(1);
     });
 }
 
@@ -77,17 +77,17 @@ fn last_push_races_with_body_drop() {
 #[test]
 fn last_push_races_with_runner_end() {
     explore("the last push while the runner looks for more", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection));
-            ledger.pass();
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection));
+            record.pass();
         });
         drop(collection);
         succeed(guard);
         pusher.join().unwrap();
-        let closed = ledger.close();
+        let closed = record.close();
         closed.all_ran(2);
         assert!(closed.order.is_sorted(), "in the order of registration");
     });
@@ -96,29 +96,29 @@ fn last_push_races_with_runner_end() {
 #[test]
 fn unused_collection_races_with_body_drop() {
     explore("an unused collection is dropped while the body is", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
         let other = {
-            let ledger = ledger.clone();
+            let record = record.clone();
             loom::thread::spawn(move || {
-                ledger.pass();
+                record.pass();
                 drop(collection);
             })
         };
-        ledger.pass();
+        record.pass();
         succeed(guard);
         other.join().unwrap();
-        ledger.close().all_ran(0);
+        record.close().all_ran(0);
     });
 }
 
 #[test]
 fn cancel_races_with_runner_start() {
     explore("a cancellation while the runner starts", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let handle = ledger.defer(&collection);
-        drop(ledger.defer(&collection));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let handle = record.defer(&collection);
+        drop(record.defer(&collection));
         let canceller = loom::thread::spawn(move || handle.cancel());
         succeed(guard);
         let cancelled = canceller.join().unwrap();
@@ -128,16 +128,16 @@ fn cancel_races_with_runner_start() {
         } else {
             Ended::Ran
         };
-        assert_eq!(ledger.close().ends, [expected, Ended::Ran]);
+        assert_eq!(record.close().ends, [expected, Ended::Ran]);
     });
 }
 
 #[test]
 fn two_forgets_race_with_body_end() {
     explore("two threads forget one name while the body ends", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection).name("a"));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection).name("a"));
         let [one, other] = [collection.clone(), collection.clone()]
             .map(|collection| loom::thread::spawn(move || collection.forget("a")));
         succeed(guard);
@@ -149,24 +149,24 @@ fn two_forgets_race_with_body_end() {
             _ => Ended::Cancelled,
         };
         assert!(forgotten < 2);
-        assert_eq!(ledger.close().ends, [expected]);
+        assert_eq!(record.close().ends, [expected]);
     });
 }
 
 #[test]
 fn rename_and_cancel_race_with_body_end() {
     explore_within(3, "a rename and a cancellation while the body ends", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let first = ledger.defer(&collection).name("a");
-        let second = ledger.defer(&collection);
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let first = record.defer(&collection).name("a");
+        let second = record.defer(&collection);
         let renamer = loom::thread::spawn(move || drop(second.name("a")));
         let canceller = loom::thread::spawn(move || first.cancel());
         succeed(guard);
         renamer.join().unwrap();
         let cancelled = canceller.join().unwrap();
         drop(collection);
-        let closed = ledger.close();
+        let closed = record.close();
         assert_eq!(closed.ends[1], Ended::Ran);
         assert_eq!(closed.ends[0] == Ended::Cancelled, cancelled);
     });
@@ -176,10 +176,10 @@ fn rename_and_cancel_race_with_body_end() {
 #[test]
 fn rename_to_later_name_races_with_forget() {
     explore_within(3, "a rename to a later name while it is forgotten", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let first = ledger.defer(&collection);
-        drop(ledger.defer(&collection).name("a"));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let first = record.defer(&collection);
+        drop(record.defer(&collection).name("a"));
         let renamer = loom::thread::spawn(move || drop(first.name("a")));
         let forgetter = {
             let collection = collection.clone();
@@ -189,7 +189,7 @@ fn rename_to_later_name_races_with_forget() {
         renamer.join().unwrap();
         let forgotten = forgetter.join().unwrap();
         drop(collection);
-        let closed = ledger.close();
+        let closed = record.close();
         let cancelled = closed
             .ends
             .iter()
@@ -203,16 +203,16 @@ fn rename_to_later_name_races_with_forget() {
 #[test]
 fn handle_edit_races_with_failure() {
     explore("a handle is used while a failure is decided", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let handle = ledger.defer(&collection);
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let handle = record.defer(&collection);
         let user = loom::thread::spawn(move || {
             drop(handle.timeout(std::time::Duration::MAX).always());
         });
         drop(guard);
         user.join().unwrap();
         drop(collection);
-        let closed = ledger.close();
+        let closed = record.close();
         assert!(matches!(closed.ends[..], [Ended::Ran | Ended::Skipped]));
     });
 }
@@ -220,36 +220,36 @@ fn handle_edit_races_with_failure() {
 #[test]
 fn late_callback_starts_with_its_rule() {
     explore("a late callback never starts without its rule", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection).always())
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection).always())
         });
         drop(collection);
         drop(guard);
         pusher.join().unwrap();
-        assert_eq!(ledger.close().ends, [Ended::Skipped, Ended::Ran]);
+        assert_eq!(record.close().ends, [Ended::Skipped, Ended::Ran]);
     });
 }
 
 #[test]
 fn nested_push_races_with_external_push() {
     explore("a nested push while another thread pushes", || {
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let nested = (ledger.clone(), collection.clone());
-        drop(ledger.defer_with(&collection, move |_| async move {
-            let (ledger, collection) = nested;
-            drop(ledger.defer(&collection));
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let nested = (record.clone(), collection.clone());
+        drop(record.defer_with(&collection, move |_| async move {
+            let (record, collection) = nested;
+            drop(record.defer(&collection));
         }));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         succeed(guard);
         pusher.join().unwrap();
         drop(collection);
-        ledger.close().all_ran(3);
+        record.close().all_ran(3);
     });
 }
 
@@ -257,35 +257,35 @@ fn nested_push_races_with_external_push() {
 #[test]
 fn push_wakes_concurrent_runner() {
     explore_within(3, "a push wakes a concurrent runner", || {
-        let ledger = Ledger::with(|options| options.concurrent = true);
-        let (guard, collection) = ledger.request(None);
+        let record = RunRecord::with(|options| options.concurrent = true);
+        let (guard, collection) = record.request(None);
         let (sender, receiver) = oneshot::channel();
-        drop(ledger.defer_with(&collection, |_| async {
+        drop(record.defer_with(&collection, |_| async {
             receiver.await.unwrap();
         }));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection));
             // Registered last, so that no later registration hides a lost wake-up.
-            drop(ledger.defer_with(collection, |_| async {
+            drop(record.defer_with(collection, |_| async {
                 sender.send(()).unwrap();
             }));
         });
         succeed(guard);
         pusher.join().unwrap();
         drop(collection);
-        ledger.close().all_ran(3);
+        record.close().all_ran(3);
     });
 }
 
 #[test]
 fn runtime_shutdown_loses_each_callback_once() {
     explore_within(3, "runtime shutdown while callbacks are registered", || {
-        modelled_runtime::shut_down();
-        let ledger = Ledger::open();
-        let (guard, collection) = ledger.request(None);
-        let handle = ledger.defer(&collection);
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        loom_runtime::shut_down();
+        let record = RunRecord::open();
+        let (guard, collection) = record.request(None);
+        let handle = record.defer(&collection);
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         let canceller = loom::thread::spawn(move || handle.cancel());
         succeed(guard);
@@ -297,7 +297,7 @@ fn runtime_shutdown_loses_each_callback_once() {
         };
         drop(collection);
         let lost = Ended::Lost(LostReason::NoRuntime);
-        assert_eq!(ledger.close().ends, [first, lost]);
+        assert_eq!(record.close().ends, [first, lost]);
     });
 }
 
@@ -305,12 +305,12 @@ fn runtime_shutdown_loses_each_callback_once() {
 #[test]
 fn runner_dropped_midway_moves_to_task() {
     explore("a runner is dropped midway", || {
-        let ledger = Ledger::open();
-        let (mut guard, collection) = ledger.request(None);
-        drop(ledger.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
-        drop(ledger.defer(&collection));
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let record = RunRecord::open();
+        let (mut guard, collection) = record.request(None);
+        drop(record.defer_with(&collection, |_| poll_fn(|_| Poll::Pending)));
+        drop(record.defer(&collection));
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         guard.verdict.success = true;
         let mut here = Box::pin(guard.complete_here());
@@ -320,7 +320,7 @@ fn runner_dropped_midway_moves_to_task() {
         pusher.join().unwrap();
         drop(collection);
         let interrupted = Ended::Lost(LostReason::Interrupted);
-        assert_eq!(ledger.close().ends, [interrupted, Ended::Ran, Ended::Ran]);
+        assert_eq!(record.close().ends, [interrupted, Ended::Ran, Ended::Ran]);
     });
 }
 
@@ -328,27 +328,27 @@ fn runner_dropped_midway_moves_to_task() {
 #[test]
 fn report_races_with_running_callbacks() {
     explore_within(3, "a report while callbacks run", || {
-        let ledger = Ledger::open();
+        let record = RunRecord::open();
         let drain = Drain::default();
         // Added before the request, so that the scope is listed.
-        drain.add(&ledger.options.store);
-        let (guard, collection) = ledger.request(None);
-        drop(ledger.defer(&collection));
+        drain.add(&record.options.store);
+        let (guard, collection) = record.request(None);
+        drop(record.defer(&collection));
         let reporter = loom::thread::spawn(move || drain.report().unfinished.len());
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         drop(collection);
         succeed(guard);
         assert!(reporter.join().unwrap() <= 2);
         pusher.join().unwrap();
-        ledger.close().all_ran(2);
+        record.close().all_ran(2);
     });
 }
 
 /// Two requests defer a callback of one name. Returns how they ended.
 fn compete(compete: fn(DeferredCallback) -> DeferredCallback) -> Vec<Ended> {
-    let ledger = Ledger::open();
+    let record = RunRecord::open();
     let inside = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
     let work = |inside: &Arc<loom::sync::atomic::AtomicUsize>| {
         let inside = inside.clone();
@@ -357,23 +357,23 @@ fn compete(compete: fn(DeferredCallback) -> DeferredCallback) -> Vec<Ended> {
             inside.fetch_sub(1, AcqRel);
         }
     };
-    let (one, of_one) = ledger.request(None);
-    let (other, of_other) = ledger.request(None);
+    let (one, of_one) = record.request(None);
+    let (other, of_other) = record.request(None);
     let first = {
-        let (ledger, work) = (ledger.clone(), work(&inside));
+        let (record, work) = (record.clone(), work(&inside));
         loom::thread::spawn(move || {
-            drop(compete(ledger.defer_with(&of_one, work).name("a")));
+            drop(compete(record.defer_with(&of_one, work).name("a")));
             drop(of_one);
             succeed(one);
         })
     };
     drop(compete(
-        ledger.defer_with(&of_other, work(&inside)).name("a"),
+        record.defer_with(&of_other, work(&inside)).name("a"),
     ));
     drop(of_other);
     succeed(other);
     first.join().unwrap();
-    ledger.close().ends
+    record.close().ends
 }
 
 #[test]
@@ -399,17 +399,17 @@ fn coalesced_callbacks_of_two_requests_both_run() {
 #[test]
 fn push_and_body_end_release_permit_once() {
     explore("a push releases its permit while the body ends", || {
-        let ledger =
-            Ledger::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
-        let (guard, collection) = ledger.request(None);
-        let pusher = ledger.on_a_thread(&collection, |ledger, collection| {
-            drop(ledger.defer(collection))
+        let record =
+            RunRecord::with(|options| options.max_pending = Some(Arc::new(PermitPool::new(1))));
+        let (guard, collection) = record.request(None);
+        let pusher = record.on_a_thread(&collection, |record, collection| {
+            drop(record.defer(collection))
         });
         succeed(guard);
         pusher.join().unwrap();
         drop(collection);
-        modelled_runtime::join_all();
-        assert!(ledger.permit().is_some(), "the permit is free");
-        ledger.close().all_ran(1);
+        loom_runtime::join_all();
+        assert!(record.permit().is_some(), "the permit is free");
+        record.close().all_ran(1);
     });
 }

@@ -21,7 +21,7 @@ use super::super::{
 use crate::{
     completion::{Completion, Delivery, Level},
     defer::collection::DeferredCallbackCollection,
-    model::ledger::{Ended, Ledger},
+    loom_models::run_record::{Ended, RunRecord},
     response::end_of_body::{EndOfBody, Exchange},
     runner::completion_guard::CompletionGuard,
     service::body::ResponseBody,
@@ -75,7 +75,7 @@ enum Queued {
 /// A connection, and the frames that are queued for it, with a lock of their own as in h2.
 #[derive(Clone)]
 pub(super) struct Server {
-    pub(super) ledger: Ledger,
+    pub(super) record: RunRecord,
     pub(super) connection: Arc<Connection>,
     queue: Arc<Mutex<VecDeque<Queued>>>,
     /// Bytes of the body that a flush has covered.
@@ -85,7 +85,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start() -> Self {
         Self {
-            ledger: Ledger::open(),
+            record: RunRecord::open(),
             connection: Connection::new(),
             queue: Arc::default(),
             flushed_bytes: Arc::default(),
@@ -101,7 +101,7 @@ impl Server {
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(version);
         let handle = ResponseHandle::new(self.connection.clone(), exchange);
-        let (guard, collection) = self.ledger.request(Some(handle.clone()));
+        let (guard, collection) = self.record.request(Some(handle.clone()));
         handler(&collection);
         let scope = guard.scope().expect("the scope is not decided yet");
         scope.head_ready();
@@ -125,7 +125,7 @@ impl Server {
     ) -> (WholeBody, DeferredCallbackCollection) {
         let exchange = exchange(Version::HTTP_2);
         let handle = ResponseHandle::new(self.connection.clone(), exchange);
-        let (guard, collection) = self.ledger.request(Some(handle.clone()));
+        let (guard, collection) = self.record.request(Some(handle.clone()));
         let body = self.send(exchange, body, guard, handle);
         (body, collection)
     }
@@ -165,7 +165,7 @@ impl Server {
                 Poll::Pending => unreachable!("the body is never pending"),
             }
         }
-        self.ledger.pass();
+        self.record.pass();
         drop(body);
     }
 
@@ -259,7 +259,7 @@ impl Server {
     pub(super) fn defer(&self, collection: &DeferredCallbackCollection) {
         let flushed_bytes = self.flushed_bytes.clone();
         drop(
-            self.ledger
+            self.record
                 .defer_with(collection, move |completion: Completion| {
                     assert_eq!(completion.level(), Level::Flushed);
                     match completion.delivery() {
@@ -282,10 +282,10 @@ impl Server {
     /// Checks that all callbacks ran. Returns `true` if the response was complete.
     pub(super) fn close(self, count: usize) -> bool {
         let Self {
-            ledger, connection, ..
+            record, connection, ..
         } = self;
         drop(connection);
-        let closed = ledger.close();
+        let closed = record.close();
         assert_eq!(closed.ends, vec![Ended::Ran; count]);
         let mut deliveries = closed.completions.iter().map(Completion::is_complete);
         let first = deliveries.next().unwrap();
