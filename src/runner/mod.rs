@@ -16,7 +16,7 @@ use tokio::{
 use self::execution::Execution;
 use crate::{
     completion::Completion,
-    scope::{Scope, Then, current, entry::Start, spawn::spawn},
+    scope::{Scope, Then, current, spawn::spawn, state::Start},
 };
 
 pub(crate) mod before;

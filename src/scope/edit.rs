@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Registration, Scope,
-    entry::{Entry, Start},
     queue::{Queue, Renamed},
+    state::{ScopeState, Start},
 };
 use crate::{
     callback::entry::{BoxEntry, Competition, Header, Name, Predicate, Rule},
@@ -78,7 +78,7 @@ impl Scope {
         phases.iter().filter(|phase| forget(phase)).count()
     }
 
-    fn remove(&self, remove: impl FnOnce(&mut Entry) -> Option<BoxEntry>) -> bool {
+    fn remove(&self, remove: impl FnOnce(&mut ScopeState) -> Option<BoxEntry>) -> bool {
         let (removed, is_idle) = {
             let mut shard = self.lock();
             let shard = &mut *shard;
@@ -165,12 +165,12 @@ impl Scope {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        let contains = |state: &mut Entry| state.queues().any(|queue| queue.contains(name));
+        let contains = |state: &mut ScopeState| state.queues().any(|queue| queue.contains(name));
         self.with_entry(|state, _| contains(state)).unwrap_or(false)
     }
 
     pub(crate) fn len(&self) -> usize {
-        let len = |state: &mut Entry| state.queues().map(Queue::len).sum();
+        let len = |state: &mut ScopeState| state.queues().map(Queue::len).sum();
         self.with_entry(|state, _| len(state)).unwrap_or(0)
     }
 

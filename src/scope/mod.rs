@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    entry::{Entry, Start},
     max_pending::Permit,
     names::Holder,
     options::Options,
     queue::Taken,
+    state::{ScopeState, Start},
     store::{Disposition, ShardState},
 };
 use crate::{
@@ -36,13 +36,13 @@ use crate::{
 
 pub(crate) mod current;
 mod edit;
-pub(crate) mod entry;
 pub(crate) mod max_pending;
 pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod queue;
 mod report;
 pub(crate) mod spawn;
+pub(crate) mod state;
 pub(crate) mod store;
 
 /// The key of a scope that has no entry in the store.
@@ -460,14 +460,14 @@ impl Scope {
     #[inline]
     fn entry_key(&self, shard: &mut ShardState) -> usize {
         if !self.has_entry() {
-            let key = shard.scopes.insert(Entry::new(self.info.clone()));
+            let key = shard.scopes.insert(ScopeState::new(self.info.clone()));
             self.key.store(key as u64, Ordering::Relaxed);
         }
         self.key()
     }
 
     /// Runs one step, if the scope has an entry.
-    fn with_entry<T>(&self, step: impl FnOnce(&mut Entry, &mut Counts) -> T) -> Option<T> {
+    fn with_entry<T>(&self, step: impl FnOnce(&mut ScopeState, &mut Counts) -> T) -> Option<T> {
         let mut shard = self.lock();
         let shard = &mut *shard;
         let key = self.key();

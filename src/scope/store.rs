@@ -33,7 +33,7 @@ use std::sync::{
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::entry::Entry;
+use super::state::ScopeState;
 use crate::{
     clock::Instant,
     drain::{Counts, DrainSource, OutcomeCounts, Scan, report::UnfinishedCallback},
@@ -69,7 +69,7 @@ struct Shard(Mutex<ShardState>);
 
 #[derive(Default)]
 pub(super) struct ShardState {
-    pub(super) scopes: Slab<Box<Entry>>,
+    pub(super) scopes: Slab<Box<ScopeState>>,
     pub(super) counts: Counts,
     /// Callbacks that were ever registered. An unchanged sum shows that nothing was registered in
     /// between.
@@ -247,7 +247,7 @@ impl ShardState {
         self.watched && self.counts.unfinished() == 0 && std::mem::take(&mut self.watched)
     }
 
-    pub(super) fn remove(&mut self, key: usize) -> Option<Box<Entry>> {
+    pub(super) fn remove(&mut self, key: usize) -> Option<Box<ScopeState>> {
         let entry = self.scopes.try_remove(key);
         if self.scopes.is_empty() && self.scopes.capacity() > SCOPES_PER_STEP {
             self.scopes.shrink_to_fit();

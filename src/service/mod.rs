@@ -14,9 +14,8 @@ use tower_service::Service;
 use self::{
     body::ResponseBody,
     future::{Indirect, Pending, ResponseFuture},
-    request_context::{Extra, RequestContext},
+    request_context::{Extra, RequestContext, WaitUntilGuard},
     run_to_completion::DrainGuard,
-    wait_until::WaitUntilGuard,
 };
 use crate::{
     defer::collection::DeferredCallbackCollection,
@@ -39,7 +38,6 @@ pub(crate) mod future;
 mod inline;
 mod request_context;
 mod run_to_completion;
-mod wait_until;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
 ///

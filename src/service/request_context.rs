@@ -1,14 +1,17 @@
 //! Data of a request that its response needs.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use http::Response;
+use http::{Extensions, Response};
 use http_body::Body;
+use tokio_util::sync::CancellationToken;
 
-use super::{body::ResponseBody, wait_until::WaitUntilGuard};
+use super::body::ResponseBody;
 use crate::{
+    catch_panic::catch_panic,
     response::{classify::CustomClassifier, end_of_body::Exchange},
     runner::completion_guard::CompletionGuard,
+    scope::options::WaitUntil,
 };
 
 /// Kept from a request until its response.
@@ -64,5 +67,36 @@ impl RequestContext {
         if let Some(extra) = &mut self.extra {
             extra.wait_until = None;
         }
+    }
+}
+
+/// A guard that calls the hook of [`DeferLayer::wait_until`](crate::DeferLayer::wait_until) when it is
+/// dropped: when the head of the response is known, or there will be none.
+pub(super) struct WaitUntilGuard {
+    hook: Arc<WaitUntil>,
+    /// The extensions before the layer adds its own, because that would keep the scope open.
+    extensions: Extensions,
+    closed: CancellationToken,
+}
+
+impl WaitUntilGuard {
+    pub(super) fn new(
+        hook: Arc<WaitUntil>,
+        extensions: &Extensions,
+        closed: CancellationToken,
+    ) -> Self {
+        Self {
+            hook,
+            extensions: extensions.clone(),
+            closed,
+        }
+    }
+}
+
+impl Drop for WaitUntilGuard {
+    fn drop(&mut self) {
+        let closed = Box::pin(self.closed.clone().cancelled_owned());
+        // A panic of the handler may drop this.
+        let _ = catch_panic(|| (self.hook)(&self.extensions, closed));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     observe::{callback_info::Phase, scope_info::ScopeInfo},
 };
 
-pub(super) struct Entry {
+pub(super) struct ScopeState {
     queue: Queue,
     /// Created with the first callback that the response waits for.
     before: Option<Box<Before>>,
@@ -71,7 +71,7 @@ pub(super) struct Ready {
     pub(super) waker: Option<Waker>,
 }
 
-impl Entry {
+impl ScopeState {
     pub(super) fn new(info: Option<Arc<ScopeInfo>>) -> Box<Self> {
         Box::new(Self {
             queue: Queue::default(),
