@@ -43,7 +43,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .await?;
     // Shared, because a signal that arrives while only one of two handlers is installed would stop
     // only the server or only the worker.
-    let shutdown = shutdown_signal().shared();
+    let shutdown = axum_defer::shutdown_signal().shared();
     let worker = worker(database.clone(), shutdown.clone()).await?;
 
     let total = Total::default();
@@ -123,19 +123,4 @@ async fn worker(
 fn milliseconds(variable: &str, default: u64) -> Result<Duration, Box<dyn Error>> {
     let milliseconds = env::var(variable).map_or(Ok(default), |value| value.parse())?;
     Ok(Duration::from_millis(milliseconds))
-}
-
-async fn shutdown_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
 }

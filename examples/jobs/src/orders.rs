@@ -82,7 +82,9 @@ pub async fn create(
     transaction.commit().await?;
 
     // A callback may be lost, so it only updates a cache.
-    defer(app.total.refresh(app.database)).name("total");
+    defer(app.total.refresh(app.database))
+        .name("total")
+        .coalesce();
     Ok((StatusCode::CREATED, Json(Created { order: id })))
 }
 
@@ -95,7 +97,7 @@ impl Total {
         let total = sqlx::query_scalar("SELECT count(*) FROM orders")
             .fetch_one(&database)
             .await?;
-        self.0.fetch_max(total, Ordering::Relaxed);
+        self.0.store(total, Ordering::Relaxed);
         Ok(())
     }
 }

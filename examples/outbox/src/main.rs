@@ -39,7 +39,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(shutdown_signal())
+        .with_graceful_shutdown(axum_defer::shutdown_signal())
         // The next start runs what is left.
         .drain_timeout(Duration::from_secs(20))
         .await?;
@@ -61,24 +61,9 @@ async fn sweep(layer: DeferLayer, relay: Relay) {
         // A callback is isolated: if it panics, the panic is reported, and this loop continues.
         layer
             .scope(async {
-                defer(relay.sweep()).name("sweep");
+                defer(relay.clone().limit_delays()).name("delays");
+                relay.defer_drain();
             })
             .await;
     }
-}
-
-async fn shutdown_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
-    println!("shutting down");
 }

@@ -6,7 +6,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use axum_defer::defer;
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 
@@ -67,7 +66,7 @@ pub async fn create(
     transaction.commit().await?;
 
     // If this callback is lost, the sweep runs the job.
-    defer(app.relay.drain()).name("relay");
+    app.relay.defer_drain();
     Ok((StatusCode::CREATED, Json(Created { order: id })))
 }
 

@@ -7,11 +7,9 @@
 //!    └───── failure ────┘  └──── fifth failure ───▶ dead
 //! ```
 
-use std::sync::Arc;
-
+use axum_defer::defer;
 use serde::{Deserialize, Serialize};
 use sqlx::{Sqlite, SqlitePool, Transaction};
-use tokio::sync::Mutex;
 
 use crate::mail::Mail;
 
@@ -39,15 +37,9 @@ impl Job {
 }
 
 #[derive(Clone)]
-pub struct Relay(Arc<Inner>);
-
-struct Inner {
+pub struct Relay {
     database: SqlitePool,
     mail: Mail,
-    /// Locked by the drain that runs jobs.
-    running: Mutex<()>,
-    /// Locked by the one drain that waits for `running`.
-    waiting: Mutex<()>,
 }
 
 impl Relay {
@@ -58,49 +50,32 @@ impl Relay {
         sqlx::query("UPDATE jobs SET next_attempt_at = unixepoch() WHERE state = 'running'")
             .execute(&database)
             .await?;
-        Ok(Self(Arc::new(Inner {
-            database,
-            mail,
-            running: Mutex::new(()),
-            waiting: Mutex::new(()),
-        })))
+        Ok(Self { database, mail })
     }
 
-    /// Runs all due jobs, including those that became due unnoticed: retries, and jobs that were
-    /// stored before a crash or under another system time.
-    pub async fn sweep(self) -> Result<(), sqlx::Error> {
-        self.0.limit_delays().await?;
-        self.drain().await
+    /// Defers a run of all due jobs.
+    ///
+    /// One run is active at a time. One more waits for it, because the active run may have queried the
+    /// table before the caller's job was added. Further ones are duplicates.
+    pub fn defer_drain(&self) {
+        defer(self.clone().drain()).name("relay").coalesce();
     }
 
     /// Runs all due jobs, one after the other.
-    ///
-    /// One drain runs at a time. One more waits for it, because the running drain may have queried
-    /// the table before the caller's job was added. Any further drain returns immediately.
-    pub async fn drain(self) -> Result<(), sqlx::Error> {
-        let relay = &*self.0;
-        let Ok(waiting) = relay.waiting.try_lock() else {
-            return Ok(());
-        };
-        let _running = relay.running.lock().await;
-        // Released before the first query: a drain that is called from here on has to wait.
-        drop(waiting);
-
-        relay.bury().await?;
-        while let Some((id, work)) = relay.start_next().await? {
-            match relay.run(id, &work).await {
-                Ok(()) => relay.complete(id).await?,
-                Err(error) => relay.fail(id, &error).await?,
+    async fn drain(self) -> Result<(), sqlx::Error> {
+        self.bury().await?;
+        while let Some((id, work)) = self.start_next().await? {
+            match self.run(id, &work).await {
+                Ok(()) => self.complete(id).await?,
+                Err(error) => self.fail(id, &error).await?,
             }
         }
         Ok(())
     }
-}
 
-impl Inner {
     /// Brings forward jobs that are due later than their backoff allows. They were stored before
     /// the system clock was set back.
-    async fn limit_delays(&self) -> Result<(), sqlx::Error> {
+    pub async fn limit_delays(self) -> Result<(), sqlx::Error> {
         sqlx::query(
             "UPDATE jobs SET next_attempt_at = unixepoch() + iif(attempts = 0, 0, 60 << attempts - 1)
              WHERE state != 'dead'

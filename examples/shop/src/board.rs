@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::{Json, extract::State};
+use axum_defer::defer;
 use serde::Serialize;
 
 use crate::{database::Database, state::App};
@@ -25,17 +26,16 @@ impl Board {
         })
     }
 
-    /// Reads the totals again. This is not `unique`, because a running refresh may have read the
-    /// totals before this order was stored.
-    pub async fn refresh(self, database: Database) -> Result<(), sqlx::Error> {
-        let totals = read(&database).await?;
-        let mut cached = self.totals.lock().expect("no panic while locked");
-        // Refreshes of several requests run concurrently, and an older result may arrive later.
-        // Orders are never deleted, so the larger result is the newer one.
-        if totals.orders > cached.orders {
-            *cached = totals;
-        }
-        Ok(())
+    /// Defers a refresh. One runs at a time, and one more waits, because the active one may have
+    /// read the totals before this order was stored. So an older result never replaces a newer one.
+    pub fn defer_refresh(self, database: Database) {
+        defer(async move {
+            let totals = read(&database).await?;
+            *self.totals.lock().expect("no panic while locked") = totals;
+            Ok::<_, sqlx::Error>(())
+        })
+        .name("board")
+        .coalesce();
     }
 }
 

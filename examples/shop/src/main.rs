@@ -34,7 +34,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         .router
         .into_make_service_with_connect_info::<SocketAddr>();
     let report = axum_defer::serve(listener, app)
-        .with_graceful_shutdown(shutdown_signal())
+        .with_graceful_shutdown(axum_defer::shutdown_signal())
         // Longer than the timeout of callbacks, and shorter than the time until the process
         // supervisor kills.
         .drain_timeout(Duration::from_secs(25))
@@ -45,20 +45,4 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-async fn shutdown_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
-    println!("shutting down");
 }

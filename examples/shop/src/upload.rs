@@ -50,6 +50,6 @@ pub async fn upload(
     let receipt = app.mail.send(user.email.parse()?, format!("Order {order}"));
     defer(receipt).name("receipt");
     defer_checksum(&app, order, &file);
-    defer(app.board.refresh(app.database)).name("board");
+    app.board.defer_refresh(app.database);
     Ok((StatusCode::CREATED, Json(Created { order })))
 }

@@ -1,5 +1,6 @@
 use std::{env, fs, path::PathBuf, process, time::Duration};
 
+use axum_defer::DeferLayer;
 use sqlx::SqlitePool;
 
 use super::{Job, MAX_ATTEMPTS, Relay};
@@ -117,37 +118,33 @@ async fn failing_job_is_retried_then_dead() {
 async fn job_added_during_drain_runs() {
     let fixture = Fixture::new("during").await;
     let relay = fixture.relay().await;
-    // A drain whose last query is over, but which has not returned.
-    let running = relay.0.running.lock().await;
-
-    let waiting = tokio::spawn(relay.clone().drain());
-    while relay.0.waiting.try_lock().is_ok() {
+    let layer = DeferLayer::new();
+    let deferred = layer.handle();
+    let drain = || {
+        let (layer, relay) = (layer.clone(), relay.clone());
+        async move { layer.scope(async { relay.defer_drain() }).await }
+    };
+    // Blocks a drain at its first statement.
+    let mut writing = database::begin(&fixture.database).await.unwrap();
+    let first = tokio::spawn(drain());
+    while deferred.running() == 0 {
         tokio::task::yield_now().await;
     }
-    fixture.add("ada@example.org").await;
-    // Returns immediately, because the waiting drain will find the job.
-    relay.clone().drain().await.unwrap();
-    assert!(fixture.sent().await.is_empty());
+    let to = "ada@example.org".to_owned();
+    Job::Receipt { order: 1, to }.add(&mut writing).await.unwrap();
+    let second = tokio::spawn(drain());
+    while deferred.pending() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // A duplicate ends immediately, because the second drain will find the job.
+    drain().await;
+    assert_eq!((deferred.running(), deferred.pending()), (1, 1));
 
-    drop(running);
-    waiting.await.unwrap().unwrap();
+    writing.commit().await.unwrap();
+    first.await.unwrap();
+    second.await.unwrap();
     assert_eq!(fixture.sent().await, ["ada@example.org"]);
     assert!(fixture.jobs().await.is_empty());
-}
-
-#[tokio::test]
-async fn running_drain_lets_another_wait() {
-    let fixture = Fixture::new("another").await;
-    let relay = fixture.relay().await;
-    // Blocks the drain at its first statement.
-    let writing = database::begin(&fixture.database).await.unwrap();
-    let drain = tokio::spawn(relay.clone().drain());
-    while relay.0.running.try_lock().is_ok() {
-        tokio::task::yield_now().await;
-    }
-    assert!(relay.0.waiting.try_lock().is_ok());
-    writing.rollback().await.unwrap();
-    drain.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -174,7 +171,7 @@ async fn panicked_job_waits_for_backoff() {
     let relay = fixture.relay().await;
     fixture.add("ada@example.org").await;
     // A panic leaves the job in this state.
-    relay.0.start_next().await.unwrap().unwrap();
+    relay.start_next().await.unwrap().unwrap();
 
     relay.drain().await.unwrap();
     assert!(fixture.sent().await.is_empty());
@@ -216,7 +213,8 @@ async fn job_dated_in_future_is_due_after_backoff() {
         )
         .await;
 
-    relay.sweep().await.unwrap();
+    relay.clone().limit_delays().await.unwrap();
+    relay.drain().await.unwrap();
     assert_eq!(fixture.sent().await, ["ada@example.org"]);
     let delay = fixture.delay().await;
     assert!((90..=120).contains(&delay), "{delay} s");
