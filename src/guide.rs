@@ -2,10 +2,10 @@
 //!
 //! Writing callbacks:
 //!
-//! 1. [Deferring work](deferring): callbacks, scopes, and work outside of requests
+//! 1. [Deferring work](deferring): callbacks, scopes, and work outside requests
 //! 2. [Rules and order](which_callbacks_run): which callbacks run, names, nesting, and isolation
 //! 3. [End of a response](end_of_response): delivery and its levels
-//! 4. [Resources](resources): what to capture, and how long it is held
+//! 4. [Resources](resources): captured values and their lifetime
 //! 5. [Durability](durability): `before_response`, queues, and the transactional outbox
 //! 6. [Recipes](recipes)
 //!

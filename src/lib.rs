@@ -11,7 +11,7 @@
 //! # #[cfg(feature = "serve")]
 //! async fn sign_up() -> &'static str {
 //!     defer(async { println!("welcome mail") }); // if the response succeeds
-//!     defer(async { println!("audit log") }).always(); // in any case
+//!     defer(async { println!("audit log") }).always(); // even if the response fails
 //!     "welcome\n"
 //! }
 //!
@@ -31,20 +31,24 @@
 //! ```
 //!
 //! With [`serve()`] instead of `axum::serve`, callbacks run after the operating system has accepted the
-//! last byte of the response, and the drain is included.
+//! last byte of the response. The graceful shutdown drains them.
 //!
 //! # Guarantees
 //!
-//! - **Exactly once.** A callback runs at most once. If it does not run, it is
-//!   [reported](guide::observing) as skipped, cancelled, replaced, deduplicated, or lost.
-//! - **After the response.** Callbacks run on a task of their own when the response
+//! - **At most once.** A callback runs at most once. If it does not run, it is [reported](guide::observing)
+//!   as skipped, cancelled, replaced, deduplicated, or lost, unless the process is killed.
+//! - **After the response.** Callbacks run on their own task when the response
 //!   [has ended](guide::end_of_response). Neither the client nor the next request on its connection
 //!   waits for them.
-//! - **Only on success**, unless a callback has [another rule](guide::which_callbacks_run).
+//! - **Only on success.** By default, callbacks run if the status is below 400 or, over gRPC, the
+//!   grpc-status is 0. A callback can have [another rule](guide::which_callbacks_run).
 //! - **Isolated.** A callback that panics, fails, or times out does not affect the others.
-//! - **Bounded.** [Limits](guide::limits) apply to the time, the concurrency, and the number of callbacks.
-//! - **Drained.** A graceful [shutdown](guide::shutdown) waits for callbacks, and lists what did not finish.
-//! - **Transparent.** Status, headers, frames, trailers, and errors pass through unchanged.
+//! - **Limited.** Optional [limits](guide::limits) bound the run time, the concurrency, and the number of
+//!   callbacks.
+//! - **Drained.** [`serve()`] and [`DeferHandle::drain`] wait for callbacks at
+//!   [shutdown](guide::shutdown), and list those that did not finish.
+//! - **Transparent.** Status, headers, frames, trailers, and errors pass through unchanged, unless a
+//!   [`before_response`](before_response()) callback fails.
 //!
 //! # When not to use it
 //!
@@ -72,15 +76,17 @@
 //! | `axum` | yes | [`DeferredCallbackCollection`] as an extractor |
 //! | `serve` | yes | [`serve()`], [`Shutdown`], and [`shutdown_signal`]; enables `axum`, `sent`, and `matched-path` |
 //! | `http2` | no | HTTP/2 for [`serve()`] |
-//! | `sent` | by `serve` | the [`sent`] module, for other servers |
-//! | `matched-path` | by `serve` | [`RequestInfo::route`] |
+//! | `sent` | yes, through `serve` | the [`sent`] module: flush detection for other servers |
+//! | `matched-path` | yes, through `serve` | [`RequestInfo::route`] |
 //! | `tracing` | yes | spans and events |
 //! | `metrics` | no | metrics, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `testing` | no | [`DeferLayer::inline`] and the [`testing`] module |
 //!
-//! Without features, the layer wraps every `tower_service::Service<http::Request<_>>` whose response body is
-//! an `http_body::Body` with an error that implements `Display`. Callbacks run on the Tokio runtime of the request, or where
-//! [`DeferLayer::spawn_with`] runs them. Timeouts need Tokio's time driver.
+//! With or without features, the layer wraps any `tower_service::Service<http::Request<_>>`. The response body
+//! must implement `http_body::Body` with an error type that implements `Display`.
+//!
+//! Callbacks run on the Tokio runtime on which the first `defer` of the request was called, or on the executor
+//! passed to [`DeferLayer::spawn_with`]. Timeouts need Tokio's time driver.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
