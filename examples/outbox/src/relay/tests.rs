@@ -131,7 +131,10 @@ async fn job_added_during_drain_runs() {
         tokio::task::yield_now().await;
     }
     let to = "ada@example.org".to_owned();
-    Job::Receipt { order: 1, to }.add(&mut writing).await.unwrap();
+    Job::Receipt { order: 1, to }
+        .add(&mut writing)
+        .await
+        .unwrap();
     let second = tokio::spawn(drain());
     while deferred.pending() == 0 {
         tokio::task::yield_now().await;
