@@ -20,6 +20,9 @@
 //! the connection must wait for. Each waiter is called once: when the outcome is known, or
 //! immediately if it is known already.
 
+#[cfg(feature = "serve")]
+use std::sync::Arc;
+
 use super::flush::{FlushTarget, WriteProgress};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
@@ -34,6 +37,16 @@ pub(crate) enum DeliveryOutcome {
 
 /// Called once with the outcome of a response.
 pub(super) type Waiter = Box<dyn FnOnce(DeliveryOutcome) + Send>;
+
+/// The owner of a body that the server does not poll while its stream stalls.
+pub(crate) trait OnStall: Send + Sync {
+    /// Decides that the response is aborted. Returns `false` if the server polls the body now.
+    #[cfg_attr(
+        not(feature = "serve"),
+        allow(dead_code, reason = "only `serve` has a stall timeout")
+    )]
+    fn stalled(&self) -> bool;
+}
 
 /// A [`ResponseDelivery`] in a larger allocation.
 pub(super) type SharedDelivery = dyn AsRef<ResponseDelivery> + Send + Sync;
@@ -70,6 +83,8 @@ struct State {
     /// There is one waiter in general, so the first one needs no list.
     waiter: Option<Waiter>,
     more_waiters: Vec<Waiter>,
+    #[cfg(feature = "serve")]
+    on_stall: Option<Arc<dyn OnStall>>,
 }
 
 /// The flush that covers the end of a response, apart from its buffers.
@@ -214,9 +229,20 @@ impl ResponseDelivery {
     /// Records that the client has accepted nothing for the stall timeout.
     #[cfg(feature = "serve")]
     pub(super) fn stalled(&self) {
+        let on_stall = lock(&self.state).on_stall.clone();
+        let is_abandoned = on_stall.is_some_and(|target| target.stalled());
         let state = lock(&self.state);
-        if state.waiter.is_some() {
+        if is_abandoned || state.waiter.is_some() {
             decide(state, Ending::Aborted);
+        }
+    }
+
+    /// Calls `target` when the response stalls, as long as it is not decided.
+    #[cfg(feature = "serve")]
+    pub(super) fn on_stall(&self, target: Arc<dyn OnStall>) {
+        let mut state = lock(&self.state);
+        if state.outcome.is_none() {
+            state.on_stall = Some(target);
         }
     }
 
@@ -293,6 +319,8 @@ fn decide(mut state: MutexGuard<'_, State>, ending: Ending) {
     state.outcome = Some(outcome);
     let first = state.waiter.take();
     let more = std::mem::take(&mut state.more_waiters);
+    #[cfg(feature = "serve")]
+    let _on_stall = state.on_stall.take();
     drop(state);
     if let Some(waiter) = first {
         waiter(outcome);

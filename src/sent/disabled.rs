@@ -17,6 +17,11 @@ pub(crate) mod response {
         Aborted { bytes: u64 },
     }
 
+    pub(crate) trait OnStall: Send + Sync {
+        #[allow(dead_code, reason = "called only with the feature `sent`")]
+        fn stalled(&self) -> bool;
+    }
+
     #[derive(Clone, Debug)]
     pub(crate) enum ResponseHandle {}
 
@@ -30,6 +35,10 @@ pub(crate) mod response {
         }
 
         pub(crate) fn scope_opened(&self) {
+            match *self {}
+        }
+
+        pub(crate) fn on_stall(&self, _: Arc<dyn OnStall>) {
             match *self {}
         }
 

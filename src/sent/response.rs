@@ -13,6 +13,8 @@ use super::{
 use crate::drain::ShutdownSignal;
 use crate::{drain::DrainSource, response::end_of_body::Exchange};
 
+pub(crate) use super::delivery::OnStall;
+
 /// A handle to one response and its connection. The extensions of the request hold one, for the layers
 /// inside.
 ///
@@ -69,6 +71,14 @@ impl ResponseHandle {
     /// Records that the request has a scope, so that its body may still defer something.
     pub(crate) fn scope_opened(&self) {
         self.0.delivery.set_scope();
+    }
+
+    /// Calls `target` if the client accepts nothing of this HTTP/2 response for the stall timeout.
+    pub(crate) fn on_stall(&self, target: Arc<dyn OnStall>) {
+        #[cfg(feature = "serve")]
+        self.0.delivery.on_stall(target);
+        #[cfg(not(feature = "serve"))]
+        drop(target);
     }
 
     /// Calls `waiter` once, when the outcome of the response is known.

@@ -67,7 +67,7 @@ impl Streams {
             let is_stalled = stream.is_stalled((*response).as_ref(), now, timeout);
             let is_decided = (*response).as_ref().is_decided();
             responses.push((response, is_stalled));
-            !is_stalled && !is_decided
+            !is_decided
         });
         self.has_some.store(!list.streams.is_empty(), Relaxed);
         drop(list);
@@ -84,7 +84,12 @@ impl Stream {
         let blocked = delivery.blocked_at();
         match (self.blocked, blocked) {
             (Some((before, since)), Some(consumed)) if before == consumed => {
-                now.duration_since(since) >= timeout
+                let is_stalled = now.duration_since(since) >= timeout;
+                if is_stalled {
+                    // The server may poll its body at this moment.
+                    self.blocked = Some((consumed, now));
+                }
+                is_stalled
             }
             _ => {
                 self.blocked = blocked.map(|consumed| (consumed, now));

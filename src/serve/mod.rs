@@ -313,7 +313,10 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     ///
     /// If the connection accepts nothing, it is closed. If only an HTTP/2 stream has no flow-control
     /// window, its scope is decided as aborted and the stream stays open, because hyper cannot reset it.
-    /// That may happen up to an eighth of the timeout late.
+    /// The response continues if the client opens the window later, except with
+    /// [`finish_body`](crate::DeferLayer::finish_body): then the rest of the body goes to the task that
+    /// discards it, and the client receives nothing more. A stall is detected up to an eighth of the
+    /// timeout late.
     ///
     /// ```no_run
     /// # use std::time::Duration;

@@ -4,27 +4,30 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Buf;
-use http::{HeaderMap, Response};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::finish_body::spawn_discard;
+use super::{
+    finish_body::spawn_discard,
+    inner_body::{Inner, Movable},
+    parked_body::{Parking, Unparked},
+    watch::Watch,
+};
 use crate::{
-    catch_panic::{catch_panic, message},
+    catch_panic::message,
     completion::Delivery,
     observe::text::OneLine,
     response::{
-        classify::{Classified, Classifier, CustomClassifier, EndClassifier, grpc_status},
-        end_of_body::{EndOfBody, Exchange, Progress},
+        classify::CustomClassifier,
+        end_of_body::{Exchange, Progress},
     },
     runner::completion_guard::CompletionGuard,
-    scope::{Current, Scope, current},
+    scope::{Scope, current},
 };
 
 pin_project! {
@@ -52,11 +55,13 @@ pin_project! {
         #[pin]
         inner: Inner<B>,
         watch: Watch,
+        parking: Parking<B>,
     }
 
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            this.parking.unpark(this.inner.as_mut(), this.watch);
             if this.watch.is_unfinished() {
                 let scope = this.watch.guard.as_ref().and_then(|guard| guard.scope().cloned());
                 if let (Some(movable), Some(scope)) = (this.inner.as_mut().take_movable(), scope) {
@@ -75,203 +80,6 @@ pin_project! {
     }
 }
 
-pin_project! {
-    /// The wrapped body.
-    #[project = InnerProjection]
-    enum Inner<B> {
-        Pinned {
-            #[pin]
-            body: B,
-        },
-        /// With `finish_body`.
-        Movable { movable: Option<Movable<B>> },
-        /// There is no body, or it was dropped inside of the scope before that is decided.
-        None,
-    }
-}
-
-/// A body that can be moved to a task when its response is dropped.
-struct Movable<B> {
-    body: Pin<Box<B>>,
-    limit: Duration,
-    /// A pointer, because a destructor can have no bounds of its own.
-    finish: fn(Self, Watch, &Scope),
-}
-
-impl<B> Movable<B>
-where
-    B: Body<Error: fmt::Display> + Send + 'static,
-{
-    fn new(body: B, limit: Duration) -> Self {
-        Self {
-            body: Box::pin(body),
-            limit,
-            finish: Self::finish,
-        }
-    }
-
-    /// Drives the body to its end on a task.
-    fn finish(self, watch: Watch, scope: &Scope) {
-        let body = ResponseBody::abandoned(self.body, watch);
-        spawn_discard(body, ResponseBody::has_ended, scope, self.limit);
-    }
-}
-
-impl<B> Inner<B> {
-    fn get(&self) -> Option<&B> {
-        match self {
-            Self::Pinned { body } => Some(body),
-            Self::Movable { movable } => movable.as_ref().map(|movable| &*movable.body),
-            Self::None => None,
-        }
-    }
-
-    #[inline]
-    fn get_pin(self: Pin<&mut Self>) -> Option<Pin<&mut B>> {
-        match self.project() {
-            InnerProjection::Pinned { body } => Some(body),
-            InnerProjection::Movable { movable } => {
-                movable.as_mut().map(|movable| movable.body.as_mut())
-            }
-            InnerProjection::None => None,
-        }
-    }
-
-    fn take_movable(self: Pin<&mut Self>) -> Option<Movable<B>> {
-        match self.project() {
-            InnerProjection::Movable { movable } => movable.take(),
-            InnerProjection::Pinned { .. } | InnerProjection::None => None,
-        }
-    }
-}
-
-/// The state of the body. It decides the scope once: at the end of the body, or when it is dropped.
-#[derive(Default)]
-pub(super) struct Watch {
-    guard: Option<CompletionGuard>,
-    end: EndOfBody,
-    /// `Some` if the end of the stream distinguishes success from failure. Boxed, because most
-    /// responses have none, and each is moved several times.
-    at_end: Option<Box<EndClassifier>>,
-    ends_at_hand_off: bool,
-    handed_off: bool,
-    /// A task discards the frames, because the client has left.
-    is_abandoned: bool,
-    /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
-    /// body, and the body may still defer.
-    late_scope: Option<Arc<Scope>>,
-}
-
-impl Watch {
-    #[inline]
-    fn of<B: Body>(
-        response: &mut Response<B>,
-        exchange: Exchange,
-        classifier: Option<CustomClassifier>,
-        mut guard: CompletionGuard,
-    ) -> Self {
-        let classifier = match guard.scope() {
-            Some(scope) => scope.options.classification.of_response(classifier),
-            None => Classifier::Status,
-        };
-        let Classified { is_success, at_end } = classifier.classify(response);
-        guard.verdict.status = Some(response.status());
-        guard.verdict.grpc_status = grpc_status(response.headers());
-        guard.verdict.success = is_success;
-        let end = EndOfBody::of(exchange, response);
-        Self {
-            guard: Some(guard),
-            ends_at_hand_off: end.has_ended_unpolled(response.body()),
-            end,
-            at_end: at_end.map(Box::new),
-            handed_off: false,
-            is_abandoned: false,
-            late_scope: None,
-        }
-    }
-
-    /// Returns `true` if the response is not decided, and a server would have to poll the body further.
-    fn is_unfinished(&self) -> bool {
-        let needs_trailers = self.at_end.is_some();
-        self.guard.is_some() && !self.ends_at_hand_off && !self.end.may_be_dropped(needs_trailers)
-    }
-
-    fn late_scope(&self) -> Option<Current> {
-        self.late_scope.clone().map(Current::external)
-    }
-
-    fn keep_scope(&mut self) {
-        if let Some(guard) = &self.guard {
-            self.late_scope = guard.scope().cloned();
-        }
-    }
-
-    /// Records that the body has ended on its own.
-    #[inline]
-    fn ended(&mut self, trailers: Option<&HeaderMap>) {
-        let delivery = match self.end.end() {
-            Progress::Short => {
-                self.set_error(|| "the body ended before its declared length".to_owned());
-                Delivery::BodyError
-            }
-            Progress::Ended | Progress::Continues => Delivery::Complete,
-        };
-        self.complete(delivery, trailers);
-    }
-
-    /// The body returned an error or panicked.
-    fn failed(&mut self, text: impl FnOnce() -> String) {
-        self.set_error(text);
-        self.complete(Delivery::BodyError, None);
-    }
-
-    fn set_error(&mut self, text: impl FnOnce() -> String) {
-        if let Some(guard) = &mut self.guard {
-            // `Display` is user code.
-            let text = catch_panic(text).unwrap_or_else(|message| OneLine(message).to_string());
-            guard.verdict.body_error = Some(text.into());
-        }
-    }
-
-    #[inline]
-    fn complete(&mut self, delivery: Delivery, trailers: Option<&HeaderMap>) {
-        let Some(mut guard) = self.guard.take() else {
-            return;
-        };
-        guard.verdict.body_finished = delivery == Delivery::Complete;
-        guard.verdict.delivery = match self.is_abandoned {
-            true => Delivery::Aborted,
-            false => delivery,
-        };
-        if let Some(trailers) = trailers {
-            guard.verdict.grpc_status = grpc_status(trailers).or(guard.verdict.grpc_status);
-        }
-        if let Some(at_end) = self.at_end.take() {
-            let classified = at_end.is_success(trailers);
-            guard.verdict.success = match trailers {
-                Some(_) => classified,
-                None => classified && guard.verdict.success && delivery != Delivery::BodyError,
-            };
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let is_finished = !self.is_unfinished();
-        if let Some(guard) = &mut self.guard {
-            let needs_trailers = self.at_end.is_some();
-            let whole = self.handed_off && self.end.may_be_dropped(needs_trailers);
-            guard.verdict.body_finished = is_finished;
-            guard.verdict.delivery = if whole && !self.is_abandoned {
-                Delivery::Complete
-            } else {
-                Delivery::Aborted
-            };
-        }
-    }
-}
-
 impl<B> ResponseBody<B> {
     /// Wraps a body whose client has left.
     pub(super) fn abandoned(body: B, mut watch: Watch) -> Self {
@@ -279,7 +87,17 @@ impl<B> ResponseBody<B> {
         Self {
             inner: Inner::Pinned { body },
             watch,
+            parking: Parking::Never,
         }
+    }
+
+    /// Drives the body to its end on a task.
+    fn finish(movable: Movable<B>, watch: Watch, scope: &Scope)
+    where
+        B: Body<Error: fmt::Display> + Send + 'static,
+    {
+        let body = ResponseBody::abandoned(movable.body, watch);
+        spawn_discard(body, ResponseBody::has_ended, scope, movable.limit);
     }
 
     /// Returns `true` if the body has decided its scope.
@@ -303,15 +121,20 @@ where
         is_last_hop: bool,
     ) -> Response<Self> {
         let finish_body = guard.scope().and_then(|scope| scope.options.finish_body);
+        let parking = Parking::new(exchange.is_multiplexed);
         let watch = Watch::of(&mut response, exchange, classifier, guard);
         response.map(|body| {
             let inner = match finish_body {
                 None => Inner::Pinned { body },
                 Some(limit) => Inner::Movable {
-                    movable: Some(Movable::new(body, limit)),
+                    movable: Some(Movable::new(body, limit, Self::finish)),
                 },
             };
-            let mut body = Self { inner, watch };
+            let mut body = Self {
+                inner,
+                watch,
+                parking,
+            };
             if is_last_hop {
                 body.handed_off();
             }
@@ -341,6 +164,7 @@ impl<B: Body> ResponseBody<B> {
         Self {
             watch,
             inner: Inner::None,
+            parking: Parking::Never,
         }
     }
 
@@ -373,61 +197,85 @@ impl<B: Body<Error: fmt::Display>> Body for ResponseBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        let watch = this.watch;
-        let Some(mut inner) = this.inner.get_pin() else {
-            return Poll::Ready(None);
-        };
-        let Some(guard) = &mut watch.guard else {
-            let mut late_scope = watch.late_scope();
-            if late_scope.is_none() {
-                return inner.poll_frame(cx);
-            }
-            let _entered = current::enter(&mut late_scope);
-            return inner.poll_frame(cx);
-        };
-        let polled = {
-            let _entered = guard.enter();
-            catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx)))
-        };
-        let polled = match polled {
-            Ok(polled) => ready!(polled),
-            Err(panic) => {
-                watch.failed(|| OneLine(message(panic.as_ref())).to_string());
-                resume_unwind(panic);
-            }
-        };
-        match &polled {
-            Some(Ok(frame)) => {
-                if let (false, Some(data)) = (watch.is_abandoned, frame.data_ref()) {
-                    guard.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
-                }
-                match watch.end.frame(frame, &*inner) {
-                    Progress::Continues => {}
-                    Progress::Ended | Progress::Short => {
-                        if !inner.is_end_stream() {
-                            watch.keep_scope();
-                        }
-                        watch.ended(frame.trailers_ref());
-                    }
-                }
-            }
-            Some(Err(error)) => watch.failed(|| OneLine(error).to_string()),
-            None => watch.ended(None),
+        let mut this = self.project();
+        match this.parking.unpark(this.inner.as_mut(), this.watch) {
+            Unparked::Here => {}
+            // A task drives the body to its end.
+            Unparked::Moved => return Poll::Pending,
         }
-        Poll::Ready(polled)
+        let polled = poll_watched(this.inner.as_mut(), this.watch, cx);
+        if let Poll::Ready(Some(Ok(_))) = &polled {
+            this.parking.park(this.inner, this.watch);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.get().is_none_or(B::is_end_stream)
+        match self.inner.get() {
+            Some(inner) => inner.is_end_stream(),
+            // A parked body has not ended.
+            None => !self.parking.is_used(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.inner.get() {
             Some(inner) => inner.size_hint(),
+            None if self.parking.is_used() => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }
     }
+}
+
+type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
+/// Polls the body inside the scope, and records the frame or the end.
+fn poll_watched<B: Body<Error: fmt::Display>>(
+    inner: Pin<&mut Inner<B>>,
+    watch: &mut Watch,
+    cx: &mut Context<'_>,
+) -> Poll<Option<FrameResult<B>>> {
+    let Some(mut inner) = inner.get_pin() else {
+        return Poll::Ready(None);
+    };
+    let Some(guard) = &mut watch.guard else {
+        let mut late_scope = watch.late_scope();
+        if late_scope.is_none() {
+            return inner.poll_frame(cx);
+        }
+        let _entered = current::enter(&mut late_scope);
+        return inner.poll_frame(cx);
+    };
+    let polled = {
+        let _entered = guard.enter();
+        catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx)))
+    };
+    let polled = match polled {
+        Ok(polled) => ready!(polled),
+        Err(panic) => {
+            watch.failed(|| OneLine(message(panic.as_ref())).to_string());
+            resume_unwind(panic);
+        }
+    };
+    match &polled {
+        Some(Ok(frame)) => {
+            if let (false, Some(data)) = (watch.is_abandoned, frame.data_ref()) {
+                guard.verdict.bytes += watch.end.bytes_to_send(data.remaining() as u64);
+            }
+            match watch.end.frame(frame, &*inner) {
+                Progress::Continues => {}
+                Progress::Ended | Progress::Short => {
+                    if !inner.is_end_stream() {
+                        watch.keep_scope();
+                    }
+                    watch.ended(frame.trailers_ref());
+                }
+            }
+        }
+        Some(Err(error)) => watch.failed(|| OneLine(error).to_string()),
+        None => watch.ended(None),
+    }
+    Poll::Ready(polled)
 }
 
 impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
@@ -439,7 +287,7 @@ impl<B: fmt::Debug> fmt::Debug for ResponseBody<B> {
         formatter
             .debug_struct("ResponseBody")
             .field("inner", inner)
-            .field("has_ended", &self.watch.guard.is_none())
+            .field("has_ended", &(self.has_ended() && !self.parking.is_used()))
             .finish()
     }
 }
@@ -450,6 +298,7 @@ impl<B: Body + Default> Default for ResponseBody<B> {
         Self {
             watch: Watch::default(),
             inner: Inner::Pinned { body: B::default() },
+            parking: Parking::Never,
         }
     }
 }

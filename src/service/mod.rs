@@ -36,8 +36,11 @@ pub(crate) mod body;
 mod finish_body;
 pub(crate) mod future;
 mod inline;
+mod inner_body;
+mod parked_body;
 mod request_context;
 mod run_to_completion;
+mod watch;
 
 /// The service of [`DeferLayer`](crate::DeferLayer).
 ///

@@ -409,12 +409,13 @@ async fn no_timeout_can_be_set() {
 }
 
 /// What `app` deferred is completed by that.
-fn completing(
-    app: Router,
-) -> (
-    Router,
-    tokio::sync::mpsc::UnboundedReceiver<axum_defer::Completion>,
-) {
+fn completing(app: Router) -> (Router, Completions) {
+    completing_with(app, axum_defer::DeferLayer::new())
+}
+
+type Completions = tokio::sync::mpsc::UnboundedReceiver<axum_defer::Completion>;
+
+fn completing_with(app: Router, layer: axum_defer::DeferLayer) -> (Router, Completions) {
     let (sender, completions) = tokio::sync::mpsc::unbounded_channel();
     let app = app
         .layer(axum::middleware::from_fn(
@@ -427,7 +428,7 @@ fn completing(
                 next.run(request)
             },
         ))
-        .layer(axum_defer::DeferLayer::new());
+        .layer(layer);
     (app, completions)
 }
 
@@ -602,6 +603,114 @@ async fn stalled_streams_keep_max_pending_free() {
     in_days(client.read_exact(&mut [0; 15])).await.unwrap();
     let waited = start.elapsed().as_secs();
     assert!((60..=68).contains(&waited), "{waited}");
+}
+
+/// Returns a body that never ends by itself.
+fn endless() -> axum::body::Body {
+    let pieces = futures_util::stream::repeat_with(|| Ok::<_, std::convert::Infallible>("x"));
+    axum::body::Body::from_stream(pieces)
+}
+
+/// Returns a body that sends a byte per second for an hour.
+fn busy() -> axum::body::Body {
+    let seconds = futures_util::stream::unfold(0, |second| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (second < 3600).then(|| (Ok::<_, std::convert::Infallible>("x"), second + 1))
+    });
+    axum::body::Body::from_stream(seconds)
+}
+
+/// Requests to stream a body without a window, beside a stream that is busy for an hour.
+fn endless_beside_busy_stream() -> Vec<u8> {
+    let flags = END_STREAM | END_HEADERS;
+    let mut busy = request_for_later(flags);
+    busy[8] = 3;
+    let window = frame(WINDOW_UPDATE, 0, 3, &1_000_000u32.to_be_bytes());
+    [without_window(), get_request(flags), busy, window].concat()
+}
+
+fn endless_and_busy() -> Router {
+    Router::new()
+        .route("/", get(|| async { endless() }))
+        .route("/later", get(|| async { busy() }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn streaming_body_without_a_window_is_decided() {
+    let (app, mut completions) = completing(endless_and_busy());
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let (mut reader, mut writer) = tokio::io::split(connect.connect());
+    writer
+        .write_all(&endless_beside_busy_stream())
+        .await
+        .unwrap();
+    let received = tokio::spawn(async move {
+        let mut received = Vec::new();
+        let _ = reader.read_to_end(&mut received).await;
+    });
+    let start = Instant::now();
+    let completion = in_days(completions.recv()).await.unwrap();
+    let waited = start.elapsed().as_secs();
+    assert!((60..=68).contains(&waited), "{waited}");
+    assert!(!completion.is_complete() && !completion.is_body_finished());
+    // The busy stream is not affected.
+    let completion = in_days(completions.recv()).await.unwrap();
+    assert!(completion.is_complete());
+    assert_eq!(start.elapsed().as_secs(), 3601);
+    received.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn streaming_body_continues_when_window_opens() {
+    let (app, mut completions) = completing(endless_and_busy());
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let mut client = connect.connect();
+    client
+        .write_all(&[without_window(), get_request(END_STREAM | END_HEADERS)].concat())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let window = frame(WINDOW_UPDATE, 0, 1, &100u32.to_be_bytes());
+    client.write_all(&window).await.unwrap();
+    let mut data = 0;
+    while data < 100 {
+        let mut received = vec![0; 4096];
+        let length = in_days(client.read(&mut received)).await.unwrap();
+        data += received[..length]
+            .iter()
+            .filter(|&&byte| byte == b'x')
+            .count();
+    }
+    drop(client);
+    assert!(!in_days(completions.recv()).await.unwrap().is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_stream_is_finished_with_finish_body() {
+    let stream = || async {
+        let pieces = ["x"; 10].map(Ok::<_, std::convert::Infallible>);
+        axum::body::Body::from_stream(futures_util::stream::iter(pieces))
+    };
+    let app = Router::new()
+        .route("/", get(stream))
+        .route("/later", get(|| async { busy() }));
+    let layer = axum_defer::DeferLayer::new().finish_body(Duration::from_secs(100));
+    let (app, mut completions) = completing_with(app, layer);
+    let (connect, listener) = in_memory();
+    tokio::spawn(serve(listener, app).into_future());
+    let (mut reader, mut writer) = tokio::io::split(connect.connect());
+    writer
+        .write_all(&endless_beside_busy_stream())
+        .await
+        .unwrap();
+    tokio::spawn(async move { reader.read_to_end(&mut Vec::new()).await });
+    let start = Instant::now();
+    let completion = in_days(completions.recv()).await.unwrap();
+    let waited = start.elapsed().as_secs();
+    assert!((60..=68).contains(&waited), "{waited}");
+    assert!(!completion.is_complete() && completion.is_body_finished());
 }
 
 #[tokio::test(start_paused = true)]
