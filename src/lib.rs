@@ -113,6 +113,10 @@ mod extensions;
 pub mod guide;
 
 mod layer;
+// shuttle has the API of loom that the models use.
+#[cfg(all(test, axum_defer_shuttle))]
+extern crate shuttle as loom;
+
 #[cfg(all(test, axum_defer_loom))]
 mod loom_models;
 mod observe;

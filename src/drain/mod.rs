@@ -33,6 +33,15 @@ struct Sources {
     has_started: bool,
 }
 
+/// The result of two scans.
+enum Progress {
+    Idle,
+    /// Something was registered and has ended between the scans, or a source was added.
+    Changed,
+    /// A shard has unfinished work, and notifies when that has ended.
+    Unfinished,
+}
+
 impl Drain {
     /// Adds a store, unless it is known. Its outcomes count from now.
     ///
@@ -87,8 +96,14 @@ impl Drain {
                 // A notification between the scan and the wait is kept.
                 idle.as_mut().enable();
             }
-            if self.is_idle(&sources) {
-                return;
+            match self.scan_twice(&sources) {
+                Progress::Idle => return,
+                // No shard was unfinished in a scan, so none would notify.
+                Progress::Changed => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Progress::Unfinished => {}
             }
             poll_fn(|cx| {
                 let mut is_ready = added.as_mut().poll(cx).is_ready();
@@ -105,7 +120,7 @@ impl Drain {
         }
     }
 
-    fn is_idle(&self, sources: &[Arc<dyn DrainSource>]) -> bool {
+    fn scan_twice(&self, sources: &[Arc<dyn DrainSource>]) -> Progress {
         let scan = || -> Option<u64> {
             let mut registered = 0;
             for source in sources {
@@ -117,8 +132,13 @@ impl Drain {
             }
             Some(registered)
         };
-        let first = scan();
-        first.is_some() && first == scan() && self.lock().sources.len() == sources.len()
+        let (Some(first), Some(second)) = (scan(), scan()) else {
+            return Progress::Unfinished;
+        };
+        match first == second && self.lock().sources.len() == sources.len() {
+            true => Progress::Idle,
+            false => Progress::Changed,
+        }
     }
 
     pub(crate) fn report(&self) -> DrainReport {

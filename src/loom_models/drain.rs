@@ -74,6 +74,22 @@ fn work_moving_between_stores_is_never_idle() {
     });
 }
 
+/// The drain must scan again at once, because no shard was unfinished in a scan, so none notifies it.
+#[test]
+fn work_between_two_scans_is_rescanned() {
+    explore("work that begins and ends between two scans", || {
+        let store = Arc::new(Store::default());
+        let drain = drain_of(&[store.clone()]);
+        let worker = thread::spawn(move || {
+            store.handler_started_in(0);
+            store.handler_ended(0);
+        });
+        // A drain that waits for a notification is a deadlock.
+        block_on(drain.wait_idle());
+        worker.join().unwrap();
+    });
+}
+
 #[test]
 fn count_never_exceeds_existing_work() {
     explore("counts while work moves between shards", || {

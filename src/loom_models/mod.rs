@@ -9,52 +9,21 @@
 //! loom does not see the reference counts of `std::sync::Arc`, Tokio's clock, and its runtime handle.
 //! No decision depends on the last two. If one depends on a reference count, the model calls
 //! [`RunRecord::pass`](run_record::RunRecord::pass) next to it, which is a step that loom orders.
+//!
+//! With `--cfg axum_defer_shuttle` in addition, [shuttle](https://docs.rs/shuttle) replaces loom and runs
+//! models with eight threads in random interleavings, which are too many to explore.
 
-use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-};
-
-use loom::model::Builder;
-
-use crate::sync::loom_runtime;
-
+#[cfg(not(axum_defer_shuttle))]
 mod before_response;
+#[cfg(not(axum_defer_shuttle))]
 mod drain;
+#[cfg(not(axum_defer_shuttle))]
+mod explore;
+#[cfg(axum_defer_shuttle)]
+mod many_threads;
 pub(crate) mod run_record;
+#[cfg(not(axum_defer_shuttle))]
 mod scope;
 
-/// Runs `model` in all interleavings, and prints their number.
-pub(crate) fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
-    explore_within(None, name, model);
-}
-
-/// Like [`explore`], but limits the preemptions per execution, because all would take too long.
-pub(crate) fn explore_within(
-    preemptions: impl Into<Option<usize>>,
-    name: &str,
-    model: impl Fn() + Send + Sync + 'static,
-) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(preemptions.into());
-    let bound = match builder.preemption_bound {
-        Some(bound) => format!(" of at most {bound} preemptions"),
-        None => String::new(),
-    };
-    let executions = Arc::new(AtomicUsize::new(0));
-    let counted = executions.clone();
-    builder.check(move || {
-        counted.fetch_add(1, SeqCst);
-        loom_runtime::reset();
-        model();
-    });
-    // The test harness captures `println`.
-    let count = executions.load(SeqCst);
-    let _ = writeln!(
-        std::io::stdout(),
-        "model {name}: {count} interleavings{bound}"
-    );
-}
+#[cfg(not(axum_defer_shuttle))]
+pub(crate) use self::explore::{explore, explore_within};

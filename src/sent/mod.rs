@@ -79,7 +79,7 @@ mod flush;
 mod frames;
 pub(crate) mod io;
 pub(crate) mod layer;
-#[cfg(all(test, axum_defer_loom))]
+#[cfg(all(test, axum_defer_loom, not(axum_defer_shuttle)))]
 mod loom_models;
 pub(crate) mod response;
 #[cfg(feature = "serve")]

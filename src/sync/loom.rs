@@ -28,33 +28,6 @@ impl AtomicU64 {
         self.0.store(value, order);
         fence_if_total(order);
     }
-
-    pub(crate) fn compare_exchange(
-        &self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        fence_if_total(success);
-        let found = self.0.compare_exchange(current, new, success, failure);
-        fence_if_total(success);
-        found
-    }
-
-    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        fence_if_total(order);
-        let before = self.0.fetch_add(value, order);
-        fence_if_total(order);
-        before
-    }
-
-    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        fence_if_total(order);
-        let before = self.0.fetch_sub(value, order);
-        fence_if_total(order);
-        before
-    }
 }
 
 #[derive(Debug, Default)]

@@ -1,5 +1,10 @@
 //! The runtime of the models: each task is a thread of loom.
 
+#![cfg_attr(
+    axum_defer_shuttle,
+    allow(dead_code, reason = "the models with many threads use a part")
+)]
+
 use std::{
     cell::{Cell, RefCell},
     future::Future,
