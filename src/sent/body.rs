@@ -152,7 +152,7 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if self.end.may_be_dropped(false) {
-            self.ended(if self.multiplexed {
+            self.ended(if self.multiplexed && !self.last_frame_watched {
                 // h2 has the whole response, and may have flushed it already.
                 Flush::PastOffset(self.unwatched_offset)
             } else {

@@ -112,6 +112,41 @@ async fn trailers_after_partial_frame_abort() {
     assert!(!connection.is_finished());
 }
 
+/// The body has not ended, but its declared length is reached, and no trailers are queued.
+#[tokio::test]
+async fn reset_during_last_declared_byte_is_decided() {
+    const LENGTH: usize = 1 << 20;
+    let (sender, mut completions) = mpsc::unbounded_channel();
+    let respond = move || {
+        let sender = sender.clone();
+        async move {
+            defer(move |completion: Completion| async move { sender.send(completion) });
+            let first = futures_util::stream::iter([Ok::<_, Infallible>(vec![b'x'; LENGTH])]);
+            let rest = futures_util::stream::pending();
+            let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+            ([(http::header::CONTENT_LENGTH, LENGTH)], body)
+        }
+    };
+    let app = Router::new()
+        .route("/", get(respond))
+        .layer(DeferLayer::new());
+    let window = Window::new(LENGTH / 2);
+    let connection = serve_window(&window, app);
+    window.send(&[PREFACE, &large_windows(), &get_request(1)].concat());
+    window.settle().await;
+    assert!(window.is_stuck());
+    window.send(&reset(1));
+    window.settle().await;
+    assert!(completions.try_recv().is_err());
+    window.open_for_ever();
+    window.settle().await;
+
+    let completion = completions.try_recv().expect("it is decided");
+    assert_eq!(completion.delivery(), Delivery::Complete);
+    assert_eq!(completion.body_bytes(), LENGTH as u64);
+    assert!(!connection.is_finished());
+}
+
 #[tokio::test]
 async fn trailers_after_partial_frame_abort_over_tcp() {
     const LENGTH: usize = 8 << 20;

@@ -142,7 +142,9 @@ fn late(request: &Request, connection: &Connection) -> Vec<String> {
         true => STALL + STALL_INTERVAL,
         false => STALL,
     };
-    let stalled = request.progress.filter(|_| !request.detached);
+    // The app owns the transport of an upgraded connection.
+    let is_served = !request.detached && !connection.upgraded;
+    let stalled = request.progress.filter(|_| is_served);
     let stalled = stalled.map(|progress| decided.saturating_duration_since(progress));
     if let Some(stalled) = stalled.filter(|stalled| *stalled > limit + TIMER) {
         late.push(format!(
