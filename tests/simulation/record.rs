@@ -404,9 +404,16 @@ impl World {
     /// The connection belongs to the app from now on.
     pub fn upgraded(&self, request: u64) {
         let mut facts = self.facts();
-        if let Some(Request { connection, .. }) = facts.requests.get(&request) {
-            let connection = *connection;
-            facts.connections[connection].upgraded = true;
+        match facts.requests.get(&request) {
+            Some(Request { connection, .. }) => {
+                let connection = *connection;
+                facts.connections[connection].upgraded = true;
+            }
+            // A client that sends raw bytes has the only connection.
+            None => facts
+                .connections
+                .iter_mut()
+                .for_each(|connection| connection.upgraded = true),
         }
     }
 
