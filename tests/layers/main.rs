@@ -2,8 +2,8 @@
 
 mod compositions;
 mod layer_order;
-mod layer_placement;
-mod layer_places;
+mod placement_and_servers;
+mod placement_table;
 mod run_to_completion_layers;
 #[path = "../support/mod.rs"]
 mod support;

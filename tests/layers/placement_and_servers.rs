@@ -1,6 +1,4 @@
-//! One layer, in each place where it can go: `Router::layer`, and around all that is served; under
-//! `axum_defer::serve` and `axum::serve`.
-
+//! `DeferLayer` in `Router::layer` and around the router, under `axum_defer::serve` and `axum::serve`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
