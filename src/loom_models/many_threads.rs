@@ -122,7 +122,7 @@ fn coalesced_callbacks_of_requests_run_in_turn() {
     });
 }
 
-/// A permit that wakes nobody, or the wrong waiter, is a deadlock.
+/// A permit that wakes no waiter, or the wrong one, is a deadlock.
 #[test]
 fn waiting_requests_get_permits() {
     explore(|| {
