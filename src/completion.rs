@@ -73,7 +73,7 @@ impl Completion {
     }
 
     /// Returns the `grpc-status` of the response, from its headers or its trailers. `None` if it has none,
-    /// for example because the client left before the trailers.
+    /// for example because the client disconnected before the trailers.
     ///
     /// It is reported under every classifier.
     ///
@@ -94,8 +94,8 @@ impl Completion {
     /// Returns `true` if the layer's classifier considers the response a success: a status below
     /// 400, or grpc-status 0. For a [`scope`](crate::scope()), the output decides.
     ///
-    /// Delivery does not matter: a 200 whose client left in mid-body is a success that is not
-    /// [complete](Self::is_complete).
+    /// Delivery does not matter: a 200 whose client disconnected before the end of the body is a success
+    /// that is not [complete](Self::is_complete).
     pub fn is_success(&self) -> bool {
         self.success
     }
@@ -116,7 +116,7 @@ impl Completion {
     /// Returns `true` if the body of the response was produced to its end, without an error.
     ///
     /// This says nothing about the client: with [`DeferLayer::finish_body`](crate::DeferLayer::finish_body),
-    /// the body is driven to its end after the client has left, and the delivery is
+    /// the body is driven to its end after the client has disconnected, and the delivery is
     /// [`Aborted`](Delivery::Aborted). A [complete](Self::is_complete) response is always finished.
     pub fn is_body_finished(&self) -> bool {
         self.body_finished || self.is_complete()
@@ -166,7 +166,7 @@ impl Completion {
 /// use axum_defer::{Delivery, defer};
 ///
 /// # fn handler() {
-/// defer(async { println!("the client left in mid-body") })
+/// defer(async { println!("the client disconnected before the end of the body") })
 ///     .when(|completion| completion.delivery() == Delivery::Aborted);
 /// # }
 /// ```
@@ -182,7 +182,7 @@ pub enum Delivery {
     /// The response has not been sent yet. Callbacks [before the
     /// response](crate::before_response) receive this.
     Pending,
-    /// There was no response: the handler was cancelled because its client left, it panicked, or a
+    /// There was no response: the handler was cancelled because its client disconnected, it panicked, or a
     /// service failed.
     NoResponse,
 }

@@ -99,7 +99,7 @@ where
     }
 }
 
-/// The result of a callback inside of [`DeferLayer::wrap`](crate::DeferLayer::wrap). The wrapping
+/// The result of a callback inside [`DeferLayer::wrap`](crate::DeferLayer::wrap). The wrapping
 /// future returns it unchanged.
 ///
 /// ```

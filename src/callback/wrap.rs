@@ -15,7 +15,7 @@ use crate::completion::Completion;
 
 pub(crate) type Wrap = dyn Fn(CallbackFuture) -> CallbackFuture + Send + Sync;
 
-/// One callback as a future, for [`DeferLayer::wrap`](crate::DeferLayer::wrap) to poll inside of
+/// One callback as a future, for [`DeferLayer::wrap`](crate::DeferLayer::wrap) to poll inside
 /// another future.
 ///
 /// ```
@@ -65,7 +65,7 @@ pub(crate) fn wrapped(
     let mut callback = Box::pin(callback);
     let future = CallbackFuture::new(async move {
         let Some(completion) = completion() else {
-            // Only a runner polls this future, inside of the scope and after its phase has begun.
+            // Only a runner polls this future, inside the scope and after its phase has begun.
             return CallbackResult(Err(Failure::Lost));
         };
         poll_fn(|cx| {

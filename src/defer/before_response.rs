@@ -43,7 +43,7 @@ use crate::{
 ///
 /// # Disconnects
 ///
-/// A run that has begun is not interrupted if the client leaves: it is on a task of its own, and a
+/// A run that has begun is not interrupted if the client disconnects: it is on a task of its own, and a
 /// shutdown waits for it. Its outcome decides which deferred callbacks run, with the delivery
 /// [`Aborted`](crate::Delivery::Aborted). If there was no response (the handler was dropped, panicked,
 /// or failed), only callbacks that are `always` run, and then the deferred ones.
@@ -89,7 +89,7 @@ pub fn before_response<M, C: Deferrable<M, Output: CallbackOutput>>(
 ///
 /// # Errors
 ///
-/// Returns [`BeforeResponseError`] outside of every scope, and if the head of the response is released.
+/// Returns [`BeforeResponseError`] outside every scope, and if the head of the response is released.
 /// The callback is dropped.
 ///
 /// ```

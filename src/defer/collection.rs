@@ -150,10 +150,10 @@ impl DeferredCallbackCollection {
         current::for_caller(self.scope.clone())
     }
 
-    /// Waits until the client has left before it received a response, while the handler is
+    /// Waits until the client has disconnected before it received a response, while the handler is
     /// [run to completion](crate::DeferLayer::run_to_completion).
     ///
-    /// A handler can then omit work that only the client needs. The client has left when the server
+    /// A handler can then omit work that only the client needs. The client has disconnected when the server
     /// drops the response future: the connection was lost, the stream was reset, or a shutdown closed
     /// it. A server that does not read from the connection in the meantime notices this late.
     ///

@@ -62,7 +62,7 @@ impl DeferredCallbackCollection {
 }
 
 pin_project! {
-    /// A future inside of a scope. Returned by [`InScope::in_current_scope`] and
+    /// A future inside a scope. Returned by [`InScope::in_current_scope`] and
     /// [`DeferredCallbackCollection::in_scope`].
     ///
     /// ```

@@ -82,7 +82,7 @@ pub fn defer<M, C: Deferrable<M, Output: CallbackOutput>>(callback: C) -> Deferr
 ///
 /// # Errors
 ///
-/// Returns [`NoScopeError`] outside of every scope.
+/// Returns [`NoScopeError`] outside every scope.
 ///
 /// ```
 /// use axum_defer::try_defer;
@@ -138,12 +138,12 @@ pub fn defer_blocking<M, C: DeferrableBlocking<M, Output: CallbackOutput>>(
 /// Like [`defer`], but opens a scope if there is none.
 ///
 /// For code that is shared with a command line tool, or whose tests call it without a request.
-/// Outside of every scope, it opens a scope that has ended with success, and runs the callback there
+/// Outside every scope, it opens a scope that has ended with success, and runs the callback there
 /// on a task when the returned handle is dropped. Nothing waits for that task.
 ///
 /// # Panics
 ///
-/// Panics outside of every scope and of a Tokio runtime.
+/// Panics outside every scope and of a Tokio runtime.
 ///
 /// ```
 /// use axum_defer::defer_or_spawn;

@@ -115,7 +115,7 @@ impl DeferLayer {
     /// Runs the callbacks of at most `scopes` scopes at once, across all clones of the layer. The
     /// others wait in the order in which their responses ended.
     ///
-    /// A [`scope`](Self::scope) of the same layer inside of a callback shares the permit of that
+    /// A [`scope`](Self::scope) of the same layer inside a callback shares the permit of that
     /// callback, because it would wait for itself otherwise. A scope in a handler needs a permit of
     /// its own. A callback that waits until its name is free
     /// ([`coalesce`](crate::DeferredCallback::coalesce)) holds no permit.
@@ -263,7 +263,7 @@ impl DeferLayer {
     /// Logs the first callback of each call site that a failed response skips at the level `WARN`
     /// (feature `tracing`). On by default.
     ///
-    /// Work that belongs to failures, too, needs [`always`](crate::DeferredCallback::always). Without
+    /// A callback that must also run after failures needs [`always`](crate::DeferredCallback::always). Without
     /// this warning it is easily lost when `tokio::spawn` is replaced. All other skips are logged at
     /// `DEBUG`.
     ///
@@ -315,7 +315,7 @@ impl DeferLayer {
     /// future that awaits the blocking thread; task-locals do not reach that thread. A panic in `wrap`
     /// is a panic of `defer`.
     ///
-    /// Time spent waiting inside of `wrap` counts as run time, and toward the timeout.
+    /// Time spent waiting inside `wrap` counts as run time, and toward the timeout.
     ///
     /// ```
     /// use axum_defer::DeferLayer;
@@ -341,7 +341,7 @@ impl DeferLayer {
         })
     }
 
-    /// Drives each handler to its end, even if the client leaves before the response.
+    /// Drives each handler to its end, even if the client disconnects before the response.
     ///
     /// By default, a server drops the handler of a client that has left at its current `.await`, and
     /// only callbacks that are [`always`](crate::DeferredCallback::always) run. With this option, the
@@ -354,11 +354,11 @@ impl DeferLayer {
     /// not set inside. If the runtime ends before the handler does, the response is a 503.
     ///
     /// It costs a task per request, so add it to the routes that need it. Outer limits on requests in
-    /// flight do not count handlers whose client has left; put such limits inside.
+    /// flight do not count handlers whose client has disconnected; put such limits inside.
     ///
     /// # Panics
     ///
-    /// The service panics outside of a Tokio runtime.
+    /// The service panics outside a Tokio runtime.
     ///
     /// ```
     /// use axum::{Router, routing::post};
@@ -381,11 +381,11 @@ impl DeferLayer {
         self.set(|options| options.to_completion = true)
     }
 
-    /// Drives each response body to its end, even if the client leaves before it has all of it. Enables
+    /// Drives each response body to its end, even if the client disconnects before it has all of it. Enables
     /// [`run_to_completion`](Self::run_to_completion).
     ///
     /// For streams whose work is paid for, or recorded at their end. While the client reads, nothing
-    /// changes: the body is polled at the client's pace. If the client leaves, or its connection is
+    /// changes: the body is polled at the client's pace. If the client disconnects, or its connection is
     /// closed because it takes nothing, a task polls the rest of the body and discards the frames, for
     /// at most `limit`. [`Duration::MAX`] is no limit.
     ///

@@ -145,7 +145,7 @@ impl DeferHandle {
     ///
     /// # Panics
     ///
-    /// Panics inside of a callback of this layer, and in a handler that has deferred something,
+    /// Panics inside a callback of this layer, and in a handler that has deferred something,
     /// because it would wait for itself.
     pub async fn wait_idle(&self) {
         let waits_for_itself = |current: &Current| {
@@ -168,7 +168,7 @@ impl DeferHandle {
     ///
     /// # Panics
     ///
-    /// Panics outside of a Tokio runtime with a time driver, and inside of a callback of this layer,
+    /// Panics outside a Tokio runtime with a time driver, and inside a callback of this layer,
     /// because it would wait for itself.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         let is_callback =

@@ -39,8 +39,8 @@ pub(crate) mod defer_handle;
 ///
 /// # Position
 ///
-/// Put it outside of everything that defers: in a router with `Router::layer`, or
-/// [around](Self::layer) the whole router, which costs less. Layers outside of it do not change what
+/// Put it outside everything that defers: in a router with `Router::layer`, or
+/// [around](Self::layer) the whole router, which costs less. Layers outside it do not change what
 /// counts as a success: a 200 that an outer layer turns into a 503 was a success. Layers inside do:
 /// the 408 of an inner `TimeoutLayer` is a failure.
 ///
@@ -62,7 +62,7 @@ impl DeferLayer {
     /// Creates a layer for which a response is a success if its grpc-status is 0, in the headers or
     /// in the trailers.
     ///
-    /// If the client leaves before the trailers, the HTTP status decides. A call that ends without
+    /// If the client disconnects before the trailers, the HTTP status decides. A call that ends without
     /// grpc-status 0 for a reason of the server, for example an error of the body, is a failure. The
     /// status is in the trailers unless the response has no message: see "Responses" in
     /// [gRPC over HTTP2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
@@ -145,7 +145,7 @@ impl DeferLayer {
     /// Like [`scope`](crate::scope()), with the options, the limits and the handle of this layer.
     ///
     /// [`classifier`](Self::classifier), `run_to_completion`, `finish_body`, and
-    /// [`max_pending`](Self::max_pending) are about requests and have no effect here. Inside of a callback
+    /// [`max_pending`](Self::max_pending) are about requests and have no effect here. Inside a callback
     /// of the same layer, the scope shares the permit of that callback under
     /// [`max_concurrency`](Self::max_concurrency).
     ///

@@ -88,7 +88,7 @@ impl DeferObserver for RecordObserver {
     }
 
     fn finished(&self, callback: &CallbackInfo<'_>, finished: &Finished<'_>) {
-        // A failed assertion inside of a callback is caught like any panic.
+        // A failed assertion inside a callback is caught like any panic.
         if !finished.is_ok() && callback.phase() == Phase::After {
             let fault = format!("{callback}: {}", finished.outcome);
             self.0.faults.lock().unwrap().push(fault);

@@ -186,7 +186,7 @@ impl RequestInfo {
     }
 
     /// Returns the header `x-request-id`, if it is text. tower-http's `SetRequestIdLayer` sets it
-    /// if it is outside of the `DeferLayer`.
+    /// if it is outside the `DeferLayer`.
     pub fn id(&self) -> Option<&str> {
         Some(&self.text[usize::from(self.route_end)..]).filter(|id| !id.is_empty())
     }

@@ -140,8 +140,8 @@ pub(crate) fn skipped(callback: &CallbackInfo<'_>, completion: &Completion, firs
         callback_event!(
             warn,
             callback,
-            "deferred callback skipped, because the response failed; use `.always()` for work that \
-             belongs to failures, too (logged once per call site)",
+            "deferred callback skipped because the response failed; add `.always()` to run it after \
+             failures, too (logged once per call site)",
             status,
             delivery = ?completion.delivery()
         );

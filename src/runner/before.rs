@@ -7,7 +7,7 @@ use crate::observe::text::OneLine;
 /// The failure of a callback that was registered with
 /// [`before_response`](crate::before_response), and the reason why the response failed.
 ///
-/// It is in the extensions of the response that replaces the handler's, so that a layer outside of
+/// It is in the extensions of the response that replaces the handler's, so that a layer outside
 /// the [`DeferLayer`](crate::DeferLayer) can render an error page:
 ///
 /// ```

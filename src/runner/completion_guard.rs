@@ -203,7 +203,7 @@ pub(crate) async fn run_before(guard: CompletionGuard, on_drop: OnDrop) -> Befor
     run.finish(outcome)
 }
 
-/// Like [`run_before`], but on a task, which continues if the client leaves.
+/// Like [`run_before`], but on a task, which continues if the client disconnects.
 ///
 /// The receiver gets the result even if the task is dropped.
 pub(crate) fn run_before_on_task(guard: CompletionGuard) -> oneshot::Receiver<BeforeResult> {

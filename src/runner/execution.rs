@@ -410,7 +410,7 @@ impl Execution {
         }
     }
 
-    /// Drops the callback inside of its scope, because what it captured may defer something. Its end
+    /// Drops the callback inside its scope, because what it captured may defer something. Its end
     /// is counted after that, so that nothing of it is left when a drain ends.
     #[inline]
     fn end(&mut self, disposition: Disposition) {

@@ -1,4 +1,4 @@
-//! A future inside of a scope, with the right to decide it.
+//! A future inside a scope, with the right to decide it.
 
 use std::{
     future::Future,
@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use super::completion_guard::CompletionGuard;
 
 pin_project! {
-    /// A future that is polled and dropped inside of a scope. The scope is decided after the future has
+    /// A future that is polled and dropped inside a scope. The scope is decided after the future has
     /// been dropped, because destructors may defer.
     pub(crate) struct Scoped<F> {
         #[pin]
@@ -34,7 +34,7 @@ impl<F> Scoped<F> {
         }
     }
 
-    /// Drops the future inside of the scope.
+    /// Drops the future inside the scope.
     pub(crate) fn drop_future(self: Pin<&mut Self>) {
         let mut this = self.project();
         let _entered = this.guard.as_mut().map(CompletionGuard::enter);
@@ -46,7 +46,7 @@ impl<F> Scoped<F> {
         self.project().guard.take()
     }
 
-    /// Polls the future inside of the scope.
+    /// Polls the future inside the scope.
     ///
     /// # Panics
     ///

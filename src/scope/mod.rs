@@ -70,7 +70,7 @@ pub(crate) struct Scope {
 pub(crate) struct Extra {
     /// The code that waits for this scope, if it belongs to a scope itself.
     pub(crate) parent: Option<Current>,
-    /// Cancelled when the client leaves, if the handler is run to completion.
+    /// Cancelled when the client disconnects, if the handler is run to completion.
     pub(crate) client_gone: Option<CancellationToken>,
     /// The permit of the request under `max_pending`.
     permit: Option<Permit>,

@@ -31,7 +31,7 @@ pub(crate) struct Options {
     pub(crate) names: Arc<Names>,
     pub(crate) classification: Classification,
     pub(crate) to_completion: bool,
-    /// The time to drive a body to its end after the client has left.
+    /// The time to drive a body to its end after the client has disconnected.
     pub(crate) finish_body: Option<Duration>,
     pub(crate) max_pending: Option<Arc<PermitPool>>,
     /// The status of a response if a callback before it fails; 503 by default.

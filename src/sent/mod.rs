@@ -4,7 +4,7 @@
 //! buffers then, and a client that stopped reading keeps them there. The types in this module follow
 //! them further. `axum_defer::serve` uses them for you. With another server, wrap the IO of each
 //! connection in a [`SentIo`], and the service of the same connection in its
-//! [`layer`](SentIo::layer), outside of every other layer. Callbacks of a
+//! [`layer`](SentIo::layer), outside every other layer. Callbacks of a
 //! [`DeferLayer`](crate::DeferLayer) inside then run when the transport has accepted and flushed the
 //! last byte of the response, or when the connection was lost before that. A server cannot know whether
 //! the client has received the bytes: they may still be in the buffers of the operating systems.
@@ -63,9 +63,9 @@
 //! frame) passes through h2's queue unseen. It is complete with the first flush that covers more bytes
 //! of responses than were written when the server took it. Control frames do not count. If the client
 //! resets the stream before that, h2 drops the end silently. The next flush after h2 has looked at its
-//! queue then covers no more bytes, and the response was aborted. This may be early by those few bytes if several responses share the connection,
-//! or if another thread writes the frame before the end while the end is queued. It is never early by
-//! bytes of the body, and it never waits without a limit.
+//! queue then covers no more bytes, and the response was aborted. This may be early by those few bytes if
+//! several responses share the connection, or if another thread writes the frame before the end while the
+//! end is queued. It is never early by bytes of the body, and it never waits without a limit.
 //!
 //! Frames are watched only if the request has deferred something, or if they belong to an HTTP/2 stream
 //! that continues and may still defer something.

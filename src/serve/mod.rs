@@ -73,7 +73,7 @@ mod timeouts;
 ///
 /// # Panics
 ///
-/// The server panics if it is awaited outside of a Tokio runtime whose time driver is enabled.
+/// The server panics if it is awaited outside a Tokio runtime whose time driver is enabled.
 pub fn serve<L, M, S, B>(listener: L, make_service: M) -> Serve<L, M, S, B>
 where
     L: Listener,
@@ -139,7 +139,7 @@ impl<L, M, S, B> Serve<L, M, S, B> {
     /// Adds a layer to the drain of a graceful shutdown; without one, it has no effect.
     ///
     /// Layers that a request of this server passes through are added automatically. This is for layers
-    /// that are used outside of requests only, for example with [`DeferLayer::scope`] in a queue
+    /// that are used outside requests only, for example with [`DeferLayer::scope`] in a queue
     /// worker.
     ///
     /// [`DeferLayer::scope`]: crate::DeferLayer::scope

@@ -20,7 +20,7 @@
 ///
 /// # Panics
 ///
-/// The future panics outside of a Tokio runtime whose IO driver is enabled.
+/// The future panics outside a Tokio runtime whose IO driver is enabled.
 pub async fn shutdown_signal() {
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {

@@ -59,7 +59,7 @@ where
     type Future = SentFuture<InSpan<TowerToHyperServiceFuture<S, Request>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        // An HTTP/2 request runs on a task of its own, outside of the connection's span.
+        // An HTTP/2 request runs on a task of its own, outside the connection's span.
         let is_http2 = request.version() == Version::HTTP_2;
         let span = is_http2.then(|| self.span.clone());
         let request: Request = request.map(|body| RequestBody::wrap(body, &self.connection));

@@ -30,7 +30,7 @@ pub(super) struct BeforeResponse<B> {
 
 /// The task that runs the callbacks.
 enum Run {
-    /// A separate task, which continues if the client leaves.
+    /// A separate task, which continues if the client disconnects.
     Task(oneshot::Receiver<BeforeResult>),
     /// The calling task, which drives the request to its end.
     Here(Pin<Box<dyn Future<Output = BeforeResult> + Send>>),
@@ -51,7 +51,7 @@ where
         let run = match response.body_mut().take_guard() {
             None => Run::Ended,
             Some(mut guard) => {
-                // The delivery if the client leaves before it receives the response.
+                // The delivery if the client disconnects before it receives the response.
                 guard.verdict.delivery = Delivery::Aborted;
                 if is_last_hop {
                     Run::Task(run_before_on_task(guard))

@@ -81,7 +81,7 @@ pin_project! {
 }
 
 impl<B> ResponseBody<B> {
-    /// Wraps a body whose client has left.
+    /// Wraps a body whose client has disconnected.
     pub(super) fn abandoned(body: B, mut watch: Watch) -> Self {
         watch.is_abandoned = true;
         Self {

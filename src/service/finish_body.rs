@@ -1,4 +1,4 @@
-//! Bodies that are driven to their end, even if the client leaves.
+//! Bodies that are driven to their end, even if the client disconnects.
 
 use std::{
     future::{Future, poll_fn},

@@ -1,4 +1,4 @@
-//! The response future: polls the handler inside of its scope.
+//! The response future: polls the handler inside its scope.
 
 use std::{
     fmt,

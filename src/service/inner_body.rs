@@ -17,7 +17,7 @@ pin_project! {
         },
         /// With `finish_body`.
         Movable { movable: Option<Movable<B>> },
-        /// There is no body, or it was dropped inside of the scope before that is decided.
+        /// There is no body, or it was dropped inside the scope before that is decided.
         None,
     }
 }

@@ -1,4 +1,4 @@
-//! Handlers that run to their end, even if the client leaves.
+//! Handlers that run to their end, even if the client disconnects.
 
 use std::{
     future::Future,

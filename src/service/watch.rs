@@ -27,7 +27,7 @@ pub(super) struct Watch {
     pub(super) at_end: Option<Box<EndClassifier>>,
     pub(super) ends_at_hand_off: bool,
     pub(super) handed_off: bool,
-    /// A task discards the frames, because the client has left.
+    /// A task discards the frames, because the client has disconnected.
     pub(super) is_abandoned: bool,
     /// The scope, if it was decided before the end of the stream. An outer layer may still poll the
     /// body, and the body may still defer.

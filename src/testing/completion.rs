@@ -119,7 +119,7 @@ impl CompletionBuilder {
         self
     }
 
-    /// Makes this the completion of a response whose client left, and whose body was produced to its
+    /// Makes this the completion of a response whose client disconnected, and whose body was produced to its
     /// end by [`finish_body`](crate::DeferLayer::finish_body).
     #[must_use]
     pub fn finished_without_client(mut self) -> Self {
